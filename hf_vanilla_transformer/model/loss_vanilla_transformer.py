@@ -1,0 +1,134 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loss: token cross-entropy with label smoothing (§5.4), and the true negative log-likelihood beside it.
+
+Two ways to the same numbers. `token_cross_entropy` takes logits. `linear_cross_entropy` takes what the logits are made
+of and goes over the tokens in chunks, so that the (tokens × vocabulary) logits exist for one chunk at a time only, and
+their gradient is made while they are at hand.
+"""
+
+# Shapes: N tokens of the batch · D d_model · V vocabulary
+
+import torch
+from torch import Tensor
+
+
+IGNORE_INDEX = -100  # label of positions that carry no loss
+_CHUNK_BYTES = 32 * 2**20  # size of one chunk's fp32 logits; big enough for full matrix speed, small beside a model
+
+
+def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Sum cross-entropy over the real tokens.
+
+    The smoothed target puts 1 − ε on the label and spreads ε evenly over all V words, the label included (§5.4).
+
+    Args:
+        logits: (…, V), any floating dtype; reduced in fp32 or wider.
+        labels: (…), whole numbers; −100 carries no loss.
+        label_smoothing: ε in [0, 1).
+
+    Returns:
+        The smoothed loss, which has a gradient, and the true negative log-likelihood, which has none; both are sums
+        over real tokens in nats, both 0 where no label is real.
+    """
+    logits = logits.flatten(0, -2)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    labels = labels.flatten()
+    real = labels != IGNORE_INDEX
+    log_normalizer = logits.logsumexp(dim=-1)
+    label_logits = logits.gather(-1, labels.masked_fill(~real, 0).unsqueeze(-1)).squeeze(-1)
+    nll = (log_normalizer - label_logits).masked_fill(~real, 0.0).sum()
+    if not label_smoothing:
+        return nll, nll.detach()
+    uniform = (log_normalizer - logits.mean(dim=-1)).masked_fill(~real, 0.0).sum()
+    return (1.0 - label_smoothing) * nll + label_smoothing * uniform, nll.detach()
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Compute `token_cross_entropy(hidden @ weight.T + bias, labels)` without keeping the logits.
+
+    Args:
+        hidden: (…, D), the decoder's output.
+        weight: (V, D), the output projection.
+        bias: (V,) or None.
+        labels: (…), whole numbers; −100 carries no loss.
+        label_smoothing: ε in [0, 1).
+
+    Returns:
+        The same two sums as `token_cross_entropy`. The loss can be differentiated once.
+    """
+    return _ChunkedLinearCrossEntropy.apply(hidden.flatten(0, -2), weight, bias, labels.flatten(), label_smoothing)
+
+
+class _ChunkedLinearCrossEntropy(torch.autograd.Function):
+    """Forward makes the gradients too: softmax minus target is one more pass over logits that are in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        wants_gradient = any(ctx.needs_input_grad[:3])
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        with torch.autocast(device_type=device, enabled=False):
+            kept = (labels != IGNORE_INDEX).nonzero().squeeze(-1)  # padding costs nothing from here on
+            labels = labels[kept]
+            states = hidden[kept].to(dtype)
+            matrix = weight.to(dtype)
+            vocab_size = weight.shape[0]
+            chunk = max(1, _CHUNK_BYTES // (vocab_size * 4))
+            loss = hidden.new_zeros((), dtype=wide)
+            nll = hidden.new_zeros((), dtype=wide)
+            if wants_gradient:
+                grad_states = torch.empty_like(states)
+                grad_weight = torch.zeros_like(weight, dtype=wide)
+                grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None else None
+            for start in range(0, len(labels), chunk):
+                rows = slice(start, start + chunk)
+                logits = (states[rows] @ matrix.t()).to(wide)
+                if bias is not None:
+                    logits += bias.to(wide)
+                log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
+                label_index = labels[rows].unsqueeze(-1)
+                chunk_nll = (log_normalizer - logits.gather(-1, label_index)).sum()
+                nll += chunk_nll
+                loss += (1.0 - label_smoothing) * chunk_nll
+                if label_smoothing:
+                    loss += label_smoothing * (log_normalizer.sum() - logits.mean(dim=-1).sum())
+                if wants_gradient:  # ∂loss/∂logits = softmax − smoothed target, in the logits' own memory
+                    gradient = logits.sub_(log_normalizer).exp_()
+                    if label_smoothing:
+                        gradient.sub_(label_smoothing / vocab_size)
+                    gradient.scatter_add_(-1, label_index, gradient.new_full(label_index.shape, label_smoothing - 1.0))
+                    if grad_bias is not None:
+                        grad_bias += gradient.sum(dim=0)
+                    gradient = gradient.to(dtype)
+                    torch.mm(gradient, matrix, out=grad_states[rows])
+                    if dtype == wide:
+                        grad_weight.addmm_(gradient.t(), states[rows])
+                    else:
+                        grad_weight += gradient.t() @ states[rows]
+            if wants_gradient:
+                ctx.save_for_backward(grad_states, kept, grad_weight, grad_bias)
+                ctx.like = (hidden.shape, hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_states, kept, grad_weight, grad_bias = ctx.saved_tensors
+        shape, hidden_dtype, weight_dtype, bias_dtype = ctx.like
+        grad_hidden = None
+        if ctx.needs_input_grad[0]:
+            grad_hidden = grad_states.new_zeros(shape, dtype=hidden_dtype)
+            grad_hidden[kept] = grad_states.mul(grad_loss.to(grad_states.dtype)).to(hidden_dtype)
+        weight_out = grad_weight.mul(grad_loss).to(weight_dtype) if ctx.needs_input_grad[1] else None
+        bias_out = grad_bias.mul(grad_loss).to(bias_dtype) if ctx.needs_input_grad[2] else None
+        return grad_hidden, weight_out, bias_out, None, None
+
+
+__all__ = ["IGNORE_INDEX", "linear_cross_entropy", "token_cross_entropy"]

@@ -1,0 +1,5 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The version; CHANGELOG.md says what each of its digits promises about checkpoints."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,222 @@
+"""What the project looks like from outside: version, public names, what an import costs, the wheel and the sdist."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "hf_vanilla_transformer"
+
+# The public names. Those of `REQUIRED` are there since 0.1.0; adding one to `__all__` means adding it here.
+REQUIRED = {
+    "VanillaTransformerConfig",
+    "VanillaTransformerPreTrainedModel",
+    "VanillaTransformerModel",
+    "VanillaTransformerForConditionalGeneration",
+    "VanillaTransformerEncoderModel",
+    "preset",
+    "train_tokenizer",
+}
+PUBLIC = REQUIRED | {
+    "TranslationPipeline",
+    "TokenBudgetSampler",
+    "DataCollatorForTranslation",
+    "VanillaTransformerTrainingArguments",
+    "VanillaTransformerTrainer",
+    "paper_beam_search",
+    "average_checkpoints",
+    "translate",
+    "TranslationMetric",
+    "push_to_hub",
+    "attention_maps",
+    "__version__",
+}
+
+# What may stand at the top of the repository beside dot files.
+TOP_LEVEL = {
+    PACKAGE, "examples", "tests", "README.md", "pyproject.toml", "model_card.md", "LICENSE", "CHANGELOG.md",
+    "CITATION.cff", "Makefile", "constraints.txt",
+}  # fmt: skip
+# What runs and builds leave there, ignored by git; only where git itself cannot be asked.
+GENERATED = {"runs", "build", "dist", f"{PACKAGE}.egg-info"}
+
+
+def run_python(code: str, folder: Path, **environment: str) -> str:
+    """Run code in a fresh interpreter started in a folder, offline, and return what it printed."""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+# Version.
+
+
+def test_version_is_the_same_in_package_citation_and_changelog() -> None:
+    version = importlib.import_module(f"{PACKAGE}.version").__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == version
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None and newest[1] == version
+    assert importlib.import_module(PACKAGE).__version__ == version
+
+
+def test_installed_version_is_that_of_the_source() -> None:
+    try:
+        installed = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here, it runs from its source folder")
+    assert installed == importlib.import_module(f"{PACKAGE}.version").__version__
+
+
+# Public names.
+
+
+def test_all_lists_the_public_names_and_no_others() -> None:
+    names = importlib.import_module(PACKAGE).__all__
+    assert len(names) == len(set(names))
+    assert set(names) >= REQUIRED
+    assert set(names) <= PUBLIC, "a new public name is a decision: add it to PUBLIC here and to CHANGELOG.md"
+
+
+def test_every_public_name_can_be_imported_and_is_listed_by_dir() -> None:
+    package = importlib.import_module(PACKAGE)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in dir(package)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = importlib.import_module(PACKAGE).no_such_name
+
+
+def test_package_says_that_it_is_typed() -> None:
+    assert (ROOT / PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("heavy", ["datasets", "evaluate", "matplotlib", "transformers.trainer"])
+def test_import_leaves_heavy_modules_alone(heavy: str, tmp_path: Path) -> None:
+    # Whoever only loads a checkpoint should not wait for the data and training libraries.
+    loaded = run_python(
+        f"import sys, json, {PACKAGE}; print(json.dumps(sorted(sys.modules)))", tmp_path, PYTHONPATH=str(ROOT)
+    )
+    modules = json.loads(loaded)
+    assert PACKAGE in modules
+    assert heavy not in modules
+
+
+# Files.
+
+
+def test_top_of_the_repository_holds_nothing_unplanned() -> None:
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        names = {line.split("/")[0] for line in listed}
+    except (OSError, subprocess.CalledProcessError):
+        names = {path.name for path in ROOT.iterdir()} - GENERATED
+    unplanned = sorted(name for name in names if not name.startswith(".") and name not in TOP_LEVEL)
+    assert not unplanned, f"{unplanned} at the top of the repository; move them into a folder of the plan"
+
+
+def test_constraints_pin_exactly_and_leave_the_build_of_torch_open() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( ; python_version >= \"3\.\d+\")?", pin), pin
+    names = [pin.partition("==")[0].lower() for pin in pins]
+    assert len(names) == len(set(names))
+    assert "torch" in names and PACKAGE not in names
+
+
+def copy_sources(folder: Path) -> Path:
+    """Copy what a build reads, so that it leaves nothing behind in the repository and finds nothing stale there."""
+    folder.mkdir()
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_complete_and_the_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
+    for tool in ("build", "setuptools"):
+        if importlib.util.find_spec(tool) is None:
+            pytest.skip(f"{tool} is not installed; it comes with the extra `dev`")
+    source = copy_sources(tmp_path / "source")
+    output = tmp_path / "dist"
+    # Without --wheel or --sdist, build makes the wheel from the sdist: what the sdist lacks, the wheel lacks too.
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (sdist,), (wheel,) = output.glob("*.tar.gz"), output.glob("*.whl")
+    modules = {path.relative_to(source).as_posix() for path in (source / PACKAGE).rglob("*.py")}
+    modules.add(f"{PACKAGE}/py.typed")
+
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    assert in_sdist >= modules | {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"}
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = set(archive.namelist())
+        metadata = archive.read(next(name for name in in_wheel if name.endswith(".dist-info/METADATA"))).decode()
+    assert in_wheel >= modules
+    assert {name.split("/")[0] for name in in_wheel if ".dist-info/" not in name} == {PACKAGE}
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)
+    assert "License-Expression: Apache-2.0" in metadata
+
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", str(site), str(wheel)], check=True, cwd=tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    imported = run_python(
+        f"import {PACKAGE} as package\n"
+        "for name in package.__all__: getattr(package, name)\n"
+        "from transformers import AutoConfig\n"
+        "AutoConfig.for_model('vanilla_transformer')\n"
+        "print(package.__file__)",
+        empty,
+        PYTHONPATH=str(site),
+    )
+    assert Path(imported.strip()).is_relative_to(site)
+    command = subprocess.run(
+        [sys.executable, str(site / "bin" / "vanilla-transformer"), "--help"],
+        cwd=empty,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert command.returncode == 0, command.stderr
+    assert "demo" in command.stdout
+    assert list(empty.iterdir()) == []
