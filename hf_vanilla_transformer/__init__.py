@@ -20,7 +20,6 @@ from .model.modeling_vanilla_transformer import (
 )
 from .version import __version__
 
-
 _LAZY = {  # public name → module that has it
     "DataCollatorForTranslation": "data.collator",
     "embedded_corpus": "data.embedded_corpus",

@@ -26,13 +26,14 @@ REQUIRED = {
     "VanillaTransformerModel",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerEncoderModel",
+    "DataCollatorForTranslation",
+    "embedded_corpus",
     "preset",
     "train_tokenizer",
 }
 PUBLIC = REQUIRED | {
     "TranslationPipeline",
     "TokenBudgetSampler",
-    "DataCollatorForTranslation",
     "VanillaTransformerTrainingArguments",
     "VanillaTransformerTrainer",
     "paper_beam_search",

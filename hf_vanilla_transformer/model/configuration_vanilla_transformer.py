@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-
 MAX_PARAMETERS = 10**11  # parameters; refused above it before anything is allocated
 
 NORM_POSITIONS = ("post", "pre")
@@ -138,6 +137,14 @@ class VanillaTransformerConfig(PreTrainedConfig):
             self.target_vocab_size = None  # one shared vocabulary has one size, which resizing may then change
         self.validate_architecture()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what config.json holds: the fields, and nothing that was merely set as an attribute.
+
+        Reading refuses unknown fields, so whatever is written here has to be known there.
+        """
+        known = {field.name for field in dataclasses.fields(self)} | _KNOWN_EXTRA_KEYS
+        return {name: value for name, value in super().to_dict().items() if name in known}
+
     # ------------------------------------------------------------------ derived sizes
 
     @property
@@ -181,8 +188,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if unknown:
             known = ", ".join(field.name for field in dataclasses.fields(type(self)) if field.name in _OWN_FIELDS)
             raise ValueError(
-                f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}; the fields are: {known}. Training "
-                "settings belong to the training arguments, decoding settings to generation_config.json."
+                f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}; the fields are: {known}. "
+                "Training settings belong to the training arguments, decoding settings to generation_config.json."
             )
 
     def validate_architecture(self) -> None:
@@ -214,7 +221,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} is not a probability; choose 0 ≤ {name} < 1, e.g. 0.1")
         _check_number("layer_norm_eps", self.layer_norm_eps)
-        if not 0.0 < self.layer_norm_eps < 1.0:
+        if not 0.0 < self.layer_norm_eps <= 1.0:
             raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be small and positive; choose e.g. 1e-6")
         for name in _BOOLEAN_FIELDS:
             if not isinstance(getattr(self, name), bool):
@@ -254,8 +261,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
     def _validate_vocabularies(self) -> None:
         if self.tie_source_target and self.target_vocab_size is not None:
             raise ValueError(
-                f"tie_source_target=True shares one matrix, but target_vocab_size={self.target_vocab_size} differs from "
-                f"vocab_size={self.vocab_size}; choose tie_source_target=False or leave target_vocab_size out"
+                f"tie_source_target=True shares one matrix, but target_vocab_size={self.target_vocab_size} differs "
+                f"from vocab_size={self.vocab_size}; choose tie_source_target=False or leave target_vocab_size out"
             )
         both = min(self.vocab_size, self.decoder_vocab_size)
         limits = {  # which vocabulary an id has to be in
@@ -273,7 +280,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 _check_whole_number(name, token_id, minimum=0)
                 if token_id >= limit:
                     raise ValueError(
-                        f"{name}={token_id} is outside a vocabulary of {limit} tokens; choose an id from 0 to {limit - 1}"
+                        f"{name}={token_id} is outside a vocabulary of {limit} tokens; choose one from 0 to {limit - 1}"
                     )
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers of "Attention Is All You Need" (Vaswani et al. 2017), §3, in plain torch.
 
-Read it top to bottom with the paper beside it: §3.5 positions, §3.4 embeddings, §3.2.1 attention, §3.2.2 several heads,
+Read it top to bottom with the paper beside it: §3.5 positions, §5.4 dropout, §3.2.1 attention, §3.2.2 several heads,
 §3.3 feed-forward, §3.1 residual connections and the two kinds of layer. Caches, masks from token ids, gradient
 checkpointing and everything else that Hugging Face asks for stands in the modeling file.
 """
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
-
 
 # --------------------------------------------------------------------------- §3.5 Positional encoding
 
@@ -75,6 +74,30 @@ class PositionalEncoding(nn.Module):
         return sinusoidal_position_encoding(positions, self.d_model, self.variant, dtype)
 
 
+# --------------------------------------------------------------------------- §5.4 Residual dropout
+
+
+class Dropout(nn.Dropout):
+    """Dropout (§5.4) that draws 16 random bits an element on the CPU, where torch's own draws one number at a time.
+
+    The probability is rounded to 1/65,536 and the scale made to fit, so that the expectation is exact. Elsewhere, and
+    while compiling, this is torch's dropout.
+    """
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Zero elements of ``states`` (any shape) with probability ``p`` and scale the others, while training."""
+        if not self.training or self.p == 0.0:
+            return states
+        if states.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(states)
+        dropped = round(self.p * 65536)
+        if dropped in (0, 65536):  # too close to 0 or 1 for 16 bits
+            return super().forward(states)
+        words = torch.empty((states.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.int16)[: states.numel()] >= dropped - 32768
+        return states * kept.view(states.shape).to(states.dtype).mul_(65536 / (65536 - dropped))
+
+
 # --------------------------------------------------------------------------- §3.2.1 Scaled dot-product attention
 
 
@@ -104,7 +127,7 @@ def scaled_dot_product_attention(
     """
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(
-            f"query and key must have one width d_k, but have {query.shape[-1]} and {key.shape[-1]}; project both to d_k"
+            f"query and key must share a width d_k, but have {query.shape[-1]} and {key.shape[-1]}; project both to d_k"
         )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
@@ -182,7 +205,7 @@ class FeedForward(nn.Module):
         self.w_1 = nn.Linear(config.d_model, config.d_ff)
         self.w_2 = nn.Linear(config.d_ff, config.d_model)
         self.activation = ACT2FN[config.activation_function]
-        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.activation_dropout = Dropout(config.activation_dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, T, D) → (B, T, F) → (B, T, D)."""
@@ -200,7 +223,7 @@ class _ResidualLayer(nn.Module):
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
         self.normalize_first = config.norm_position == "pre"
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def add_and_norm(self, states: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
         """LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4), or x + Dropout(Sublayer(LayerNorm(x))) if pre-norm."""

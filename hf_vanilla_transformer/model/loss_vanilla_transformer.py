@@ -12,7 +12,6 @@ their gradient is made while they are at hand.
 import torch
 from torch import Tensor
 
-
 IGNORE_INDEX = -100  # label of positions that carry no loss
 _CHUNK_BYTES = 32 * 2**20  # size of one chunk's fp32 logits; big enough for full matrix speed, small beside a model
 

@@ -9,6 +9,7 @@ ask of a model. The paper's §3.4 (embeddings) and §5.4 (dropout on the sums) a
 # Shapes: B batch · S source length · T target length · P cached positions · D d_model · H heads · K d_k · V vocabulary
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,15 +34,15 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
-from .layers_vanilla_transformer import DecoderLayer
-from .layers_vanilla_transformer import EncoderLayer
-from .layers_vanilla_transformer import MultiHeadAttention
-from .layers_vanilla_transformer import PositionalEncoding
-from .layers_vanilla_transformer import scaled_dot_product_attention
-from .loss_vanilla_transformer import IGNORE_INDEX
-from .loss_vanilla_transformer import linear_cross_entropy
-from .loss_vanilla_transformer import token_cross_entropy
-
+from .layers_vanilla_transformer import (
+    DecoderLayer,
+    Dropout,
+    EncoderLayer,
+    MultiHeadAttention,
+    PositionalEncoding,
+    scaled_dot_product_attention,
+)
+from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy
 
 DEFAULT_MAX_LENGTH = 512  # tokens that plain generate() may write, the start symbol included
 
@@ -185,7 +186,7 @@ class _InputRepresentation(nn.Module):
         self.side = side  # "source" or "target", for messages
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.positions = PositionalEncoding(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, embeddings: Tensor, attention_mask: Tensor | None, past_length: int | Tensor = 0) -> Tensor:
         """Scale embeddings (B, T, D) and add their positions.
@@ -255,6 +256,16 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _can_compile_fullgraph = True
+
+    def post_init(self) -> None:
+        """Finish the construction; see `PreTrainedModel.post_init`.
+
+        The configuration's plan for tensor parallelism names the modules of the full model, and transformers hands it
+        to each stack as well: keep the entries whose modules are here.
+        """
+        super().post_init()
+        modules = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in self.named_modules()}
+        self._tp_plan = {name: style for name, style in self._tp_plan.items() if name in modules}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -438,7 +449,7 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
-                encoder_hidden_states,  # positional: gradient checkpointing sends gradients through positional arguments
+                encoder_hidden_states,  # positional: checkpointing sends gradients through positional arguments
                 attention_mask=mask,
                 encoder_attention_mask=encoder_mask,
                 past_key_values=past_key_values,
@@ -678,7 +689,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         )
 
     def _can_chunk_the_loss(self) -> bool:
-        """Whether the output projection is a plain matrix here and now: not adapted, quantised, sharded or offloaded."""
+        """Whether the output projection is a plain matrix now: not adapted, quantised, sharded or offloaded."""
         head = self.lm_head
         plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and not hasattr(head, "_hf_hook")
         same_shape = plain and head.weight.shape == (head.out_features, head.in_features)
@@ -690,7 +701,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return same_shape and not narrow and not hooked and not torch.compiler.is_compiling()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """Shift labels (B, T) right behind the start symbol (§3.1); −100 becomes padding, the labels stay as they are."""
+        """Shift labels (B, T) right behind the start symbol (§3.1); −100 becomes padding, in a copy."""
         return shift_tokens_right(labels, self.config.pad_token_id or 0, self.config.decoder_start_token_id)
 
 

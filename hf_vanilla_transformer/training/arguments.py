@@ -1,0 +1,172 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Training arguments whose defaults are the paper's (§5), on top of the stock ones."""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import Seq2SeqTrainingArguments
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass
+class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
+    """`Seq2SeqTrainingArguments` with the paper's optimiser, schedule, smoothing and batches (§5.1, §5.3, §5.4).
+
+    Whatever is not named here is Trainer's. How long to train has no default of its own: the paper's base models took
+    ``max_steps=100_000``, its big ones 300,000.
+
+    Raises:
+        ValueError: If a field is out of range or contradicts another; the message names the way out.
+    """
+
+    max_tokens_per_batch: int = field(
+        default=25_000,
+        metadata={
+            "help": "Source tokens, and target tokens, of one update, padding included: all devices and all "
+            "accumulation steps together (section 5.1)."
+        },
+    )
+    max_sentence_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Training examples with more source or target tokens are left out, counted and reported; unset "
+            "leaves out only what can't fit a batch."
+        },
+    )
+    label_smoothing: float = field(
+        default=0.1, metadata={"help": "Epsilon of section 5.4, inside the model's loss while training."}
+    )
+    learning_rate_factor: float = field(
+        default=1.0,
+        metadata={"help": "Factor on Equation 3; the peak rate is factor / sqrt(d_model * warmup_steps)."},
+    )
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "fp32, bf16 or fp16 arithmetic; auto takes bf16 where the hardware has matrix units for it, "
+            "else fp32.",
+            "choices": PRECISIONS,
+        },
+    )
+
+    # Trainer's fields with the paper's values.
+    adam_beta2: float = field(default=0.98, metadata={"help": "Beta 2 of Adam (section 5.3)."})
+    adam_epsilon: float = field(default=1e-9, metadata={"help": "Epsilon of Adam (section 5.3)."})
+    warmup_steps: float = field(
+        default=4000, metadata={"help": "Updates over which the learning rate rises (section 5.3); below 1 a ratio."}
+    )
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Gradients are clipped to this norm; 0, as in the paper, never."}
+    )
+    learning_rate: float = field(
+        default=1.0, metadata={"help": "What Equation 3 multiplies: leave it, and set learning_rate_factor."}
+    )
+    optim: str = field(
+        default="adamw_torch_fused", metadata={"help": "The optimizer; AdamW without weight decay is Adam."}
+    )
+
+    # Trainer's fields with other defaults than its own.
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences a device evaluates at a time."})
+    logging_steps: float = field(default=100, metadata={"help": "Updates from log entry to log entry."})
+    save_steps: float = field(default=1000, metadata={"help": "Updates from checkpoint to checkpoint."})
+    save_total_limit: int | None = field(
+        default=5, metadata={"help": "Checkpoints that are kept, the last ones: as many as the paper averages."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Log a loss that isn't finite as 0, which hides that training has failed."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_tokens_per_batch < 1:
+            raise ValueError(f"max_tokens_per_batch={self.max_tokens_per_batch} leaves no room for a token; raise it")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing={self.label_smoothing} is no probability in [0, 1); the paper's is 0.1")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor} would go over all logits a second time and make "
+                f"eval_loss a smoothed loss; set label_smoothing={self.label_smoothing_factor} instead"
+            )
+        if self.learning_rate != 1.0:
+            raise ValueError(
+                f"learning_rate={self.learning_rate} has no meaning beside Equation 3, which gives the rate of every "
+                "update; scale it with learning_rate_factor, or train with the stock Seq2SeqTrainer"
+            )
+        if not self.learning_rate_factor > 0.0:
+            raise ValueError(f"learning_rate_factor={self.learning_rate_factor} must be above 0; the paper's is 1")
+        if self.warmup_steps == 0:
+            raise ValueError("warmup_steps=0 leaves Equation 3 undefined; the paper's value is 4000, the least is 1")
+        if self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r} makes batches of a fixed number of "
+                "sentences; leave it out, training batches are filled by max_tokens_per_batch"
+            )
+        self._choose_precision()
+        super().__post_init__()
+
+    def _choose_precision(self) -> None:
+        """Set Trainer's bf16 and fp16 from ``precision``, and ``precision`` from them where it was left open."""
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        asked = "bf16" if self.bf16 else "fp16" if self.fp16 else None
+        if asked and self.precision not in ("auto", asked):
+            raise ValueError(f"{asked}=True contradicts precision={self.precision!r}; set only precision")
+        if self.precision == "auto":
+            launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+            if asked:
+                self.precision, reason = asked, f"{asked}=True"
+            elif launched_with != "no":  # accelerate launch --mixed_precision; it may name what we don't
+                logger.info(f"precision: {launched_with}, as accelerate was launched")
+                return
+            else:
+                self.precision, reason = best_precision(self.use_cpu)
+            logger.info(f"precision: {self.precision} ({reason})")
+        self.bf16 = self.precision == "bf16"
+        self.fp16 = self.precision == "fp16"
+        # Trainer refuses bf16 on a machine without a GPU unless it is told that the CPU is meant.
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True
+
+
+def best_precision(use_cpu: bool = False) -> tuple[str, str]:
+    """Name the arithmetic that this machine does well.
+
+    Args:
+        use_cpu: whether training stays on the CPU although there is a GPU.
+
+    Returns:
+        "bf16" where there are matrix units for it, else "fp32"; and the reason in words.
+    """
+    if torch.cuda.is_available() and not use_cpu:
+        name = torch.cuda.get_device_name()
+        major, minor = torch.cuda.get_device_capability()
+        if torch.version.hip or major >= 8:
+            return "bf16", f"{name} has matrix units for it"
+        return "fp32", f"{name} has compute capability {major}.{minor}, bf16 needs 8.0"
+    if torch.accelerator.is_available() and not use_cpu:
+        return "fp32", f"not measured on {torch.accelerator.current_accelerator()}; choose with precision"
+    found = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+    if found:
+        return "bf16", f"the processor has {', '.join(found)}"
+    return "fp32", "the processor has neither AMX nor AVX512-bf16"
+
+
+def cpu_flags() -> set[str]:
+    """Read the processor's feature flags; empty where they can't be read or it is no x86 processor."""
+    if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.is_file():
+        return set()
+    for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+__all__ = ["VanillaTransformerTrainingArguments", "best_precision"]

@@ -1,0 +1,44 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The learning rate of the paper (§5.3, Equation 3)."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def noam_learning_rate(step: int, d_model: int, warmup_steps: int) -> float:
+    """Compute d_model^−0.5 · min(step^−0.5, step · warmup_steps^−1.5) (§5.3, Eq. 3).
+
+    Args:
+        step: the update, counted from 1.
+        d_model: width of the model.
+        warmup_steps: updates over which the rate rises; it peaks at update ``warmup_steps``, at
+            1 / √(d_model · warmup_steps).
+
+    Returns:
+        The learning rate of that update.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+    if min(step, d_model, warmup_steps) < 1:
+        raise ValueError(
+            f"Equation 3 needs step, d_model and warmup_steps of at least 1, not {step}, {d_model} and {warmup_steps}"
+        )
+    return d_model**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
+
+
+def noam_schedule(optimizer: Optimizer, d_model: int, warmup_steps: int, factor: float = 1.0) -> LambdaLR:
+    """Schedule an optimizer by Equation 3 times a factor, from update 1 on.
+
+    Args:
+        optimizer: its groups' learning rates multiply the schedule; 1.0 leaves it as it is.
+        d_model: width of the model.
+        warmup_steps: updates over which the rate rises.
+        factor: on Equation 3.
+    """
+    noam_learning_rate(1, d_model, warmup_steps)  # refuses bad numbers before training starts
+    return LambdaLR(optimizer, lambda done: factor * noam_learning_rate(done + 1, d_model, warmup_steps))
+
+
+__all__ = ["noam_learning_rate", "noam_schedule"]

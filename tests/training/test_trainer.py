@@ -1,0 +1,347 @@
+"""The Trainer with a tiny model: Equation 3, the true likelihood, no example lost, exact accumulation and resume."""
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
+from datasets import Dataset, IterableDataset
+from safetensors.torch import load_file
+from transformers import (
+    MarianConfig,
+    MarianMTModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainerState,
+    set_seed,
+)
+
+from hf_vanilla_transformer.data.batching import TokenBudgetSampler
+from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer.model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.training import trainer as trainer_module
+from hf_vanilla_transformer.training.arguments import VanillaTransformerTrainingArguments
+from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
+
+VOCABULARY = 23
+
+
+def tiny_model(dropout: float = 0.0) -> VanillaTransformerForConditionalGeneration:
+    set_seed(1)
+    config = VanillaTransformerConfig(
+        vocab_size=VOCABULARY, d_model=16, d_ff=24, num_heads=2, encoder_layers=1, decoder_layers=1, dropout=dropout
+    )
+    return VanillaTransformerForConditionalGeneration(config)
+
+
+def examples(number: int, length: int | None = None) -> list[dict[str, list[int]]]:
+    """Copying, with lengths from 2 to 9; ids from 4 on, the end symbol 2 last."""
+    generator = torch.Generator().manual_seed(5)
+
+    def draw(low: int, high: int, size: int) -> list[int]:
+        return torch.randint(low, high, (size,), generator=generator).tolist()
+
+    rows = []
+    for _ in range(number):
+        words = draw(4, VOCABULARY, (length - 1) if length else draw(1, 9, 1)[0])
+        rows.append({"input_ids": [*words, 2], "labels": [*words, 2]})
+    return rows
+
+
+class Collator:
+    """Pads with 0 and −100; keeps what it has seen."""
+
+    def __init__(self, decoder_input_ids: bool = False) -> None:
+        self.decoder_input_ids = decoder_input_ids
+        self.seen: list[list[int]] = []
+
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        self.seen += [row["input_ids"] for row in rows]
+
+        def pad(column: str, value: int) -> torch.Tensor:
+            longest = max(len(row[column]) for row in rows)
+            return torch.tensor([row[column] + [value] * (longest - len(row[column])) for row in rows])
+
+        batch = {"input_ids": pad("input_ids", 0), "labels": pad("labels", -100)}
+        batch["attention_mask"] = (batch["input_ids"] != 0).long()
+        if self.decoder_input_ids:
+            batch["decoder_input_ids"] = tiny_model().prepare_decoder_input_ids_from_labels(batch["labels"])
+        return batch
+
+
+def arguments(folder: Path, **fields) -> VanillaTransformerTrainingArguments:
+    defaults = dict(
+        max_tokens_per_batch=60, warmup_steps=10, use_cpu=True, disable_tqdm=True, save_strategy="no", logging_steps=1
+    )
+    return VanillaTransformerTrainingArguments(output_dir=folder, **{**defaults, **fields})
+
+
+def logged(trainer: Seq2SeqTrainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+# --------------------------------------------------------------------------- learning rate and optimizer
+
+
+def test_updates_one_to_three_have_the_rates_of_equation_3(tmp_path):
+    used = []
+
+    class Rates(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            used.extend(group["lr"] for group in kwargs["optimizer"].param_groups[:1])
+
+    args = arguments(tmp_path, max_steps=3, learning_rate_factor=2.0)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40), callbacks=[Rates()])
+    trainer.train()
+    # 2 · 16^-0.5 · step · 10^-1.5 = 0.5 · step · 0.0316227766
+    expected = [0.0158113883, 0.0316227766, 0.0474341649]
+    assert used == pytest.approx(expected, rel=1e-8)
+    assert logged(trainer, "learning_rate") == pytest.approx(expected, rel=1e-8)  # the log tells the truth
+
+
+def test_optimizer_is_adam_with_the_papers_numbers(tmp_path):
+    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path), Collator(), examples(8))
+    optimizer = trainer.create_optimizer()
+    assert optimizer.defaults["betas"] == (0.9, 0.98)
+    assert optimizer.defaults["eps"] == 1e-9
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}  # AdamW without decay is Adam
+
+
+def test_one_update_is_adams_first_step_unclipped(tmp_path):
+    model = tiny_model().double()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    data = examples(6, length=5)
+    reference = tiny_model().double()
+    reference(**Collator()(data), label_smoothing=0.1).loss.backward()
+    VanillaTransformerTrainer(model, arguments(tmp_path, max_steps=1), Collator(), data).train()
+    rate = 16**-0.5 * 10**-1.5
+    for name, weight in reference.named_parameters():
+        # After bias correction Adam's first step is lr · g / (|g| + ε), whatever the betas.
+        expected = before[name] - rate * weight.grad / (weight.grad.abs() + 1e-9)
+        torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=0, atol=1e-10)
+
+
+# --------------------------------------------------------------------------- batches
+
+
+def test_every_example_comes_once_an_epoch(tmp_path):
+    data, collator = examples(101), Collator()
+    args = arguments(tmp_path, num_train_epochs=2, gradient_accumulation_steps=3)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, collator, Dataset.from_list(data))
+    assert isinstance(trainer.get_train_dataloader().batch_sampler, TokenBudgetSampler)  # what we rely on Trainer for
+    trainer.train()
+    expected = sorted(2 * [row["input_ids"] for row in data])
+    assert sorted(collator.seen) == expected
+
+
+def test_accumulation_steps_share_the_budget(tmp_path):
+    args = arguments(tmp_path, max_tokens_per_batch=90, gradient_accumulation_steps=3)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(60))
+    for batch in trainer.get_train_dataloader():
+        assert batch["input_ids"].numel() <= 30
+        assert batch["labels"].numel() <= 30
+
+
+def test_too_long_sentences_are_left_out_of_training(tmp_path):
+    data, collator = examples(50), Collator()
+    args = arguments(tmp_path, num_train_epochs=1, max_sentence_tokens=5)
+    VanillaTransformerTrainer(tiny_model(), args, collator, data).train()
+    assert sorted(collator.seen) == sorted(row["input_ids"] for row in data if len(row["input_ids"]) <= 5)
+
+
+def test_streamed_data_is_batched_by_budget_and_read_once_an_epoch(tmp_path):
+    data, collator = examples(50), Collator()
+    stream = IterableDataset.from_generator(lambda: iter(data))
+    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=3), collator, stream)
+    batches = list(trainer.get_train_dataloader())
+    assert all(batch["input_ids"].numel() <= 60 for batch in batches)
+    assert sorted(collator.seen) == sorted(row["input_ids"] for row in data)
+    assert trainer.train().global_step == 3
+
+
+# --------------------------------------------------------------------------- loss and likelihood
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_accumulation_gives_the_update_of_the_whole_batch(tmp_path, steps):
+    # 8 sentences of 5 tokens are one update of 40 tokens: one micro-batch of 8, two of 4, or four of 2.
+    data = examples(8, length=5)
+    for row in data[::2]:
+        row["labels"] = row["labels"][-3:]  # unequal numbers of real tokens in the micro-batches
+
+    def weights_after_two_updates(accumulation: int) -> dict[str, torch.Tensor]:
+        model = tiny_model().double()
+        args = arguments(
+            tmp_path, max_tokens_per_batch=40, max_steps=2, gradient_accumulation_steps=accumulation, optim="sgd"
+        )  # SGD, because Adam's g / |g| would hide a wrong scale
+        VanillaTransformerTrainer(model, args, Collator(), data).train()
+        return model.state_dict()
+
+    whole = weights_after_two_updates(1)
+    for name, weight in weights_after_two_updates(steps).items():
+        torch.testing.assert_close(weight, whole[name], rtol=0, atol=1e-10)
+
+
+def test_training_log_carries_the_true_likelihood_beside_the_smoothed_loss(tmp_path):
+    data = examples(12, length=5)
+    batch = Collator()(data)
+    outputs = tiny_model()(**batch, label_smoothing=0.1)
+    for accumulation in (1, 2):
+        args = arguments(
+            tmp_path, max_tokens_per_batch=60, max_steps=1, gradient_accumulation_steps=accumulation
+        )  # all 12 sentences are one update
+        trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), data)
+        trainer.train()
+        assert logged(trainer, "loss") == pytest.approx([outputs.loss.item()], rel=1e-5)
+        assert logged(trainer, "nll") == pytest.approx([outputs.nll.item()], rel=1e-5)
+        assert logged(trainer, "perplexity") == pytest.approx([math.exp(outputs.nll.item())], rel=1e-5)
+        assert logged(trainer, "tokens_per_second")[0] > 0
+    assert outputs.loss.item() != pytest.approx(outputs.nll.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("generate", [False, True])
+def test_evaluation_loss_is_the_likelihood_of_all_tokens_without_smoothing(tmp_path, generate):
+    data = examples(11)
+    model = tiny_model().eval()
+    nats = tokens = 0.0
+    for row in data:  # one by one: no padding, no batch
+        logits = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).logits
+        nats -= logits.log_softmax(-1)[0, torch.arange(len(row["labels"])), row["labels"]].sum().item()
+        tokens += len(row["labels"])
+    # Batches of 4, 4 and 3 sentences with different numbers of tokens: a mean of batch means would be another number.
+    args = arguments(
+        tmp_path, per_device_eval_batch_size=4, label_smoothing=0.3, predict_with_generate=generate,
+        generation_max_length=6,
+    )  # fmt: skip
+    lengths = []
+
+    def metrics(prediction) -> dict[str, float]:
+        lengths.append(len(prediction.predictions))
+        return {"score": 1.0}
+
+    trainer = VanillaTransformerTrainer(model, args, Collator(), None, data, compute_metrics=metrics)
+    result = trainer.evaluate()
+    assert result["eval_loss"] == pytest.approx(nats / tokens, rel=1e-6)
+    assert result["eval_perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-6)
+    assert (result["eval_score"], lengths) == (1.0, [11])
+    assert trainer.predict(data, metric_key_prefix="test").metrics["test_loss"] == pytest.approx(nats / tokens)
+
+
+def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = math.nan
+    trainer = VanillaTransformerTrainer(model, arguments(tmp_path, max_steps=1), Collator(), examples(8))
+    trainer.train()
+    assert math.isnan(logged(trainer, "loss")[0])  # Trainer's own filter would have logged 0.0
+
+
+# --------------------------------------------------------------------------- exact resume
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_training_stop = control.should_save = True
+
+
+def bytes_of(checkpoint: Path) -> bytes:
+    return (checkpoint / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("stop", [13, 14])  # seven updates an epoch: the last of the second, the first... see below
+def test_resumed_training_ends_in_the_same_bytes(tmp_path, stop):
+    data = Dataset.from_list(examples(90))
+
+    def train(folder: str, callbacks: list[TrainerCallback], resume: str | None) -> VanillaTransformerTrainer:
+        args = arguments(
+            tmp_path / folder, num_train_epochs=4, gradient_accumulation_steps=2, save_strategy="epoch",
+            save_total_limit=None,
+        )  # fmt: skip
+        trainer = VanillaTransformerTrainer(tiny_model(0.3), args, Collator(), data, callbacks=callbacks)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = train("whole", [], None)
+    last = f"checkpoint-{whole.state.global_step}"
+    updates = whole.state.global_step // 4
+    middle = updates + stop - 12 + 1 if stop == 13 else 2 * updates  # inside the second epoch, or at its end
+    train("stopped", [StopAt(middle)], None)
+    resumed = train("stopped", [], str(tmp_path / "stopped" / f"checkpoint-{middle}"))
+    assert resumed.state.global_step == whole.state.global_step
+    assert bytes_of(tmp_path / "stopped" / last) == bytes_of(tmp_path / "whole" / last)
+    one, two = (torch.load(tmp_path / run / last / "optimizer.pt")["state"] for run in ("whole", "stopped"))
+    for parameter, state in one.items():
+        for name, value in state.items():
+            assert torch.equal(value, two[parameter][name])
+
+
+def test_the_epoch_reaches_the_sampler_of_a_resumed_run_on_several_ranks(tmp_path):
+    # What Trainer builds on each of two ranks: our sampler, in a shard that passes everything, in what skips batches.
+    lengths = [len(row["labels"]) for row in examples(90)]
+    sampler = TokenBudgetSampler(lengths, lengths, 120, num_ranks=2, rank=1)
+    loader = DataLoaderShard(list(range(90)), batch_sampler=BatchSamplerShard(sampler, 1, 0), collate_fn=list)
+    resumed = skip_first_batches(loader, 2)
+    state = TrainerState(global_step=len(sampler) + 2)  # two updates into the second epoch
+    trainer_module._SamplerEpoch().on_epoch_begin(arguments(tmp_path), state, None, train_dataloader=loader)
+    resumed.set_epoch(1)
+    assert list(resumed) == sampler.plan(1)[1::2][2:]
+
+
+# --------------------------------------------------------------------------- beside the stock Trainer
+
+
+def test_another_model_is_refused(tmp_path):
+    config = MarianConfig(
+        vocab_size=8, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, pad_token_id=0, decoder_start_token_id=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="trains vanilla_transformer models, not marian"):
+        VanillaTransformerTrainer(MarianMTModel(config), arguments(tmp_path), Collator(), examples(4))
+
+
+def test_stock_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="use VanillaTransformerTrainingArguments, or the stock Seq2SeqTrainer"):
+        VanillaTransformerTrainer(tiny_model(), Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1])
+def test_stock_trainer_trains_evaluates_and_generates(tmp_path, factor):
+    args = Seq2SeqTrainingArguments(
+        output_dir=tmp_path, max_steps=30, learning_rate=5e-3, lr_scheduler_type="constant", use_cpu=True,
+        disable_tqdm=True, save_strategy="no", logging_steps=1, label_smoothing_factor=factor,
+        predict_with_generate=True, generation_max_length=6,
+    )  # fmt: skip
+    data = examples(32)
+    collator = Collator(decoder_input_ids=factor > 0)  # Trainer takes the labels away before forward
+    trainer = Seq2SeqTrainer(tiny_model(), args, collator, data, data[:5], compute_metrics=lambda prediction: {})
+    trainer.train()
+    losses = logged(trainer, "loss")
+    assert losses[-1] < losses[0] - 0.2
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+
+
+def test_training_reports_sentences_a_second_of_real_batches(tmp_path):
+    started = time.perf_counter()
+    args = arguments(tmp_path, max_steps=20)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40))
+    result = trainer.train().metrics
+    seconds = time.perf_counter() - started
+    updates = len(trainer.get_train_dataloader())
+    assert result["train_samples_per_second"] >= 0.9 * 20 * (40 / updates) / seconds  # not per_device_train_batch_size
+
+
+def test_saved_model_loads_with_the_weights_that_were_trained(tmp_path):
+    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=1), Collator(), examples(20))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    loaded = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "final")
+    for name, weight in load_file(tmp_path / "final" / "model.safetensors").items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+        assert torch.equal(trainer.model.state_dict()[name], weight)
