@@ -22,6 +22,10 @@ from .version import __version__
 
 _LAZY = {  # public name → module that has it
     "DataCollatorForTranslation": "data.collator",
+    "TokenBudgetSampler": "data.batching",
+    "VanillaTransformerTrainer": "training.trainer",
+    "VanillaTransformerTrainingArguments": "training.arguments",
+    "average_checkpoints": "checkpoints.averaging",
     "embedded_corpus": "data.embedded_corpus",
     "preset": "presets",
     "train_tokenizer": "tokenization",

@@ -281,6 +281,7 @@ class TokenBudgetStream(IterableDataset):
         max_length: int | None = None,
         seed: int = 42,
         pool_size: int = 50_000,
+        endless: bool = False,
     ) -> None:
         """Wrap a stream.
 
@@ -293,6 +294,8 @@ class TokenBudgetStream(IterableDataset):
             max_length: tokens on either side above which an example is skipped.
             seed: of the shuffling.
             pool_size: examples that are shuffled and sorted together; more means less padding and more memory.
+            endless: go on with the next epoch at the end of one. Trainer counts no epochs of a stream, so this is how a
+                resumed run finds its place: by the number of batches since the start.
         """
         if pool_size < num_ranks:
             raise ValueError(f"pool_size={pool_size} can't give {num_ranks} ranks a batch each; 50,000 is usual")
@@ -304,28 +307,44 @@ class TokenBudgetStream(IterableDataset):
         self.max_length = max_length
         self.seed = seed
         self.pool_size = pool_size
+        self.endless = endless
         self.epoch = 0
         self.skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that the next iteration yields."""
+        """Choose the epoch, from 0, that the next iteration yields, or starts with."""
         self.epoch = epoch
-        if hasattr(self.examples, "set_epoch"):
-            self.examples.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         worker = get_worker_info()
         if worker is not None and worker.num_workers > 1:  # `datasets` would give each of them a part of its own
             raise ValueError("a stream can't be shared among loader workers; set dataloader_num_workers to 0 or 1")
+        epoch = self.epoch
+        while True:
+            yield from self._one_epoch(epoch)
+            if not self.endless:
+                return
+            epoch += 1
+
+    def _one_epoch(self, epoch: int) -> Iterator[list[dict[str, Any]]]:
         self.skipped = 0
+        if hasattr(self.examples, "set_epoch"):
+            self.examples.set_epoch(epoch)
         examples = iter(self.examples)
+        empty = True
         for pool_index in itertools.count():
             pool = list(itertools.islice(examples, self.pool_size))
             if not pool:
                 break
-            yield from self._batches(pool, pool_index)
+            for batch in self._batches(pool, pool_index, epoch):
+                empty = False
+                yield batch
+        if empty:
+            raise ValueError(
+                f"the stream ended without an example that fits ({self.skipped} were left out); is it empty or read up?"
+            )
 
-    def _batches(self, pool: list[dict[str, Any]], pool_index: int) -> Iterator[list[dict[str, Any]]]:
+    def _batches(self, pool: list[dict[str, Any]], pool_index: int, epoch: int) -> Iterator[list[dict[str, Any]]]:
         limit = self.max_tokens_per_batch // (self.num_ranks * self.accumulation_steps)
         limit = limit if self.max_length is None else min(limit, self.max_length)
         source, target = example_lengths(pool, "input_ids"), example_lengths(pool, "labels")
@@ -344,7 +363,7 @@ class TokenBudgetStream(IterableDataset):
             seed=self.seed + 1_000_003 * pool_index,
         )
         self.skipped += len(sampler.skipped)
-        sampler.set_epoch(self.epoch)
+        sampler.set_epoch(epoch)
         for batch in sampler:
             yield [pool[index] for index in batch]
 

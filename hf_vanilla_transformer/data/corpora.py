@@ -30,6 +30,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, Translation
 from transformers.utils import logging
 
+from .embedded_corpus import draw_expressions
+
 logger = logging.get_logger(__name__)
 
 Files = str | Path | Sequence[str | Path]
@@ -247,6 +249,34 @@ def load_hub_dataset(
     ]
     part = _Part(f"{label} row ", f"{label} row ", partial(_dictionary_rows, raw, columns))
     return _corpus([part], label, source_lang, target_lang, keep_all, streaming, max_characters)
+
+
+def load_embedded(
+    split: str,
+    size: int,
+    *,
+    seed: int = 0,
+    source_lang: str = "en",
+    target_lang: str = "ko",
+    keep_all: bool = False,
+) -> ParallelCorpus:
+    """Make a split of the embedded corpus, English and Korean by rule.
+
+    Args:
+        split: "train", "validation" or "test".
+        size: pairs.
+        seed: of the draw.
+        source_lang, target_lang: "en" and "ko", or the other way round.
+        keep_all: see `load_text_files`.
+
+    Raises:
+        ValueError: If a name is unknown or a held-out split hasn't so many values.
+    """
+    if {source_lang, target_lang} != {"en", "ko"}:
+        raise ValueError(f"the embedded corpus has en and ko, not {source_lang} and {target_lang}")
+    pairs = ((getattr(row, source_lang), getattr(row, target_lang)) for row in draw_expressions(split, size, seed))
+    name = f"embedded corpus [{split}]"
+    return load_pairs(pairs, name, source_lang=source_lang, target_lang=target_lang, keep_all=keep_all)
 
 
 def load_pairs(
@@ -667,4 +697,12 @@ def _arrow_column(batch: pa.RecordBatch, column: str) -> pa.Array:
     return pc.struct_field(batch.column(head), inner)
 
 
-__all__ = ["CorpusReport", "ParallelCorpus", "load_hub_dataset", "load_pairs", "load_table", "load_text_files"]
+__all__ = [
+    "CorpusReport",
+    "ParallelCorpus",
+    "load_embedded",
+    "load_hub_dataset",
+    "load_pairs",
+    "load_table",
+    "load_text_files",
+]

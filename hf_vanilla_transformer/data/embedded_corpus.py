@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -254,8 +253,8 @@ _HOURS = "한 두 세 네 다섯 여섯 일곱 여덟 아홉 열 열한 열두".
 def number_to_korean(number: int) -> str:
     """Write 1 … 999,999,999,999 in Sino-Korean, a space after each group of ten-thousands: "삼백이십만 오".
 
-    One thousand is 천 and not 일천, likewise 백 and 십; ten thousand at the head is 만 and not 일만, but 일억 keeps its 일,
-    and so does 일만 behind 억.
+    One thousand is 천 and not 일천, likewise 백 and 십; ten thousand at the head is 만 and not 일만, but 일억
+    keeps its 일, and so does 일만 behind 억.
     """
     _check_number(number)
     if number == 0:

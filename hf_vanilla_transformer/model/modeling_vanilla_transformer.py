@@ -59,6 +59,14 @@ class VanillaTransformerSeq2SeqLMOutput(Seq2SeqLMOutput):
     nll: Tensor | None = None
 
 
+class _LossKwargs(TransformersKwargs, total=False):
+    """Keywords of the head's forward. Trainer takes every *parameter* with "label" in its name for a column of labels
+    and, not finding it in a batch, reports no evaluation loss; a keyword in here it doesn't see.
+    """
+
+    label_smoothing: float
+
+
 # --------------------------------------------------------------------------- attention with caches and fast kernels
 
 
@@ -609,9 +617,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        label_smoothing: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Unpack[_LossKwargs],
     ) -> VanillaTransformerSeq2SeqLMOutput:
         """Translate with the answer at hand: logits for every target position, and the loss if labels are given.
 
@@ -627,10 +634,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             labels: (B, T) target tokens, not shifted; −100 carries no loss.
             use_cache: make and return a cache; never with labels.
             logits_to_keep: the last so many positions get logits, or those that a tensor names; 0 is all.
-            label_smoothing: ε of §5.4; shapes ``loss`` only.
             num_items_in_batch: real tokens of the whole update, over all micro-batches and devices; the loss is the sum
                 over tokens divided by it. None divides by the real tokens here.
-            **kwargs: handed to both stacks.
+            **kwargs: ``label_smoothing``, ε of §5.4 (0.0 where it isn't given), shapes ``loss`` only; the others are
+                handed to both stacks.
 
         Returns:
             ``loss`` and ``nll`` (nats a token) if labels are given, ``logits`` (B, T, V), the cache, the encoder's
@@ -639,6 +646,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         Raises:
             ValueError: If a label is outside the vocabulary, beside what encoder and decoder refuse.
         """
+        label_smoothing = kwargs.pop("label_smoothing", 0.0)
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:

@@ -81,6 +81,11 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     save_total_limit: int | None = field(
         default=5, metadata={"help": "Checkpoints that are kept, the last ones: as many as the paper averages."}
     )
+    label_names: list[str] | None = field(
+        # Trainer guesses by the word in forward's signature, and would wait for a column "label_smoothing".
+        default_factory=lambda: ["labels"],
+        metadata={"help": "The columns that hold the answer."},
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Log a loss that isn't finite as 0, which hides that training has failed."}
     )

@@ -87,6 +87,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             from ..data.collator import DataCollatorForTranslation
 
             data_collator = DataCollatorForTranslation(processing_class)
+            config: Any = getattr(model, "config", None)
+            if config is not None:
+                data_collator.decoder_start_token_id = config.decoder_start_token_id
         super().__init__(
             model=model,
             args=args,
@@ -151,6 +154,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             accumulation_steps=args.gradient_accumulation_steps,
             max_length=args.max_sentence_tokens,
             seed=args.seed if args.data_seed is None else args.data_seed,
+            endless=True,
         )
         loader = DataLoader(
             stream,

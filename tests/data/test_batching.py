@@ -218,6 +218,20 @@ def test_a_streams_epochs_differ_and_repeat():
     assert list(stream) != first
 
 
+def test_an_endless_stream_goes_on_with_the_next_epoch():
+    once = TokenBudgetStream(examples_of(60), 300)
+    first = list(once)
+    once.set_epoch(1)
+    second = list(once)
+    endless = iter(TokenBudgetStream(examples_of(60), 300, endless=True))
+    assert [next(endless) for _ in range(len(first) + len(second))] == first + second
+
+
+def test_a_stream_without_a_fitting_example_ends_in_an_error():
+    with pytest.raises(ValueError, match=r"ended without an example that fits \(9 were left out\)"):
+        list(TokenBudgetStream(examples_of(9), 300, max_length=1, endless=True))
+
+
 # --------------------------------------------------------------------------- real text
 
 

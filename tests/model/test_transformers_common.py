@@ -88,19 +88,20 @@ class EncoderModelTester(VanillaTransformerModelTester):
 
 
 class VanillaTransformerModelTest(common.ModelTesterMixin, common.GenerationTesterMixin, unittest.TestCase):
+    """The whole model, without and with the output projection."""
+
     all_model_classes = (VanillaTransformerModel, VanillaTransformerForConditionalGeneration)
     is_encoder_decoder = True
-    test_can_init_all_missing_weights_before_2023 = True
 
     def setUp(self) -> None:
         self.model_tester = VanillaTransformerModelTester(self)
 
 
 class VanillaTransformerEncoderModelTest(common.ModelTesterMixin, unittest.TestCase):
+    """The encoder alone."""
+
     all_model_classes = (VanillaTransformerEncoderModel,)
     is_encoder_decoder = False
 
     def setUp(self) -> None:
         self.model_tester = EncoderModelTester(self)
-
-

@@ -114,6 +114,8 @@ def _download(version: str, folder: Path) -> Path:
             break
         lines = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or [process.stderr.strip()]
         reason = lines[-1]
+        if "No matching distribution" in reason:
+            break
     archives = list(folder.glob("transformers-*.tar.gz"))
     if not archives:
         raise Unavailable(f"pip could not download the source distribution of transformers=={version}: {reason}")
@@ -140,6 +142,6 @@ def _add_stand_in(name: str, mixin: str) -> None:
     package = ModuleType(name.rpartition(".")[0])
     package.__path__ = []
     module = ModuleType(name)
-    setattr(module, mixin, type(mixin, (), {"__doc__": "Stands in for a mixin that is not in the source distribution."}))
+    setattr(module, mixin, type(mixin, (), {}))
     sys.modules[package.__name__] = package
     sys.modules[name] = module

@@ -9,9 +9,12 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     MarianConfig,
     MarianMTModel,
+    PreTrainedTokenizerFast,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
@@ -128,7 +131,7 @@ def test_one_update_is_adams_first_step_unclipped(tmp_path):
 
 
 def test_every_example_comes_once_an_epoch(tmp_path):
-    data, collator = examples(101), Collator()
+    data, collator = examples(61), Collator()
     args = arguments(tmp_path, num_train_epochs=2, gradient_accumulation_steps=3)
     trainer = VanillaTransformerTrainer(tiny_model(), args, collator, Dataset.from_list(data))
     assert isinstance(trainer.get_train_dataloader().batch_sampler, TokenBudgetSampler)  # what we rely on Trainer for
@@ -153,13 +156,31 @@ def test_too_long_sentences_are_left_out_of_training(tmp_path):
 
 
 def test_streamed_data_is_batched_by_budget_and_read_once_an_epoch(tmp_path):
-    data, collator = examples(50), Collator()
+    data = examples(50)
     stream = IterableDataset.from_generator(lambda: iter(data))
-    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=3), collator, stream)
-    batches = list(trainer.get_train_dataloader())
-    assert all(batch["input_ids"].numel() <= 60 for batch in batches)
-    assert sorted(collator.seen) == sorted(row["input_ids"] for row in data)
-    assert trainer.train().global_step == 3
+    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=3), Collator(), stream)
+    rows = []
+    for batch in trainer.get_train_dataloader():
+        assert batch["input_ids"].numel() <= 60
+        rows += [[token for token in row if token] for row in batch["input_ids"].tolist()]
+        if len(rows) >= len(data):
+            break
+    assert sorted(rows) == sorted(row["input_ids"] for row in data)
+
+
+def test_a_tokenizer_brings_the_collator(tmp_path):
+    words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+    data = examples(20)
+    trainer = VanillaTransformerTrainer(
+        tiny_model(),
+        arguments(tmp_path, max_steps=2),
+        train_dataset=data,
+        eval_dataset=data,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    assert math.isfinite(trainer.evaluate()["eval_perplexity"])
 
 
 # --------------------------------------------------------------------------- loss and likelihood
@@ -219,7 +240,7 @@ def test_evaluation_loss_is_the_likelihood_of_all_tokens_without_smoothing(tmp_p
     lengths = []
 
     def metrics(prediction) -> dict[str, float]:
-        lengths.append(len(prediction.predictions))
+        lengths.append(len(prediction.label_ids))
         return {"score": 1.0}
 
     trainer = VanillaTransformerTrainer(model, args, Collator(), None, data, compute_metrics=metrics)
@@ -228,6 +249,15 @@ def test_evaluation_loss_is_the_likelihood_of_all_tokens_without_smoothing(tmp_p
     assert result["eval_perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-6)
     assert (result["eval_score"], lengths) == (1.0, [11])
     assert trainer.predict(data, metric_key_prefix="test").metrics["test_loss"] == pytest.approx(nats / tokens)
+
+
+def test_bf16_keeps_weights_and_optimizer_in_fp32(tmp_path):
+    args = arguments(tmp_path, max_steps=2, precision="bf16")
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(20))
+    trainer.train()
+    assert math.isfinite(logged(trainer, "loss")[-1])
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+    assert {state["exp_avg"].dtype for state in trainer.optimizer.state.values()} == {torch.float32}
 
 
 def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
@@ -251,35 +281,56 @@ class StopAt(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
-def bytes_of(checkpoint: Path) -> bytes:
-    return (checkpoint / "model.safetensors").read_bytes()
+class SaveAtEnd(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step == state.max_steps
 
 
-@pytest.mark.parametrize("stop", [13, 14])  # seven updates an epoch: the last of the second, the first... see below
-def test_resumed_training_ends_in_the_same_bytes(tmp_path, stop):
-    data = Dataset.from_list(examples(90))
+def assert_same_checkpoint(one: Path, two: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    states = [torch.load(checkpoint / "optimizer.pt")["state"] for checkpoint in (one, two)]
+    assert states[0].keys() == states[1].keys()
+    for parameter, state in states[0].items():
+        for name, value in state.items():
+            assert torch.equal(value, states[1][parameter][name])
 
-    def train(folder: str, callbacks: list[TrainerCallback], resume: str | None) -> VanillaTransformerTrainer:
+
+def test_resumed_streaming_ends_in_the_same_bytes(tmp_path):
+    data = examples(30)  # three updates; the stream starts again twice
+
+    def train(folder: str, callbacks: list[TrainerCallback], resume: str | None) -> None:
+        stream = IterableDataset.from_generator(lambda: iter(data))
+        args = arguments(tmp_path / folder, max_steps=8, logging_steps=50)
+        trainer = VanillaTransformerTrainer(tiny_model(0.3), args, Collator(), stream, callbacks=callbacks)
+        trainer.train(resume_from_checkpoint=resume)
+
+    train("whole", [SaveAtEnd()], None)
+    train("stopped", [StopAt(5)], None)
+    train("stopped", [SaveAtEnd()], str(tmp_path / "stopped" / "checkpoint-5"))
+    assert_same_checkpoint(tmp_path / "whole" / "checkpoint-8", tmp_path / "stopped" / "checkpoint-8")
+
+
+@pytest.mark.parametrize("where", ["inside the second epoch", "at its end"])
+def test_resumed_training_ends_in_the_same_bytes(tmp_path, where):
+    data = Dataset.from_list(examples(60))
+
+    def train(folder: str, callbacks: list[TrainerCallback], resume: str | None) -> int:
         args = arguments(
-            tmp_path / folder, num_train_epochs=4, gradient_accumulation_steps=2, save_strategy="epoch",
-            save_total_limit=None,
+            tmp_path / folder, max_tokens_per_batch=120, num_train_epochs=3, gradient_accumulation_steps=2,
+            save_strategy="no", logging_steps=50,
         )  # fmt: skip
         trainer = VanillaTransformerTrainer(tiny_model(0.3), args, Collator(), data, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=resume)
-        return trainer
+        return len(trainer.get_train_dataloader())
 
-    whole = train("whole", [], None)
-    last = f"checkpoint-{whole.state.global_step}"
-    updates = whole.state.global_step // 4
-    middle = updates + stop - 12 + 1 if stop == 13 else 2 * updates  # inside the second epoch, or at its end
-    train("stopped", [StopAt(middle)], None)
-    resumed = train("stopped", [], str(tmp_path / "stopped" / f"checkpoint-{middle}"))
-    assert resumed.state.global_step == whole.state.global_step
-    assert bytes_of(tmp_path / "stopped" / last) == bytes_of(tmp_path / "whole" / last)
-    one, two = (torch.load(tmp_path / run / last / "optimizer.pt")["state"] for run in ("whole", "stopped"))
-    for parameter, state in one.items():
-        for name, value in state.items():
-            assert torch.equal(value, two[parameter][name])
+    batches = train("whole", [SaveAtEnd()], None)
+    updates = math.ceil(batches / 2)  # an epoch
+    assert updates >= 3
+    stop = updates + 2 if where == "inside the second epoch" else 2 * updates
+    train("stopped", [StopAt(stop)], None)
+    train("stopped", [SaveAtEnd()], str(tmp_path / "stopped" / f"checkpoint-{stop}"))
+    last = f"checkpoint-{3 * updates}"
+    assert_same_checkpoint(tmp_path / "whole" / last, tmp_path / "stopped" / last)
 
 
 def test_the_epoch_reaches_the_sampler_of_a_resumed_run_on_several_ranks(tmp_path):
@@ -311,12 +362,12 @@ def test_stock_arguments_are_refused(tmp_path):
         VanillaTransformerTrainer(tiny_model(), Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True))
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.1])
-def test_stock_trainer_trains_evaluates_and_generates(tmp_path, factor):
+@pytest.mark.parametrize(("factor", "generate"), [(0.0, True), (0.1, True), (0.1, False)])
+def test_stock_trainer_trains_evaluates_and_generates(tmp_path, factor, generate):
     args = Seq2SeqTrainingArguments(
-        output_dir=tmp_path, max_steps=30, learning_rate=5e-3, lr_scheduler_type="constant", use_cpu=True,
+        output_dir=tmp_path, max_steps=20, learning_rate=1e-2, lr_scheduler_type="constant", use_cpu=True,
         disable_tqdm=True, save_strategy="no", logging_steps=1, label_smoothing_factor=factor,
-        predict_with_generate=True, generation_max_length=6,
+        predict_with_generate=generate, generation_max_length=6, label_names=["labels"],
     )  # fmt: skip
     data = examples(32)
     collator = Collator(decoder_input_ids=factor > 0)  # Trainer takes the labels away before forward
@@ -324,6 +375,13 @@ def test_stock_trainer_trains_evaluates_and_generates(tmp_path, factor):
     trainer.train()
     losses = logged(trainer, "loss")
     assert losses[-1] < losses[0] - 0.2
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+
+
+def test_stock_trainer_finds_the_labels_by_itself(tmp_path):
+    args = Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True)
+    trainer = Seq2SeqTrainer(tiny_model(), args, Collator(), None, examples(5))
+    assert trainer.label_names == ["labels"]
     assert math.isfinite(trainer.evaluate()["eval_loss"])
 
 

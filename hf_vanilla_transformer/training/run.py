@@ -1,0 +1,518 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe, carried out: text in, a directory out that `from_pretrained` loads, and a record of how it came to be."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
+from ..data.batching import example_lengths
+from ..data.collator import DataCollatorForTranslation
+from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
+from ..evaluation import TranslationMetric, translate
+from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..presets import preset
+from ..tokenization import check_tokenizer_fits, train_tokenizer
+from ..version import __version__
+from .arguments import CPU_INFO
+from .recipe import EMBEDDED, DataArguments, Recipe
+from .trainer import VanillaTransformerTrainer
+
+logger = logging.get_logger(__name__)
+
+SPLITS = ("train", "validation", "test")
+RECIPE_NAME = "recipe.json"  # what marks a directory as a run's, and tells whether another run may continue it
+RESULTS_NAME = "results.json"
+_AVERAGED = "averaged"
+_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, _AVERAGED, PROVENANCE_NAME, "translations")  # and checkpoint-*
+_BLEU_TOKENIZERS = {"ko": "korean", "zh": "zh", "ja": "char"}  # languages whose words spaces don't tell; 13a for others
+_VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
+
+
+@dataclass
+class TrainingResult:
+    """What a run has made.
+
+    Attributes:
+        output_dir: the directory, with the final model, its tokenizer, checkpoints, translations and ``results.json``.
+        model: the final model, in evaluation mode.
+        tokenizer: its tokenizer.
+        record: what ``results.json`` says: data, model, training, scores, hardware, versions.
+    """
+
+    output_dir: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """The scores of each evaluated split, by name of the split."""
+        return self.record["scores"]
+
+
+def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> TrainingResult:
+    """Carry out a recipe.
+
+    A directory that holds a run of the same recipe on the same data is continued from its last checkpoint.
+
+    Args:
+        recipe: from `read_recipe`.
+        callbacks: Trainer's, besides its own.
+
+    Returns:
+        The final model, which ``output_dir`` holds too, and the record. Under torchrun every process gets the model;
+        translations and scores are those of process 0 alone.
+
+    Raises:
+        ValueError: If text, tokenizer, model and output directory don't go together.
+    """
+    arguments = recipe.training
+    output_dir = Path(str(arguments.output_dir))
+    metric = _metric(recipe)  # an unknown tokenizer is refused now, not after the training
+    corpora = load_corpora(recipe.data)
+    for corpus in corpora.values():
+        logger.info(str(corpus.report))
+        if corpus.report.problems:
+            logger.warning(str(corpus.report))
+
+    with arguments.main_process_first(desc="tokenizer"):
+        checkpoint = _prepare_output(recipe, output_dir, corpora, writing=arguments.process_index == 0)
+        tokenizer = _tokenizer(recipe, corpora["train"], output_dir, resuming=checkpoint is not None)
+        if arguments.process_index == 0:
+            tokenizer.save_pretrained(output_dir)
+    set_seed(arguments.seed)
+    model = _model(recipe, tokenizer)
+    config = model.config
+    if config.position_embedding == "learned":
+        limit = config.max_position_embeddings
+        arguments.max_sentence_tokens = min(arguments.max_sentence_tokens or limit, limit)
+
+    encoded = {split: encode(corpus, tokenizer, recipe.data) for split, corpus in corpora.items()}
+    if recipe.run.patience:
+        callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.patience)]
+    trainer = VanillaTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded.get("validation"),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForTranslation(
+            tokenizer, config.decoder_start_token_id, vocab_size=config.vocab_size
+        ),
+        compute_metrics=_metric_while_training(metric, tokenizer) if arguments.predict_with_generate else None,
+        callbacks=list(callbacks),
+    )
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+
+    final = _choose_final(recipe, trainer, output_dir)
+    model.load_state_dict(final.state_dict())
+    record: dict[str, Any] = {
+        "recipe": {"name": recipe.name, "settings": _published(recipe)},
+        "data": {split: _data_record(corpus) for split, corpus in corpora.items()},
+        "model": {
+            "preset": None if recipe.model.model_name_or_path else recipe.model.preset,
+            "started_from": _shown(recipe.model.model_name_or_path),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "vocabulary": len(tokenizer),
+        },
+        "training": _training_record(recipe, trainer, outcome.metrics, encoded["train"], checkpoint),
+        "scores": {},
+        "hardware": hardware(),
+        "versions": _versions(),
+        "commit": _commit(),
+    }
+    for split in SPLITS[1:]:
+        if split in encoded:
+            metrics = trainer.evaluate(encoded[split], metric_key_prefix=split)
+            scores = {"loss": metrics[f"{split}_loss"], "perplexity": metrics[f"{split}_perplexity"]}
+            record["scores"][split] = scores
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    if trainer.is_world_process_zero():
+        model.save_pretrained(output_dir)
+        tokenizer.save_pretrained(output_dir)
+        for split in record["scores"]:
+            scores = _translation_scores(recipe, metric, model, tokenizer, corpora[split], output_dir, split)
+            record["scores"][split].update(scores)
+            logger.info(f"{split}: {json.dumps(record['scores'][split], ensure_ascii=False)}")
+        _write_json(output_dir / RESULTS_NAME, record)
+    return TrainingResult(output_dir, model, tokenizer, record)
+
+
+# ---------------------------------------------------------------------------------------------- text
+
+
+def load_corpora(data: DataArguments) -> dict[str, ParallelCorpus]:
+    """Load the splits that a recipe names, training text checked, evaluation text complete.
+
+    Returns:
+        "train", and "validation" and "test" where there is any.
+    """
+    corpora = {}
+    for split in SPLITS:
+        corpus = _load_split(data, split)
+        if corpus is not None:
+            corpora[split] = corpus
+    return corpora
+
+
+def _load_split(data: DataArguments, split: str) -> ParallelCorpus | None:
+    training = split == "train"
+    common: dict[str, Any] = {
+        "source_lang": data.source_lang,
+        "target_lang": data.target_lang,
+        "keep_all": not training,
+    }
+    columns = (data.source_column, data.target_column)
+    streaming = training and data.streaming
+    source, target, table = (getattr(data, f"{split}_{side}") for side in ("source", "target", "file"))
+    if source is not None:
+        return load_text_files(source, target, streaming=streaming, **common)
+    if table is not None:
+        return load_table(table, *columns, streaming=streaming, **common)
+    if data.dataset_name == EMBEDDED:
+        return load_embedded(split, getattr(data, f"embedded_{split}"), **common)
+    name = getattr(data, f"{split}_split")
+    if data.dataset_name is not None and name is not None:
+        return load_hub_dataset(data.dataset_name, data.dataset_config, name, *columns, streaming=streaming, **common)
+    return None
+
+
+def texts(corpus: ParallelCorpus) -> Iterator[str]:
+    """Yield all sentences of a corpus, source and target in turn."""
+    for row in corpus.dataset:
+        yield from row["translation"].values()
+
+
+def encode(
+    corpus: ParallelCorpus, tokenizer: PreTrainedTokenizerBase, data: DataArguments
+) -> Dataset | IterableDataset:
+    """Turn the pairs of a corpus into ``input_ids`` and ``labels``; nothing is cut.
+
+    Args:
+        corpus: as `load_corpora` gives it.
+        tokenizer: ends every sentence with its end symbol.
+        data: names the languages.
+    """
+
+    def batch(rows: dict[str, list[dict[str, str]]]) -> dict[str, list[list[int]]]:
+        pairs = rows["translation"]
+        sides = []
+        for language in (data.source_lang, data.target_lang):
+            sides.append(tokenizer([pair[language] for pair in pairs], return_attention_mask=False, verbose=False))
+        return {"input_ids": sides[0]["input_ids"], "labels": sides[1]["input_ids"]}
+
+    if isinstance(corpus.dataset, Dataset):
+        return corpus.dataset.map(batch, batched=True, remove_columns=corpus.dataset.column_names, desc="encoding")
+    return corpus.dataset.map(batch, batched=True, remove_columns=["translation"])
+
+
+# ---------------------------------------------------------------------------------------------- tokenizer, model
+
+
+def _tokenizer(recipe: Recipe, corpus: ParallelCorpus, output_dir: Path, resuming: bool) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that the recipe or its checkpoint names, or learn one from the training text."""
+    if resuming or recipe.training.process_index:  # process 0 has just saved it
+        return AutoTokenizer.from_pretrained(output_dir)
+    name = recipe.data.tokenizer or recipe.model.model_name_or_path
+    if name is not None:
+        return AutoTokenizer.from_pretrained(name)
+    data = recipe.data
+    tokenizer = train_tokenizer(
+        texts(corpus),
+        data.vocab_size,
+        model=data.tokenizer_model,
+        normalization=data.normalization,
+        lowercase=data.lowercase,
+    )
+    logger.info(f"learned a vocabulary of {len(tokenizer)} subwords ({data.tokenizer_model})")
+    return tokenizer
+
+
+def _model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Any:
+    if recipe.model.model_name_or_path is not None:
+        model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model.model_name_or_path)
+    else:
+        ids = {
+            name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
+        }
+        missing = [name.removesuffix("_id") for name in ("pad_token_id", "eos_token_id") if ids[name] is None]
+        if missing:
+            raise ValueError(f"the tokenizer has no {' and no '.join(missing)}; training needs them, add them to it")
+        start = ids["bos_token_id"] if ids["bos_token_id"] is not None else ids["pad_token_id"]
+        fields = {
+            "vocab_size": len(tokenizer),
+            **{name: value for name, value in ids.items() if value is not None},
+            "decoder_start_token_id": start,
+            **recipe.model.overrides,
+        }
+        model = VanillaTransformerForConditionalGeneration(preset(recipe.model.preset, **fields))
+    check_tokenizer_fits(tokenizer, model.config)
+    return model
+
+
+def _choose_final(recipe: Recipe, trainer: VanillaTransformerTrainer, output_dir: Path) -> PreTrainedModel:
+    """Return the average that the recipe asks for, else the model that Trainer has: the best if asked, or the last."""
+    run, arguments = recipe.run, recipe.training
+    wanted = run.average_last or run.average_best
+    if not wanted:
+        return trainer.accelerator.unwrap_model(trainer.model)
+    with arguments.main_process_first(desc="average"):
+        if arguments.process_index == 0:
+            there = len(list(output_dir.glob("checkpoint-*")))
+            if there < wanted:
+                logger.warning(f"the run has {there} checkpoints, fewer than the {wanted} to be averaged; taking all")
+            number = min(wanted, there)
+            by = {"last": number} if run.average_last else {"best": number, "metric": "eval_loss"}
+            average_checkpoints(output_dir, output_dir / _AVERAGED, overwrite=True, **by)  # type: ignore[arg-type]
+            shutil.copyfile(output_dir / _AVERAGED / PROVENANCE_NAME, output_dir / PROVENANCE_NAME)
+        return AutoModelForSeq2SeqLM.from_pretrained(output_dir / _AVERAGED)
+
+
+# ---------------------------------------------------------------------------------------------- output directory
+
+
+def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, ParallelCorpus], writing: bool) -> str | None:
+    """Refuse a directory with something else in it; return the checkpoint to go on from, or None to start.
+
+    Args:
+        recipe: says whether to overwrite and from where to resume.
+        output_dir: the directory.
+        corpora: their hashes belong to the run's identity.
+        writing: whether this process is the one that writes.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"output_dir {output_dir} is a file; name a directory")
+    mark = output_dir / RECIPE_NAME
+    asked = recipe.training.resume_from_checkpoint
+    if asked is not None and asked.lower() in ("true", "yes", "last"):
+        asked = None  # the last one is what is resumed anyway
+    if asked is not None and not Path(asked).is_dir():
+        raise ValueError(f"there is no checkpoint directory {asked} to resume from")
+    identity = {
+        "settings": recipe.identity,
+        "data": {split: corpus.report.sha256 for split, corpus in corpora.items() if corpus.report.complete},
+    }
+    if not writing:  # process 0 has prepared everything
+        return asked or get_last_checkpoint(str(output_dir))
+    checkpoint = asked
+    if output_dir.is_dir() and any(output_dir.iterdir()):
+        if not mark.is_file():
+            raise ValueError(
+                f"output_dir {output_dir} holds something that is no run of a recipe; choose an empty or new directory"
+            )
+        if recipe.run.overwrite_output_dir:
+            _delete_run(output_dir)
+        elif asked is None:
+            _check_same_run(output_dir, json.loads(mark.read_text(encoding="utf-8")), identity)
+            checkpoint = get_last_checkpoint(str(output_dir))
+            if checkpoint is not None:
+                logger.warning(f"{output_dir} holds this recipe's run; going on from {checkpoint}")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_json(mark, {**identity, "hf_vanilla_transformer": __version__})
+    return checkpoint
+
+
+def _check_same_run(output_dir: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
+    differences = []
+    for part, what in (("settings", ""), ("data", "data of ")):
+        before, now = earlier.get(part, {}), identity[part]
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                values = f" ({before.get(key)} there, {now.get(key)} now)" if part == "settings" else ""
+                differences.append(f"{what}{key}{values}")
+    if differences:
+        raise ValueError(
+            f"output_dir {output_dir} holds another run, which differs in {', '.join(differences)}; choose another "
+            "--output_dir, or --overwrite_output_dir true to delete that run"
+        )
+
+
+def _delete_run(output_dir: Path) -> None:
+    """Delete what a run has left; the directory itself and what else somebody put there stays."""
+    for path in output_dir.iterdir():
+        if path.name in _OF_A_RUN or path.name.startswith("checkpoint-"):
+            logger.warning(f"deleting {path}")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)  # whole or not at all
+
+
+# ---------------------------------------------------------------------------------------------- scores
+
+
+def _translation_scores(
+    recipe: Recipe,
+    metric: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: ParallelCorpus,
+    output_dir: Path,
+    split: str,
+) -> dict[str, Any]:
+    """Translate a split as §6.1 does, write the translations down a line each, and score them."""
+    data, run = recipe.data, recipe.run
+    rows = corpus.dataset["translation"]
+    sources, references = ([row[language] for row in rows] for language in (data.source_lang, data.target_lang))
+    translations = translate(
+        model,
+        tokenizer,
+        sources,
+        beam_size=run.beam_size,
+        alpha=run.alpha,
+        max_source_tokens=run.max_source_tokens,
+    )
+    folder = output_dir / "translations"
+    folder.mkdir(exist_ok=True)
+    lines = "".join(" ".join(text.split()) + "\n" for text in translations)
+    (folder / f"{split}.{data.target_lang}").write_text(lines, encoding="utf-8", newline="\n")
+    return metric.compute(predictions=translations, references=references)
+
+
+def _metric(recipe: Recipe) -> Any:
+    """Make the metric that the recipe or its target language asks for; a model without capitals is scored without."""
+    language = recipe.data.target_lang.lower().replace("_", "-").partition("-")[0]
+    tokenize = recipe.run.metric_tokenize or _BLEU_TOKENIZERS.get(language, "13a")
+    return TranslationMetric(tokenize, lowercase=recipe.data.lowercase)
+
+
+def _metric_while_training(metric: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return what Trainer calls with the sentences that ``predict_with_generate`` makes."""
+
+    def compute(predicted: Any) -> dict[str, float]:
+        sides = []
+        for ids in (predicted.predictions, predicted.label_ids):
+            ids = torch.as_tensor(ids)
+            ids = ids.masked_fill(ids < 0, tokenizer.pad_token_id)  # −100 stands for padding
+            sides.append(tokenizer.batch_decode(ids, skip_special_tokens=True))
+        scores = metric.compute(predictions=sides[0], references=sides[1])
+        return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+    return compute
+
+
+# ---------------------------------------------------------------------------------------------- the record
+
+
+def _published(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings as they may be shown to others: of absolute paths only the name, no word on where it ran."""
+
+    hidden = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "hub_token")
+    return {key: _shown(value) for key, value in recipe.settings.items() if key not in hidden}
+
+
+def _shown(value: Any) -> Any:
+    """Return a setting as written, of an absolute path only its name."""
+    if isinstance(value, list):
+        return [_shown(word) for word in value]
+    return Path(value).name if value is not None and Path(value).is_absolute() else value
+
+
+def _data_record(corpus: ParallelCorpus) -> dict[str, Any]:
+    report = corpus.report
+    name = " ".join(map(_shown, report.name.split(" ")))
+    record = {"name": name, "pairs": report.pairs_kept, "sha256": report.sha256, "problems": report.problems}
+    return record if report.complete else {"name": name, "streamed": True}
+
+
+def _training_record(
+    recipe: Recipe,
+    trainer: VanillaTransformerTrainer,
+    metrics: dict[str, float],
+    encoded: Dataset | IterableDataset,
+    resumed_from: str | None,
+) -> dict[str, Any]:
+    """Say what the training cost and how it went; seconds are those of this process's part, if it was resumed."""
+    state, arguments = trainer.state, recipe.training
+    provenance = Path(str(arguments.output_dir)) / PROVENANCE_NAME
+    averaged = []
+    if recipe.run.average_last or recipe.run.average_best:
+        averaged = [member["name"] for member in json.loads(provenance.read_text(encoding="utf-8"))["checkpoints"]]
+    speeds = [entry["tokens_per_second"] for entry in state.log_history if "tokens_per_second" in entry]
+    record: dict[str, Any] = {
+        "updates": state.global_step,
+        "epochs": round(state.epoch or 0.0, 3),
+        "seconds": round(metrics["train_runtime"], 1),
+        "tokens_per_second": round(sum(speeds) / len(speeds)) if speeds else None,
+        "tokens": None,
+        "precision": arguments.precision,
+        "seed": arguments.seed,
+        "max_tokens_per_batch": arguments.max_tokens_per_batch,
+        "warmup_steps": arguments.warmup_steps,
+        "learning_rate_factor": arguments.learning_rate_factor,
+        "label_smoothing": arguments.label_smoothing,
+        "devices": arguments.world_size,
+        "resumed_from": None if resumed_from is None else Path(resumed_from).name,
+        "best_checkpoint": None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint).name,
+        "best_validation_loss": state.best_metric,
+        "averaged": averaged,
+        "decoding": {"beam_size": recipe.run.beam_size, "alpha": recipe.run.alpha},
+    }
+    if isinstance(encoded, Dataset):  # what an epoch holds times how often it was seen
+        an_epoch = sum(int(example_lengths(encoded, column).sum()) for column in ("input_ids", "labels"))
+        record["tokens"] = round(an_epoch * (state.epoch or 0.0))
+    return record
+
+
+def hardware() -> str:
+    """Name what this process computes on, as "2 cores of Intel Xeon …" or "4 × NVIDIA H100"."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
+    name = platform.processor() or platform.machine()
+    if CPU_INFO.is_file():
+        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").split("\n"):
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {name}"
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    return {"hf_vanilla_transformer": __version__, "python": platform.python_version(), **found}
+
+
+def _commit() -> str | None:
+    """Return the commit of the code, "+" added where files differ from it; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # an installed package may lie in somebody else's repository
+        return None
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+__all__ = ["TrainingResult", "encode", "hardware", "load_corpora", "train"]

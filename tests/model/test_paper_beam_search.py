@@ -1,0 +1,516 @@
+"""The paper's beam search (§6.1) against an exhaustive search, Hugging Face's own search, and arithmetic by hand.
+
+Everything runs in fp64. Random models have their output weights scaled up, so that hypotheses differ in more than the
+last digits. Where hypotheses have to end by themselves, a model half trained to copy its source is used: it is unsure,
+and its lengths follow its sources.
+"""
+
+import copy
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.model.decoding_vanilla_transformer import (
+    BeamSearchOutput,
+    _top_of_rows,
+    length_divisor,
+    paper_beam_search,
+    score_targets,
+)
+
+PAD, START, END = 0, 1, 2
+
+
+def make_model(seed: int = 0, end_bias: float = 0.0, sharpness: float = 3.0, **fields: object):
+    """Build a tiny fp64 model; ``end_bias`` (nats) makes the end symbol likelier at every position."""
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": 23,
+        "d_model": 16,
+        "d_ff": 24,
+        "num_heads": 2,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "output_bias": True,
+        "tie_word_embeddings": False,  # random tied weights write the same token for ever
+    }
+    config = VanillaTransformerConfig(**(settings | fields))
+    model = VanillaTransformerForConditionalGeneration(config).double().eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(sharpness)
+        if model.lm_head.bias is not None:
+            model.lm_head.bias[END] = end_bias
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):  # so that a norm left out or done twice is seen
+                module.weight.add_(0.1 * torch.randn_like(module.weight))
+                module.bias.add_(0.1 * torch.randn_like(module.bias))
+    return model
+
+
+@functools.cache
+def train_to_copy(seed: int):
+    torch.manual_seed(seed)
+    config = VanillaTransformerConfig(
+        vocab_size=23,
+        d_model=32,
+        d_ff=48,
+        num_heads=2,
+        encoder_layers=1,
+        decoder_layers=2,
+        dropout=0.0,
+        output_bias=True,
+        tie_word_embeddings=False,
+    )
+    model = VanillaTransformerForConditionalGeneration(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(80):
+        lengths, place = torch.randint(1, 8, (32, 1)), torch.arange(8)
+        ids = torch.randint(4, 23, (32, 8)).masked_fill(place >= lengths, PAD).scatter(1, lengths, END)
+        model(input_ids=ids, labels=ids.masked_fill(ids == PAD, -100)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.double().eval()
+
+
+def half_trained_model(seed: int = 0):
+    """A model of its own for each caller, half trained to copy."""
+    return copy.deepcopy(train_to_copy(seed))
+
+
+def make_sources(lengths: list[int], seed: int = 1, vocab_size: int = 23, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Random sources that end, with their masks, padded on the right, or on the left."""
+    torch.manual_seed(seed)
+    ids = torch.full((len(lengths), max(lengths)), PAD)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        place = slice(max(lengths) - length, None) if left else slice(0, length)
+        ids[row, place] = torch.tensor([*torch.randint(4, vocab_size, (length - 1,)).tolist(), END])
+        mask[row, place] = 1
+    return ids, mask
+
+
+def log_probs_by_full_forward(model, input_ids: Tensor, mask: Tensor, target: list[int]) -> Tensor:
+    """Log-probabilities (T,) of a target's tokens from one uncached forward call; input (1, S)."""
+    decoder_input_ids = torch.tensor([[START, *target[:-1]]])
+    with torch.no_grad():
+        logits = model(input_ids=input_ids, attention_mask=mask, decoder_input_ids=decoder_input_ids).logits
+    return logits[0].log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
+
+
+def assert_same(first: BeamSearchOutput, second: BeamSearchOutput) -> None:
+    assert first.hypotheses() == second.hypotheses()
+    torch.testing.assert_close(first.sequences_scores, second.sequences_scores, rtol=0, atol=1e-10)
+
+
+# --------------------------------------------------------------------------- what the search finds
+
+
+@pytest.mark.parametrize(("length_penalty", "alpha"), [("gnmt", 0.6), ("gnmt", 2.0), ("power", 1.0), ("gnmt", -0.5)])
+def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_finds(
+    length_penalty: str, alpha: float
+) -> None:
+    # 3 ordinary tokens and at most 4 tokens with the end symbol: 1 + 3 + 9 + 27 = 40 hypotheses, at most 27 open.
+    model = make_model(vocab_size=6, end_bias=1.0)
+    input_ids, mask = make_sources([3, 5], vocab_size=6)
+    output = paper_beam_search(
+        model, input_ids, mask, beam_size=40, num_return=40, max_tokens=4, length_penalty=length_penalty, alpha=alpha
+    )
+    for row in range(2):
+        scored = []
+        for length in range(1, 5):
+            for tokens in itertools.product([3, 4, 5], repeat=length - 1):
+                target = [*tokens, END]
+                total = log_probs_by_full_forward(model, input_ids[[row]], mask[[row]], target).sum()
+                divisor = ((5 + length) / 6) ** alpha if length_penalty == "gnmt" else length**alpha
+                scored.append((float(total) / divisor, target))
+        scored.sort(reverse=True)
+        assert output.hypotheses()[row] == [target for _, target in scored]
+        expected = torch.tensor([score for score, _ in scored], dtype=torch.float64)
+        torch.testing.assert_close(output.sequences_scores.view(2, 40)[row], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("num_return", [1, 3])
+def test_stopping_early_loses_nothing(seed: int, num_return: int) -> None:
+    """The n best with early stopping are the first n of a search whose bound never holds (it wants W of them)."""
+    model = half_trained_model(seed % 2)
+    input_ids, mask = make_sources([4, 7, 2], seed=seed)
+    settings = {"beam_size": 6, "alpha": 1.5, "max_extra_tokens": 12}
+    early = paper_beam_search(model, input_ids, mask, num_return=num_return, **settings)
+    late = paper_beam_search(model, input_ids, mask, num_return=6, **settings)
+    assert early.hypotheses() == [best[:num_return] for best in late.hypotheses()]
+
+
+def test_stopping_early_saves_steps() -> None:
+    model = make_model(end_bias=8.0)
+    steps = count_steps(model)
+    output = paper_beam_search(model, *make_sources([4, 7]))
+    # With an end symbol this likely the search must stop long before the limit of 57 tokens.
+    assert int(output.lengths.max()) <= len(steps) < 30
+
+
+def count_steps(model) -> list[tuple[int, ...]]:
+    """Record the shape of every call of the output projection's input."""
+    shapes: list[tuple[int, ...]] = []
+    model.lm_head.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    return shapes
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("num_beams", "alpha"), [(2, 1.0), (4, 0.6), (5, 0.0)])
+def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, alpha: float) -> None:
+    # Hugging Face divides by n^α with n the tokens after the start symbol, the end symbol counted: as we do.
+    # early_stopping="never" bounds by the longest length (for α = 0 any length gives the same), as we do, but wants W
+    # finished hypotheses better than every open one: so N = W here. It accumulates in fp32, and cuts a hypothesis off
+    # at the limit where we end it: hence the loose tolerance, and a limit that no finished hypothesis reaches.
+    model = half_trained_model(seed % 2)
+    input_ids, mask = make_sources([5, 3, 4], seed=seed)
+    ours = paper_beam_search(
+        model,
+        input_ids,
+        mask,
+        beam_size=num_beams,
+        num_return=num_beams,
+        length_penalty="power",
+        alpha=alpha,
+        max_tokens=40,
+    )
+    theirs = model.generate(
+        input_ids=input_ids,
+        attention_mask=mask,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        length_penalty=alpha,
+        early_stopping="never",
+        max_new_tokens=40,
+        bad_words_ids=[[PAD], [START]],
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    assert int(ours.lengths.max()) < 40
+    # Where the padding id is 0 Hugging Face pads beams with the end symbol: cut after the first.
+    found = [row[: row.index(END, 1) + 1] for row in theirs.sequences.tolist()]
+    assert [[START, *hypothesis] for hypothesis in itertools.chain(*ours.hypotheses())] == found
+    torch.testing.assert_close(ours.sequences_scores.float(), theirs.sequences_scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_of_one_is_greedy(seed: int) -> None:
+    model = half_trained_model(seed % 2)
+    input_ids, mask = make_sources([6, 3, 8], seed=seed)
+    ours = paper_beam_search(model, input_ids, mask, beam_size=1, max_tokens=30)
+    theirs = model.generate(
+        input_ids=input_ids, attention_mask=mask, max_new_tokens=30, bad_words_ids=[[PAD], [START]], do_sample=False
+    )
+    for row, (hypothesis,) in enumerate(ours.hypotheses()):
+        # At the limit Hugging Face cuts, we end: the last token differs there.
+        kept = hypothesis if len(hypothesis) < 30 else hypothesis[:-1]
+        assert theirs[row, 1 : 1 + len(kept)].tolist() == kept
+    assert int(ours.lengths.min()) < 30
+
+
+# --------------------------------------------------------------------------- scores
+
+
+def test_gnmt_penalty_is_the_published_formula() -> None:
+    assert length_divisor(1, "gnmt", 0.6) == 1.0  # (6/6)^0.6
+    assert length_divisor(7, "gnmt", 1.0) == 2.0  # (12/6)^1
+    assert length_divisor(4, "power", 0.5) == 2.0
+
+
+@pytest.mark.parametrize("length_penalty", ["gnmt", "power"])
+def test_scores_are_recomputable_from_the_full_forward(length_penalty: str) -> None:
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 3, 8])
+    output = paper_beam_search(model, input_ids, mask, num_return=4, length_penalty=length_penalty, alpha=0.7)
+    for row, hypotheses in enumerate(output.hypotheses()):
+        for rank, target in enumerate(hypotheses):
+            expected = log_probs_by_full_forward(model, input_ids[[row]], mask[[row]], target)
+            place = row * 4 + rank
+            torch.testing.assert_close(output.token_log_probs[place, : len(target)], expected, rtol=0, atol=1e-10)
+            assert output.token_log_probs[place, len(target) :].abs().sum() == 0
+            n = len(target)
+            score = float(expected.sum()) / (((5 + n) / 6) ** 0.7 if length_penalty == "gnmt" else n**0.7)
+            assert float(output.sequences_scores[place]) == pytest.approx(score, abs=1e-10)
+
+
+def test_n_best_is_sorted_and_without_duplicates() -> None:
+    output = paper_beam_search(half_trained_model(), *make_sources([6, 3, 8]), beam_size=5, num_return=5)
+    scores = output.sequences_scores.view(3, 5)
+    assert (scores[:, :-1] >= scores[:, 1:]).all() and scores.isfinite().all()
+    for hypotheses in output.hypotheses():
+        assert len({tuple(hypothesis) for hypothesis in hypotheses}) == 5
+
+
+def test_forced_scores_of_what_was_found_are_the_search_s_scores() -> None:
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 3, 8])
+    output = paper_beam_search(model, input_ids, mask)
+    for padding in (PAD, -100):
+        labels = output.sequences[:, 1:].masked_fill(output.sequences[:, 1:] == PAD, padding)
+        scored = score_targets(model, input_ids, mask, labels)
+        torch.testing.assert_close(scored.scores, output.sequences_scores, rtol=0, atol=1e-10)
+        torch.testing.assert_close(scored.token_log_probs, output.token_log_probs, rtol=0, atol=1e-10)
+        torch.testing.assert_close(scored.log_probs, output.token_log_probs.sum(-1), rtol=0, atol=1e-10)
+        assert scored.lengths.tolist() == output.lengths.tolist()
+    with pytest.raises(ValueError, match="no tokens to score"):
+        score_targets(model, input_ids, mask, torch.full((3, 2), -100))
+
+
+def test_coverage_penalty_is_the_published_formula() -> None:
+    model = half_trained_model()
+    model.set_attn_implementation("eager")  # gives the attention weights to check with
+    input_ids, mask = make_sources([6, 3, 8])
+    plain = paper_beam_search(model, input_ids, mask)
+    output = paper_beam_search(model, input_ids, mask, num_return=4, coverage_penalty=0.4)
+    assert (
+        output.hypotheses()[0][0] != plain.hypotheses()[0][0] or output.sequences_scores[0] != plain.sequences_scores[0]
+    )
+    for row, hypotheses in enumerate(output.hypotheses()):
+        for rank, target in enumerate(hypotheses):
+            with torch.no_grad():
+                attentions = model(
+                    input_ids=input_ids[[row]],
+                    attention_mask=mask[[row]],
+                    decoder_input_ids=torch.tensor([[START, *target[:-1]]]),
+                    output_attentions=True,
+                ).cross_attentions
+            covered = attentions[-1][0].mean(0).sum(0)  # heads (H, T, S) → (T, S) → (S,)
+            term = sum(math.log(min(float(covered[s]), 1.0)) for s in range(int(mask[row].sum())))
+            place = row * 4 + rank
+            total = float(output.token_log_probs[place].sum())
+            expected = total / ((5 + len(target)) / 6) ** 0.6 + 0.4 * term
+            assert float(output.sequences_scores[place]) == pytest.approx(expected, abs=1e-10)
+
+
+# --------------------------------------------------------------------------- batches, padding, lengths
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_neighbours_in_the_batch_and_the_side_of_the_padding_don_t_matter(beam_size: int) -> None:
+    """Also: sentences that are done leave the batch while others go on, which changes nothing for those."""
+    model = half_trained_model()
+    lengths = [6, 3, 8, 1, 5]
+    input_ids, mask = make_sources(lengths)
+    together = paper_beam_search(model, input_ids, mask, beam_size=beam_size, num_return=beam_size)
+    assert_same(
+        together,
+        paper_beam_search(model, *make_sources(lengths, left=True), beam_size=beam_size, num_return=beam_size),
+    )
+    assert len({len(hypotheses[0]) for hypotheses in together.hypotheses()}) > 1
+    for row, length in enumerate(lengths):
+        alone = paper_beam_search(model, input_ids[[row], :length], beam_size=beam_size, num_return=beam_size)
+        assert alone.hypotheses()[0] == together.hypotheses()[row]
+        scores = together.sequences_scores.view(len(lengths), beam_size)[row]
+        torch.testing.assert_close(alone.sequences_scores, scores, rtol=0, atol=1e-10)
+
+
+def test_finished_sentences_leave_the_batch() -> None:
+    model = make_model(end_bias=-40.0)
+    shapes = count_steps(model)
+    paper_beam_search(model, *make_sources([2, 4, 3]), max_extra_tokens=1)
+    # Limits of 3, 5 and 4 tokens: three sentences for three steps, then two, then one.
+    assert [shape[0] for shape in shapes] == [3, 3, 3, 2, 1]
+    assert {shape[1] for shape in shapes} == {4}
+
+
+def test_the_limit_is_each_sentence_s_own() -> None:
+    model = make_model(end_bias=-40.0)  # never ends by itself
+    for left in (False, True):
+        output = paper_beam_search(model, *make_sources([2, 9, 5], left=left), max_extra_tokens=3)
+        assert output.lengths.tolist() == [5, 12, 8]
+        assert all(hypothesis[-1] == END for (hypothesis,) in output.hypotheses())
+    assert paper_beam_search(model, *make_sources([2, 9])).lengths.tolist() == [52, 59]  # §6.1: input + 50
+    assert paper_beam_search(model, *make_sources([2, 9]), max_tokens=1).hypotheses() == [[[END]], [[END]]]
+
+
+def test_a_model_that_can_never_end_gives_one_finite_hypothesis() -> None:
+    model = make_model(end_bias=-math.inf)
+    for beam_size in (1, 4):
+        output = paper_beam_search(model, *make_sources([2, 4]), beam_size=beam_size, max_extra_tokens=2)
+        assert output.lengths.tolist() == [4, 6]
+        assert output.sequences_scores.isfinite().all() and output.token_log_probs.isfinite().all()
+        assert not torch.isin(output.sequences[:, 1:3], torch.tensor([PAD, START, END])).any()
+
+
+def test_padding_and_the_start_symbol_are_never_written() -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.lm_head.bias[PAD] = 50.0
+        model.lm_head.bias[START] = 60.0
+    output = paper_beam_search(model, *make_sources([2, 4]), max_extra_tokens=2, num_return=4)
+    for hypothesis in itertools.chain(*output.hypotheses()):
+        assert PAD not in hypothesis and START not in hypothesis
+
+
+def test_any_of_several_end_symbols_ends_a_hypothesis() -> None:
+    model = make_model(end_bias=3.0, eos_token_id=[END, 7])
+    with torch.no_grad():
+        model.lm_head.bias[7] = 3.0
+    output = paper_beam_search(model, *make_sources([6, 3, 8]), beam_size=6, num_return=6)
+    hypotheses = list(itertools.chain(*output.hypotheses()))
+    assert {hypothesis[-1] for hypothesis in hypotheses} == {END, 7}
+    assert not any({END, 7} & set(hypothesis[:-1]) for hypothesis in hypotheses)
+
+
+# --------------------------------------------------------------------------- every architecture
+
+VARIANTS: list[dict[str, object]] = [
+    {"norm_position": "pre"},
+    {"norm_position": "pre", "final_norm": True},
+    {"final_norm": True, "attention_bias": True},
+    {"d_k": 5, "d_v": 3},
+    {"num_heads": 1, "d_k": 16},
+    {"position_embedding": "learned", "max_position_embeddings": 64},
+    {"position_embedding": "sinusoidal_t2t", "position_offset": 2},
+    {"scale_embedding": False, "activation_function": "swish"},
+    {"tie_source_target": False, "target_vocab_size": 19},
+    {"tie_word_embeddings": True, "output_bias": False},
+    {"pad_token_id": 22, "decoder_start_token_id": 22},
+    {"decoder_start_token_id": 2},
+    {"encoder_layers": 1, "decoder_layers": 3},
+]
+
+
+@pytest.mark.parametrize("fields", VARIANTS, ids=lambda fields: ",".join(f"{k}={v}" for k, v in fields.items()))
+def test_every_architecture_scores_as_its_full_forward(fields: dict[str, object]) -> None:
+    model = make_model(end_bias=1.0, **fields)
+    input_ids, mask = make_sources([6, 3, 8], vocab_size=19)
+    labels_padding = model.config.pad_token_id
+    input_ids = input_ids.masked_fill(mask == 0, labels_padding)
+    output = paper_beam_search(model, input_ids, mask, num_return=4, max_extra_tokens=4)
+    labels = output.sequences[:, 1:].masked_fill(output.token_log_probs == 0, -100)
+    repeated = (input_ids.repeat_interleave(4, 0), mask.repeat_interleave(4, 0))
+    scored = score_targets(model, *repeated, labels)
+    torch.testing.assert_close(scored.scores, output.sequences_scores, rtol=0, atol=1e-10)
+
+
+def test_learned_positions_limit_the_target() -> None:
+    model = make_model(end_bias=-40.0, position_embedding="learned", max_position_embeddings=12, position_offset=2)
+    assert paper_beam_search(model, *make_sources([4, 10])).lengths.tolist() == [10, 10]
+
+
+def test_half_precision_gives_finite_scores_in_single_precision() -> None:
+    model = make_model(end_bias=2.0).to(torch.bfloat16)
+    output = paper_beam_search(model, *make_sources([6, 3, 8]))
+    assert output.sequences_scores.dtype == torch.float32 and output.sequences_scores.isfinite().all()
+
+
+# --------------------------------------------------------------------------- through generate()
+
+
+def test_generate_takes_it_as_custom_generate() -> None:
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 3, 8])
+    direct = paper_beam_search(model, input_ids, mask, length_penalty="power", alpha=0.9, num_return=2)
+    settings = {"custom_generate": paper_beam_search, "length_penalty": "power", "alpha": 0.9, "num_return": 2}
+    assert model.generate(input_ids=input_ids, attention_mask=mask, **settings).tolist() == direct.sequences.tolist()
+    assert model.generate(input_ids, **settings).tolist() == direct.sequences.tolist()  # the mask is the padding's
+    everything = model.generate(input_ids=input_ids, attention_mask=mask, return_dict_in_generate=True, **settings)
+    assert_same(everything, direct)
+    encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=mask)
+    again = model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **settings)
+    assert again.tolist() == direct.sequences.tolist()
+
+
+def test_generate_honours_a_mask_that_is_not_the_padding_s() -> None:
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 5])
+    mask[0, :2] = 0  # two real tokens hidden
+    through = model.generate(input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search)
+    assert through.tolist() == paper_beam_search(model, input_ids, mask).sequences.tolist()
+    assert through.tolist() != paper_beam_search(model, input_ids).sequences.tolist()
+
+
+def test_generate_encodes_once_and_its_limit_counts() -> None:
+    model = make_model(end_bias=-40.0)
+    calls: list[int] = []
+    model.get_encoder().layers[0].register_forward_hook(lambda *_: calls.append(1))
+    input_ids, mask = make_sources([6, 3])
+    output = model.generate(input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search)
+    assert len(calls) == 1 and output.shape == (2, 57)
+    shorter = model.generate(
+        input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search, max_new_tokens=5
+    )
+    assert shorter.shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"num_beams": 4}, "give the width as beam_size"),
+        ({"num_return_sequences": 2, "do_sample": True}, "num_return"),
+        ({"do_sample": True}, "do_sample=True"),
+        ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
+        ({"max_time": 1.0}, "MaxTimeCriteria"),
+        ({"decoder_input_ids": torch.tensor([[1, 5], [1, 6]])}, "decoder_input_ids"),
+    ],
+)
+def test_generate_settings_that_would_be_ignored_are_refused(asked: dict[str, object], message: str) -> None:
+    input_ids, mask = make_sources([6, 3])
+    with pytest.raises(ValueError, match=message):
+        make_model().generate(input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search, **asked)
+
+
+# --------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beam_size": 0}, "beam_size=0"),
+        ({"beam_size": 2.5}, "beam_size=2.5"),
+        ({"num_return": 5}, "wider beam"),
+        ({"length_penalty": 0.6}, "exponent as alpha"),
+        ({"alpha": math.nan}, "alpha=nan"),
+        ({"coverage_penalty": -0.1}, "coverage_penalty=-0.1"),
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"max_extra_tokens": -1}, "max_extra_tokens=-1"),
+        ({"beams": 4}, "no argument beams"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        paper_beam_search(make_model(), *make_sources([2]), **settings)
+
+
+def test_bad_sources_and_models_are_refused() -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match="no tokens"):
+        paper_beam_search(model, torch.tensor([[4, 5], [PAD, PAD]]))
+    with pytest.raises(ValueError, match="no tokens"):
+        paper_beam_search(model, torch.zeros((1, 0), dtype=torch.long))
+    with pytest.raises(ValueError, match="they have to agree"):
+        paper_beam_search(model, torch.tensor([[4, 5]]), torch.ones(1, 3))
+    with pytest.raises(ValueError, match="needs a VanillaTransformerForConditionalGeneration"):
+        paper_beam_search(model.model, torch.tensor([[4, 5]]))
+    with torch.no_grad():
+        model.lm_head.weight[5] = math.nan
+    with pytest.raises(ValueError, match="not numbers"):
+        paper_beam_search(model, torch.tensor([[4, 5]]))
+
+
+def test_the_model_s_mode_is_left_as_it_was() -> None:
+    model = make_model(end_bias=2.0)
+    expected = paper_beam_search(model, *make_sources([6, 3]))
+    model.train()
+    model.model.encoder.eval()
+    assert_same(paper_beam_search(model, *make_sources([6, 3])), expected)
+    assert model.training and model.lm_head.training and not model.model.encoder.layers[0].training
+
+
+@pytest.mark.parametrize("vocabulary", [64 * 40, 64 * 40 + 7, 50])
+def test_the_top_of_rows_is_topk(vocabulary: int) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, vocabulary, dtype=torch.float64)
+    logits[1, 2, : vocabulary - 3] = -math.inf
+    values, ids = _top_of_rows(logits, 8)
+    assert torch.equal(values, logits.topk(8).values)
+    assert torch.equal(logits.gather(-1, ids), values)
+    assert ids.sort(-1).values.diff(dim=-1).min() > 0  # no token twice

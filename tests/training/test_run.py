@@ -1,0 +1,258 @@
+"""A recipe carried out: the directory it leaves, how it goes on, and what it refuses. Seconds on one core."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+import hf_vanilla_transformer  # noqa: F401 - registers the classes
+from hf_vanilla_transformer.data.corpora import load_embedded, load_pairs
+from hf_vanilla_transformer.training import run as run_module
+from hf_vanilla_transformer.training.recipe import read_recipe
+from hf_vanilla_transformer.training.run import TrainingResult, encode, load_corpora, train
+
+RECIPE = """
+dataset_name: embedded
+embedded_train: 200
+embedded_validation: 12
+embedded_test: 8
+preset: tiny
+config_overrides: {encoder_layers: 1, decoder_layers: 1, d_model: 16, d_ff: 32, num_heads: 2}
+vocab_size: 512
+max_tokens_per_batch: 1024
+warmup_steps: 4
+max_steps: 6
+precision: fp32
+use_cpu: true
+report_to: none
+disable_tqdm: true
+logging_steps: 2
+eval_strategy: steps
+eval_steps: 2
+save_steps: 2
+save_total_limit: 3
+average_last: 2
+beam_size: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
+    """Run the recipe once; tests that change its directory work on a copy."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "my.yaml").write_text(RECIPE)
+    result = train(read_recipe(folder / "my.yaml", ["--output_dir", str(folder / "out")]))
+    return folder, result
+
+
+def again(folder: Path, output_dir: Path, *words: str) -> TrainingResult:
+    return train(read_recipe(folder / "my.yaml", ["--output_dir", str(output_dir), *words]))
+
+
+def test_the_directory_loads_as_any_checkpoint_and_is_the_average(finished: tuple[Path, TrainingResult]) -> None:
+    folder, result = finished
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "out")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "out")
+    assert len(tokenizer) == model.config.vocab_size == 512
+    assert model.config.decoder_start_token_id == tokenizer.bos_token_id
+    members = [AutoModelForSeq2SeqLM.from_pretrained(folder / "out" / f"checkpoint-{step}") for step in (4, 6)]
+    for name, tensor in model.state_dict().items():
+        mean = sum(member.state_dict()[name].double() for member in members) / 2
+        assert torch.allclose(tensor.double(), mean, atol=1e-7), name
+        assert torch.equal(tensor, result.model.state_dict()[name]), name
+    provenance = json.loads((folder / "out" / "averaging.json").read_text())
+    assert [member["step"] for member in provenance["checkpoints"]] == [4, 6]
+
+
+def test_the_record_says_what_was_done(finished: tuple[Path, TrainingResult]) -> None:
+    folder, result = finished
+    record = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
+    assert record == result.record
+    assert record["data"]["train"]["pairs"] == 200
+    assert record["data"]["train"]["sha256"] == load_embedded("train", 200).report.sha256
+    assert record["data"]["test"]["pairs"] == 8
+    training = record["training"]
+    assert (training["updates"], training["precision"], training["seed"]) == (6, "fp32", 42)
+    assert training["best_checkpoint"] in ("checkpoint-2", "checkpoint-4", "checkpoint-6")
+    assert training["seconds"] > 0
+    assert training["tokens"] > 0
+    assert record["versions"]["torch"] == torch.__version__
+    assert training["averaged"] == ["checkpoint-4", "checkpoint-6"]
+    assert record["recipe"]["settings"]["vocab_size"] == "512"
+    assert str(folder) not in json.dumps(record)
+    for split, lines in (("validation", 12), ("test", 8)):
+        scores = record["scores"][split]
+        assert scores["perplexity"] == pytest.approx(torch.tensor(scores["loss"]).exp().item(), rel=1e-5)
+        assert 0 <= scores["bleu"] <= 100
+        assert 0 <= scores["chrf"] <= 100
+        assert "version:" in scores["bleu_signature"]
+        assert "tok:13a" not in scores["bleu_signature"]  # Korean is split into morphemes or characters
+        text = (folder / "out" / "translations" / f"{split}.ko").read_text(encoding="utf-8")
+        assert text.count("\n") == lines
+
+
+def test_the_same_recipe_goes_on_where_it_stopped(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+    folder, result = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "checkpoint-6")
+    resumed = again(folder, tmp_path / "out")
+    assert resumed.record["training"]["resumed_from"] == "checkpoint-4"
+    assert resumed.record["training"]["updates"] == 6
+    for name, tensor in resumed.model.state_dict().items():
+        assert torch.equal(tensor, result.model.state_dict()[name]), name
+
+
+def test_a_longer_run_goes_on_too(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    longer = again(folder, tmp_path / "out", "--max_steps", "8")
+    assert longer.record["training"]["resumed_from"] == "checkpoint-6"
+    assert longer.record["training"]["updates"] == 8
+
+
+def test_another_recipe_or_other_data_need_another_directory(
+    finished: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"differs in warmup_steps \(4 there, 5 now\); choose another --output_dir"):
+        again(folder, tmp_path / "out", "--warmup_steps", "5")
+    mark = tmp_path / "out" / "recipe.json"
+    mark.write_text(mark.read_text().replace(load_embedded("train", 200).report.sha256, "0" * 64))
+    with pytest.raises(ValueError, match="differs in data of train;"):
+        again(folder, tmp_path / "out")
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    words = ("--overwrite_output_dir", "--warmup_steps", "5", "--max_steps", "2", "--average_last", "0")
+    result = again(folder, tmp_path / "out", *words)
+    assert result.record["training"]["resumed_from"] is None
+    assert result.record["training"]["updates"] == 2
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not (tmp_path / "out" / "averaging.json").exists()
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words", [(), ("--overwrite_output_dir",)])
+def test_a_directory_with_something_else_is_left_alone(
+    finished: tuple[Path, TrainingResult], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    folder, _ = finished
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds something that is no run of a recipe"):
+        again(folder, tmp_path, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ValueError, match="is a file; name a directory"):
+        again(folder, tmp_path / "thesis.tex")
+    with pytest.raises(ValueError, match="there is no checkpoint directory .*nowhere"):
+        again(folder, tmp_path / "new", "--resume_from_checkpoint", str(tmp_path / "nowhere"))
+
+
+def test_text_files_train_from_a_finished_checkpoint_with_its_tokenizer(
+    finished: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    folder, result = finished
+    rows = [row["translation"] for row in load_embedded("train", 60).dataset]
+    for language in ("en", "ko"):
+        lines = [row[language] for row in rows]
+        lines[5] = "" if language == "en" else lines[5]  # one problem
+        (tmp_path / f"train.{language}").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    (tmp_path / "fine.yaml").write_text(
+        f"train_source: {tmp_path}/train.en\ntrain_target: {tmp_path}/train.ko\nsource_lang: en\ntarget_lang: ko\n"
+        f"model_name_or_path: {folder}/out\nmax_steps: 1\nwarmup_steps: 10\nuse_cpu: true\nprecision: fp32\n"
+        "report_to: none\ndisable_tqdm: true\n"
+    )
+    tuned = train(read_recipe(tmp_path / "fine.yaml", ["--output_dir", str(tmp_path / "out")]))
+    assert str(folder) not in json.dumps(tuned.record)
+    assert str(tmp_path) not in json.dumps(tuned.record)
+    assert tuned.record["data"]["train"]["name"] == "train.en + train.ko"
+    assert tuned.record["data"]["train"]["pairs"] == 59
+    assert tuned.record["data"]["train"]["problems"] == {"empty side": 1}
+    assert tuned.record["scores"] == {}
+    assert tuned.tokenizer.get_vocab() == result.tokenizer.get_vocab()
+    moved = [
+        (tuned.model.state_dict()[name] - tensor).abs().max() for name, tensor in result.model.state_dict().items()
+    ]
+    assert 0 < max(moved) < 0.05  # one update of a warm-up away from where it started
+
+
+def test_bleu_can_be_watched_while_training(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+    folder, _ = finished
+    words = ("--predict_with_generate", "--generation_max_length", "6", "--max_steps", "2", "--metric_tokenize", "char")
+    again(folder, tmp_path / "out", *words, "--average_last", "0", "--metric_for_best_model", "chrf")
+    state = json.loads((tmp_path / "out" / "checkpoint-2" / "trainer_state.json").read_text())
+    evaluated = next(entry for entry in state["log_history"] if "eval_loss" in entry)
+    assert 0 <= evaluated["eval_bleu"] <= 100
+    assert state["best_metric"] == evaluated["eval_chrf"]
+
+
+def test_an_unknown_tokenizer_of_the_metric_is_refused_before_any_work(
+    finished: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="tokenize='klingon' is unknown"):
+        again(finished[0], tmp_path / "out", "--metric_tokenize", "klingon")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused(
+    finished: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    with pytest.raises(ValueError, match="vocab_size=100 is too small"):
+        again(folder, tmp_path / "out", "--vocab_size", "100")
+
+
+def test_a_stream_trains_to_the_same_number_of_updates(tmp_path: Path) -> None:
+    for split, size in (("train", 100), ("test", 4)):
+        rows = [row["translation"] for row in load_embedded(split, size).dataset]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "s.yaml").write_text(
+        RECIPE.replace(
+            "dataset_name: embedded", f"train_file: {tmp_path}/train.jsonl\ntest_file: {tmp_path}/test.jsonl"
+        )
+        .replace("eval_strategy: steps", "eval_strategy: no")
+        .replace("max_steps: 6", "max_steps: 3")
+        + "streaming: true\nsource_lang: en\ntarget_lang: ko\n"
+    )
+    result = train(read_recipe(tmp_path / "s.yaml", ["--output_dir", str(tmp_path / "out")]))
+    assert result.record["training"]["updates"] == 3
+    assert list(result.scores) == ["test"]
+
+
+# ------------------------------------------------------------------ its parts
+
+
+def test_each_split_comes_from_where_the_recipe_says(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("q,a\n,empty\nwho,you\n")
+    (tmp_path / "r.yaml").write_text(
+        f"train_file: {tmp_path}/a.csv\nvalidation_file: {tmp_path}/b.csv\nsource_column: q\ntarget_column: a\n"
+    )
+    corpora = load_corpora(read_recipe(tmp_path / "r.yaml").data)
+    assert list(corpora) == ["train", "validation"]
+    assert corpora["train"].report.pairs_kept == 1
+    assert corpora["validation"].report.pairs_kept == 2  # evaluation keeps every row
+
+
+def test_encoding_ends_sentences_keeps_the_direction_and_cuts_nothing(finished: tuple[Path, TrainingResult]) -> None:
+    tokenizer: Any = finished[1].tokenizer
+    corpus = load_pairs([("three " * 400, "삼")], "list", source_lang="en", target_lang="ko")
+    data = read_recipe(finished[0] / "my.yaml").data
+    row = encode(corpus, tokenizer, data)[0]
+    assert set(row) == {"input_ids", "labels"}
+    assert tokenizer.decode(row["input_ids"], skip_special_tokens=True) == ("three " * 400).strip()
+    assert tokenizer.decode(row["labels"], skip_special_tokens=True) == "삼"
+    assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_the_hardware_is_named_without_the_machine() -> None:
+    name = run_module.hardware()
+    assert " cores of " in name or " × " in name
+    assert len(name) > len("1 cores of ")
