@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .model.decoding_vanilla_transformer import paper_beam_search
+from .model.decoding_vanilla_transformer import check_search_settings, paper_beam_search
 from .tokenization import check_tokenizer_fits
 
 logger = logging.get_logger(__name__)
@@ -117,6 +117,9 @@ def translate(
     }.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r} is not a whole number ≥ 1")
+    check_search_settings(
+        beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens=None, num_return=num_return
+    )
     check_tokenizer_fits(tokenizer, model.config)
     if model.config.position_embedding == "learned":
         max_source_tokens = min(max_source_tokens, model.config.max_position_embeddings - model.config.position_offset)

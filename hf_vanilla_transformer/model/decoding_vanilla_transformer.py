@@ -155,7 +155,7 @@ def paper_beam_search(
         ValueError: If an argument is out of range, a source is empty, `generate` was asked for something that this
             search doesn't do, or the model's logits are not numbers.
     """
-    _check_settings(beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens, num_return)
+    check_search_settings(beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens, num_return)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # out of an adapter's wrapper
     _check_model(model)
     source = input_ids
@@ -214,7 +214,7 @@ def score_targets(
     Raises:
         ValueError: If an argument is out of range or a target has no tokens.
     """
-    _check_settings(1, length_penalty, alpha, 0.0, 0, None, 1)
+    check_search_settings(1, length_penalty, alpha, 0.0, 0, None, 1)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     _check_model(model)
     if model.config.pad_token_id is not None:
@@ -257,7 +257,7 @@ def _log_probs_of(logits: Tensor, ids: Tensor) -> Tensor:
 # --------------------------------------------------------------------------- arguments
 
 
-def _check_settings(
+def check_search_settings(
     beam_size: Any,
     length_penalty: Any,
     alpha: Any,
@@ -266,6 +266,7 @@ def _check_settings(
     max_tokens: Any,
     num_return: Any,
 ) -> None:
+    """Refuse settings that `paper_beam_search` can't work with; see there."""
     whole = {"beam_size": (beam_size, 1), "max_extra_tokens": (max_extra_tokens, 0), "num_return": (num_return, 1)}
     if max_tokens is not None:
         whole["max_tokens"] = (max_tokens, 1)
@@ -785,4 +786,11 @@ def _top_of_rows(logits: Tensor, k: int, chunk: int = 64) -> tuple[Tensor, Tenso
     return best.values, torch.cat([ids, rest], dim=-1).gather(-1, best.indices)
 
 
-__all__ = ["BeamSearchOutput", "TargetScores", "length_divisor", "paper_beam_search", "score_targets"]
+__all__ = [
+    "BeamSearchOutput",
+    "TargetScores",
+    "check_search_settings",
+    "length_divisor",
+    "paper_beam_search",
+    "score_targets",
+]

@@ -273,7 +273,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         """
         super().post_init()
         modules = {re.sub(r"\.\d+\.", ".*.", name) for name, _ in self.named_modules()}
-        self._tp_plan = {name: style for name, style in self._tp_plan.items() if name in modules}
+        self._tp_plan = {name: style for name, style in (self._tp_plan or {}).items() if name in modules}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
