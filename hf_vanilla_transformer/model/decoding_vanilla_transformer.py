@@ -413,9 +413,11 @@ def _encode(model: Any, source: Tensor, attention_mask: Tensor | None, encoder_o
     if encoder_outputs is not None and (absent or bool((mask == derived).all())):
         if not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(encoder_outputs[0])
-        return encoder_outputs.last_hidden_state, mask
+        states = encoder_outputs.last_hidden_state
+        return states, mask.to(states.device)
+    mask = mask.to(model.device)
     inputs = {"input_ids" if is_ids else "inputs_embeds": source.to(model.device)}
-    return model.model.encoder(attention_mask=mask.to(model.device), **inputs).last_hidden_state, mask.to(model.device)
+    return model.model.encoder(attention_mask=mask, **inputs).last_hidden_state, mask
 
 
 # --------------------------------------------------------------------------- the decoder, one position at a time

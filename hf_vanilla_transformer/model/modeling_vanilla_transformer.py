@@ -230,7 +230,7 @@ class _InputRepresentation(nn.Module):
             )
 
 
-def _check_token_ids(ids: Tensor, vocab_size: int, name: str) -> None:
+def _check_token_ids(ids: Tensor, vocab_size: int, name: str, ignored: int | None = None) -> None:
     """Refuse an empty source and ids outside the vocabulary in one sentence instead of an index error from inside.
 
     On other devices than the CPU the look would cost a synchronisation; there the collator and translation check.
@@ -241,6 +241,8 @@ def _check_token_ids(ids: Tensor, vocab_size: int, name: str) -> None:
         return
     if type(ids) is not Tensor:  # a fake or traced tensor has no values to look at
         return
+    if ignored is not None:
+        ids = ids.masked_fill(ids == ignored, 0)
     lowest, highest = (int(bound) for bound in ids.aminmax())
     if lowest < 0 or highest >= vocab_size:
         raise ValueError(
@@ -289,6 +291,23 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
                 init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
             else:
                 init.xavier_uniform_(module.weight)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint; see `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ValueError: If the weights are no whole safetensors file, beside what transformers raises.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except Exception as error:
+            if type(error).__name__ != "SafetensorError":  # by name: a checkpoint's code may not import safetensors
+                raise
+            raise ValueError(
+                f"model.safetensors in {pretrained_model_name_or_path} is truncated or no safetensors file "
+                f"({str(error).strip()}); fetch or save it again"
+            ) from error
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
@@ -648,6 +667,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         """
         label_smoothing = kwargs.pop("label_smoothing", 0.0)
         if labels is not None:
+            _check_token_ids(labels, self.config.decoder_vocab_size, "labels", ignored=IGNORE_INDEX)
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)

@@ -62,7 +62,9 @@ def attention(config, parameters, name, queries_from, keys_from, visible):
 
 def feed_forward(config, parameters, name, x):
     inner = linear(x, parameters, name + ".w_1")
-    inner = {"relu": lambda z: z.clamp(min=0), "swish": lambda z: z * torch.sigmoid(z)}[config.activation_function](inner)
+    inner = {"relu": lambda z: z.clamp(min=0), "swish": lambda z: z * torch.sigmoid(z)}[config.activation_function](
+        inner
+    )
     return linear(inner, parameters, name + ".w_2")
 
 

@@ -1,0 +1,75 @@
+"""The configuration refuses what can't be, in a sentence with the field, the value and a way out."""
+
+import time
+
+import pytest
+
+from hf_vanilla_transformer import VanillaTransformerConfig
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"d_model": 500, "num_heads": 8}, "d_model=500 is not divisible by num_heads=8; .* 496 or 504"),
+        ({"d_model": 33, "num_heads": 3}, "d_model=33 is odd"),
+        ({"d_model": 0}, "d_model=0 is too small"),
+        ({"d_ff": -1}, "d_ff=-1 is too small"),
+        ({"vocab_size": -3}, "vocab_size=-3 is too small"),
+        ({"num_heads": 2.0}, "num_heads=2.0 is not a whole number"),
+        ({"num_heads": True}, "num_heads=True is not a whole number"),
+        ({"encoder_layers": 0}, "encoder_layers=0 is too small"),
+        ({"decoder_layers": "six"}, "decoder_layers='six' is not a whole number"),
+        ({"d_k": 0}, "d_k=0 is too small"),
+        ({"d_v": -2}, "d_v=-2 is too small"),
+        ({"dropout": 1.0}, "dropout=1.0 is not a probability"),
+        ({"attention_dropout": -0.1}, "attention_dropout=-0.1 is not a probability"),
+        ({"activation_dropout": "x"}, "activation_dropout='x' is not a number"),
+        ({"activation_function": "rely"}, "activation_function='rely' is not known"),
+        ({"norm_position": "before"}, "norm_position='before' is unknown; choose one of 'post', 'pre'"),
+        ({"position_embedding": "rotary"}, "position_embedding='rotary' is unknown"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings=0 is too small"),
+        ({"position_offset": -1}, "position_offset=-1 is too small"),
+        ({"position_embedding": "learned", "position_offset": 1024}, "position_offset=1024 leaves no position"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_eps=0.0 must be small and positive"),
+        ({"final_norm": "yes"}, "final_norm='yes' is not a truth value"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings=1 is not a truth value"),
+        ({"target_vocab_size": 5}, "tie_source_target=True shares one matrix, but target_vocab_size=5"),
+        ({"pad_token_id": 37000}, "pad_token_id=37000 is outside a vocabulary of 37000"),
+        ({"eos_token_id": [2, 40000]}, "eos_token_id=40000 is outside"),
+        ({"decoder_start_token_id": -1}, "decoder_start_token_id=-1 is too small"),
+        ({"num_encoder_layers": 3}, "has no field 'num_encoder_layers'; the fields are: .*encoder_layers"),
+        ({"label_smoothing": 0.1}, "has no field 'label_smoothing'; .*belong to the training arguments"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_impossible_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        VanillaTransformerConfig(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"vocab_size": 10**10}, {"d_ff": 10**12}, {"encoder_layers": 10**8}])
+def test_giants_are_refused_before_anything_is_allocated(fields):
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="more than the 100,000,000,000 that are allowed"):
+        VanillaTransformerConfig(**fields)
+    assert time.perf_counter() - start < 5
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    config = VanillaTransformerConfig(d_k=16, norm_position="pre", dropout=0.2, position_embedding="sinusoidal_t2t")
+    config.save_pretrained(tmp_path)
+    again = VanillaTransformerConfig.from_pretrained(tmp_path)
+    ours, theirs = config.to_dict(), again.to_dict()
+    for values in (ours, theirs):
+        values.pop("transformers_version", None)
+    assert ours == theirs
+
+
+def test_hugging_face_names_mean_the_papers_fields():
+    config = VanillaTransformerConfig(hidden_size=256, num_attention_heads=4, num_hidden_layers=3)
+    assert (config.d_model, config.num_heads, config.encoder_layers) == (256, 4, 3)
+    assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (256, 4, 3)
+
+
+def test_one_shared_vocabulary_given_twice_is_one():
+    assert VanillaTransformerConfig(vocab_size=50, target_vocab_size=50).target_vocab_size is None
