@@ -23,12 +23,15 @@ from .version import __version__
 _LAZY = {  # public name → module that has it
     "DataCollatorForTranslation": "data.collator",
     "TokenBudgetSampler": "data.batching",
+    "TranslationMetric": "evaluation",
     "VanillaTransformerTrainer": "training.trainer",
     "VanillaTransformerTrainingArguments": "training.arguments",
     "average_checkpoints": "checkpoints.averaging",
     "embedded_corpus": "data.embedded_corpus",
+    "paper_beam_search": "model.decoding_vanilla_transformer",
     "preset": "presets",
     "train_tokenizer": "tokenization",
+    "translate": "evaluation",
 }
 
 __all__ = [

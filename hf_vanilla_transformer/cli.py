@@ -26,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 2 bad input, 130 interrupted.
     """
     parser = _build_parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = rest
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
@@ -61,6 +64,41 @@ def _build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--recipe", default=None, help="a YAML file instead of the package's own demo.yaml")
     demo.set_defaults(run=_demo)
 
+    train = commands.add_parser(
+        "train",
+        help="train by a recipe: a YAML file, and --key value for what differs from it",
+        epilog="Recipes to start from stand in examples/configs. Any key of a recipe may follow as --key value.",
+    )
+    train.add_argument("recipe", help="the YAML file")
+    train.set_defaults(run=_train, takes_overrides=True)
+
+    translate = commands.add_parser(
+        "translate",
+        help="translate standard input: one line in, one line out",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    translate.add_argument("model", help="a checkpoint's directory, or its name on the Hub")
+    translate.add_argument("--beam-size", type=int, default=4, help="hypotheses kept open; 1 is greedy (section 6.1)")
+    translate.add_argument("--alpha", type=float, default=0.6, help="exponent of the length penalty (section 6.1)")
+    translate.add_argument("--batch-size", type=int, default=64, help="most sentences a batch")
+    translate.add_argument(
+        "--max-source-tokens", type=int, default=1024, help="longer lines become empty lines, with a warning"
+    )
+    translate.set_defaults(run=_translate)
+
+    average = commands.add_parser(
+        "average",
+        help="average the weights of several checkpoints (section 6.1)",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    average.add_argument("checkpoints", nargs="+", help="a run's directory, or the checkpoints' own")
+    average.add_argument("--output", required=True, help="directory for the result")
+    average.add_argument("--last", type=int, default=None, help="the last so many of a run")
+    average.add_argument("--best", type=int, default=None, help="the so many best by --metric instead")
+    average.add_argument("--metric", default="eval_loss", help="a name of the evaluation log")
+    average.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
+    average.set_defaults(run=_average)
+
     presets = commands.add_parser(
         "presets", help="list the named architectures with their parameters and operations, beside the paper's"
     )
@@ -85,6 +123,61 @@ def _demo(options: argparse.Namespace) -> int:
         f"demo: exact={result.exact:.4f} bleu={result.bleu:.2f} train_seconds={result.train_seconds:.1f} "
         f"output={options.output}"
     )
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    from .training.recipe import read_recipe
+    from .training.run import train
+
+    logging.set_verbosity_info()  # what was read, skipped and chosen is part of a run's record
+    result = train(read_recipe(options.recipe, options.overrides))
+    for split, scores in result.scores.items():
+        print(f"{split}: {scores}")
+    print(f"train: output={result.output_dir}")
+    return 0
+
+
+def _translate(options: argparse.Namespace) -> int:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from .evaluation import translate
+
+    model = AutoModelForSeq2SeqLM.from_pretrained(options.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    # Only "\n" ends a line; other separators and broken bytes belong to the sentence.
+    lines = (line.removesuffix(b"\n").decode("utf-8", errors="replace") for line in sys.stdin.buffer)
+    translations = translate(
+        model,
+        tokenizer,
+        lines,
+        beam_size=options.beam_size,
+        alpha=options.alpha,
+        batch_size=options.batch_size,
+        max_source_tokens=options.max_source_tokens,
+    )
+    for translation in translations:
+        one_line = translation.replace("\r", " ").replace("\n", " ")
+        sys.stdout.buffer.write(one_line.encode("utf-8", errors="replace") + b"\n")
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from .checkpoints.averaging import average_checkpoints
+
+    checkpoints = options.checkpoints[0] if len(options.checkpoints) == 1 else options.checkpoints
+    output = average_checkpoints(
+        checkpoints,
+        options.output,
+        last=options.last,
+        best=options.best,
+        metric=options.metric,
+        overwrite=options.overwrite,
+    )
+    print(f"average: output={output}")
     return 0
 
 

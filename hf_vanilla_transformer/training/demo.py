@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration: train on the embedded corpus, save, load again, translate what was held out."""
+"""The demonstration: train on the embedded corpus, average, load again, translate what was held out."""
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
+from ..checkpoints.averaging import average_checkpoints
 from ..data.collator import DataCollatorForTranslation
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
-from .recipe import Recipe, read_recipe
+from .recipe import EMBEDDED, Recipe, read_recipe
 from .trainer import VanillaTransformerTrainer
 
 RECIPE = Path(__file__).with_name("demo.yaml")
@@ -57,7 +59,7 @@ class DemoResult:
 
 
 def run_demo(output_dir: str | Path = "runs/demo", recipe_path: str | Path | None = None) -> DemoResult:
-    """Train by the recipe, save to ``output_dir``, load it back through the Auto classes and measure.
+    """Train by the recipe, average its last checkpoints (§6.1) into ``output_dir``, load that through the Auto classes and measure.
 
     Args:
         output_dir: where the checkpoint goes; it is replaced if it holds an earlier demo's.
@@ -71,13 +73,12 @@ def run_demo(output_dir: str | Path = "runs/demo", recipe_path: str | Path | Non
     """
     output_dir = Path(output_dir)
     _check_output(output_dir)
-    # The run keeps no checkpoints of its own; Trainer still wants a directory.
-    recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={output_dir}"])
-    if recipe.data.dataset_name != "embedded":
-        raise ValueError(f"{recipe.path}: the demo runs on the embedded corpus; set dataset_name: embedded")
-    model, tokenizer, train_seconds = _train(recipe)
-    model.save_pretrained(output_dir)
-    tokenizer.save_pretrained(output_dir)
+    with tempfile.TemporaryDirectory() as run_dir:  # the checkpoints that are averaged
+        recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={run_dir}"])
+        if recipe.data.dataset_name != EMBEDDED or not recipe.run.average_last:
+            raise ValueError(f"{recipe.path}: the demo needs dataset_name: {EMBEDDED} and average_last of 1 or more")
+        train_seconds = _train(recipe)
+        average_checkpoints(run_dir, output_dir, last=recipe.run.average_last, overwrite=True)
 
     model = AutoModelForSeq2SeqLM.from_pretrained(output_dir)
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
@@ -94,7 +95,8 @@ def _check_output(output_dir: Path) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
 
 
-def _train(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, float]:
+def _train(recipe: Recipe) -> float:
+    """Train, leave the last checkpoints in the recipe's output directory, and return the seconds it took."""
     data, training = recipe.data, recipe.training
     set_seed(training.seed)
     rows = draw_expressions("train", data.embedded_train, seed=training.seed)
@@ -110,10 +112,11 @@ def _train(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, fl
         args=training,
         data_collator=DataCollatorForTranslation(tokenizer, config.decoder_start_token_id),
         train_dataset=Dataset.from_dict(columns),
+        processing_class=tokenizer,
     )
     start = time.perf_counter()
     trainer.train()
-    return trainer.model, tokenizer, time.perf_counter() - start
+    return time.perf_counter() - start
 
 
 def _translate_greedily(model: Any, tokenizer: Any, texts: list[str]) -> list[str]:

@@ -1,0 +1,94 @@
+"""The command line: its surface, its one-sentence errors, and lines in = lines out."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
+from hf_vanilla_transformer.cli import _build_parser, main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
+    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=len(tokenizer), **sizes))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run(*words, stdin=b""):
+    return subprocess.run(
+        [sys.executable, "-m", "hf_vanilla_transformer", *map(str, words)], input=stdin, capture_output=True
+    )
+
+
+def test_commands_are_these():
+    actions = next(action for action in _build_parser()._actions if action.dest == "command")
+    assert set(actions.choices) == {"average", "demo", "presets", "train", "translate"}
+
+
+@pytest.mark.parametrize("command", ["average", "demo", "presets", "train", "translate"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"vanilla-transformer {command}" in capsys.readouterr().out
+
+
+def test_presets_are_printed_beside_the_papers_figures(capsys):
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    base = next(line.split() for line in lines if line.startswith("base "))
+    assert "63.05" in base and "65" in base
+    assert any(line.startswith("big ") and "+151.13" in line and "+148" in line for line in lines)
+
+
+HOSTILE = [
+    "one two", "", "   ", "\u2028 \x85 \r x", "three " * 3000, "</s> <pad>", "\x00\x1b[2J", "e\u0301" * 40,
+    "삼백이십만 오", "🇰🇷",
+]  # fmt: skip
+
+
+def test_translate_writes_one_line_for_each_line(checkpoint):
+    stdin = "\n".join(HOSTILE).encode() + b"\n\xff\xfe broken \xc3\n"
+    done = run("translate", checkpoint, "--beam-size", 1, "--max-source-tokens", 100, stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    lines = done.stdout.split(b"\n")
+    assert len(lines) == len(HOSTILE) + 2 and lines[-1] == b""
+    assert lines[1] == lines[2] == lines[4] == b""
+    assert b"line 5" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["translate", "no/such/checkpoint"], "no/such/checkpoint"),
+        (["train", "no-such.yaml"], "there is no recipe no-such.yaml"),
+        (["average", "no-such-run", "--output", "x"], "no-such-run"),
+        (["demo", "--recipe", "no-such.yaml", "--output", "{tmp}/demo"], "there is no recipe no-such.yaml"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_status_2(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main([word.format(tmp=tmp_path) for word in words]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"vanilla-transformer {words[0]}: error: ") and message in error
+
+
+def test_unknown_words_are_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["presets", "--colour"])
+    assert caught.value.code == 2 and "--colour" in capsys.readouterr().err
+
+
+def test_demo_leaves_other_peoples_directories_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    assert "holds other files than a checkpoint" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
