@@ -49,6 +49,12 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=1.0,
         metadata={"help": "Factor on Equation 3; the peak rate is factor / sqrt(d_model * warmup_steps)."},
     )
+    cooldown_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Last updates, over which the learning rate falls to 0; the paper has none, short runs gain by it."
+        },
+    )
     precision: str = field(
         default="auto",
         metadata={
@@ -109,6 +115,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(f"learning_rate_factor={self.learning_rate_factor} must be above 0; the paper's is 1")
         if self.warmup_steps == 0:
             raise ValueError("warmup_steps=0 leaves Equation 3 undefined; the paper's value is 4000, the least is 1")
+        if self.cooldown_steps < 0:
+            raise ValueError(f"cooldown_steps={self.cooldown_steps} is no number of updates; the paper's is 0")
         if self.train_sampling_strategy != "random":
             raise ValueError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} makes batches of a fixed number of "

@@ -28,7 +28,27 @@ def noam_learning_rate(step: int, d_model: int, warmup_steps: int) -> float:
     return d_model**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
 
 
-def noam_schedule(optimizer: Optimizer, d_model: int, warmup_steps: int, factor: float = 1.0) -> LambdaLR:
+def cooldown_multiplier(step: int, total_steps: int, cooldown_steps: int) -> float:
+    """Return 1, and over the last ``cooldown_steps`` updates a line that would meet 0 one update after the last.
+
+    The paper has no such end (``cooldown_steps=0``): its runs are long, and it averages checkpoints instead.
+
+    Args:
+        step: the update, counted from 1.
+        total_steps: updates of the run.
+        cooldown_steps: updates over which the rate falls.
+    """
+    return min(1.0, max(total_steps - step + 1, 0) / (cooldown_steps + 1)) if cooldown_steps else 1.0
+
+
+def noam_schedule(
+    optimizer: Optimizer,
+    d_model: int,
+    warmup_steps: int,
+    factor: float = 1.0,
+    total_steps: int = 0,
+    cooldown_steps: int = 0,
+) -> LambdaLR:
     """Schedule an optimizer by Equation 3 times a factor, from update 1 on.
 
     Args:
@@ -36,9 +56,21 @@ def noam_schedule(optimizer: Optimizer, d_model: int, warmup_steps: int, factor:
         d_model: width of the model.
         warmup_steps: updates over which the rate rises.
         factor: on Equation 3.
+        total_steps: updates of the run; only a cooldown needs it.
+        cooldown_steps: the last updates, over which the rate falls to 0; the paper has none.
+
+    Raises:
+        ValueError: If a number is below 1, or the cooldown is longer than the run.
     """
     noam_learning_rate(1, d_model, warmup_steps)  # refuses bad numbers before training starts
-    return LambdaLR(optimizer, lambda done: factor * noam_learning_rate(done + 1, d_model, warmup_steps))
+    if cooldown_steps < 0 or (cooldown_steps and cooldown_steps > total_steps):
+        raise ValueError(f"cooldown_steps={cooldown_steps} must be between 0 and the run's {total_steps} updates")
+
+    def rate(done: int) -> float:
+        multiplier = cooldown_multiplier(done + 1, total_steps, cooldown_steps)
+        return factor * multiplier * noam_learning_rate(done + 1, d_model, warmup_steps)
+
+    return LambdaLR(optimizer, rate)
 
 
-__all__ = ["noam_learning_rate", "noam_schedule"]
+__all__ = ["cooldown_multiplier", "noam_learning_rate", "noam_schedule"]

@@ -185,6 +185,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 model.config.d_model,
                 self.args.get_warmup_steps(num_training_steps),
                 self.args.learning_rate_factor,
+                total_steps=num_training_steps,
+                cooldown_steps=self.args.cooldown_steps,
             )
             self._created_lr_scheduler = True  # so that the next train() makes a new one
         return self.lr_scheduler

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_vanilla_transformer.training.schedule import noam_learning_rate, noam_schedule
+from hf_vanilla_transformer.training.schedule import cooldown_multiplier, noam_learning_rate, noam_schedule
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,16 @@ def test_a_warmup_of_zero_is_refused_before_the_first_update():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match="warmup_steps of at least 1"):
         noam_schedule(optimizer, d_model=64, warmup_steps=0)
+
+
+def test_cooldown_falls_in_a_line_to_just_above_zero():
+    # Ten updates, the last four cooled down: 4/5, 3/5, 2/5, 1/5.
+    multipliers = [cooldown_multiplier(step, total_steps=10, cooldown_steps=4) for step in range(1, 11)]
+    assert multipliers == pytest.approx([1.0] * 6 + [0.8, 0.6, 0.4, 0.2])
+    assert [cooldown_multiplier(step, 10, 0) for step in (1, 10)] == [1.0, 1.0]
+
+
+def test_a_cooldown_longer_than_the_run_is_refused():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match="cooldown_steps=11 must be between 0 and the run's 10 updates"):
+        noam_schedule(optimizer, 64, 4, total_steps=10, cooldown_steps=11)
