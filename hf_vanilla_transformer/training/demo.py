@@ -59,7 +59,7 @@ class DemoResult:
 
 
 def run_demo(output_dir: str | Path = "runs/demo", recipe_path: str | Path | None = None) -> DemoResult:
-    """Train by the recipe, average its last checkpoints (§6.1) into ``output_dir``, load that through the Auto classes and measure.
+    """Train by the recipe, average its last checkpoints (§6.1), load the average through the Auto classes and measure.
 
     Args:
         output_dir: where the checkpoint goes; it is replaced if it holds an earlier demo's.
