@@ -90,8 +90,9 @@ def run_demo(output_dir: str | Path = "runs/demo", recipe_path: str | Path | Non
 def _check_output(output_dir: Path) -> None:
     if output_dir.is_file():
         raise ValueError(f"{output_dir} is a file; give a directory")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "config.json").is_file():
-        raise ValueError(f"{output_dir} holds other files than a checkpoint; give an empty or a new directory")
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "averaging.json").is_file():
+        # A demo's checkpoint is an average; somebody's trained model is not, and must not be replaced.
+        raise ValueError(f"{output_dir} holds other files than a checkpoint of the demo; give a new directory")
     output_dir.mkdir(parents=True, exist_ok=True)
 
 
