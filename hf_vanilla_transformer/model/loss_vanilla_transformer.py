@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 IGNORE_INDEX = -100  # label of positions that carry no loss
-_CHUNK_BYTES = 32 * 2**20  # size of one chunk's fp32 logits; big enough for full matrix speed, small beside a model
+_CHUNK_BYTES = 32 * 2**20  # size of one chunk's logits; big enough for full matrix speed, small beside a model
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,12 @@ def linear_cross_entropy(
 
 
 class _ChunkedLinearCrossEntropy(torch.autograd.Function):
-    """Forward makes the gradients too: softmax minus target is one more pass over logits that are in the cache."""
+    """Forward makes the gradients too, while a chunk's logits are at hand.
+
+    The softmax P is the only pass over a chunk's logits outside the matrix products: the label's probability gives the
+    loss, and the uniform part of the smoothed target, being the same for every word, is a product with the mean row of
+    the weight. ∂loss/∂logits = P − (1 − ε)·onehot(label) − ε/V.
+    """
 
     @staticmethod
     def forward(
@@ -78,38 +83,52 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
             states = hidden[kept].to(dtype)
             matrix = weight.to(dtype)
             vocab_size = weight.shape[0]
-            chunk = max(1, _CHUNK_BYTES // (vocab_size * 4))
             loss = hidden.new_zeros((), dtype=wide)
             nll = hidden.new_zeros((), dtype=wide)
             if wants_gradient:
                 grad_states = torch.empty_like(states)
                 grad_weight = torch.zeros_like(weight, dtype=wide)
                 grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None else None
+            if label_smoothing:  # Σ_v logits_v = h · Σ_v W_v + Σ_v b_v
+                column_sum = weight.sum(dim=0, dtype=wide)
+                bias_sum = 0.0 if bias is None else bias.sum(dtype=wide)
+            chunk = max(1, _CHUNK_BYTES // (vocab_size * dtype.itemsize))
+            buffer = states.new_empty((min(chunk, len(labels)), vocab_size))
             for start in range(0, len(labels), chunk):
                 rows = slice(start, start + chunk)
-                logits = (states[rows] @ matrix.t()).to(wide)
-                if bias is not None:
-                    logits += bias.to(wide)
-                log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
                 label_index = labels[rows].unsqueeze(-1)
-                chunk_nll = (log_normalizer - logits.gather(-1, label_index)).sum()
+                logits = torch.mm(states[rows], matrix.t(), out=buffer[: len(label_index)])
+                if bias is not None:
+                    logits += bias.to(dtype)
+                label_logits = logits.gather(-1, label_index).to(wide)
+                if wants_gradient:
+                    highest = logits.amax(dim=-1, keepdim=True)
+                    gradient = torch.softmax(logits, dim=-1, out=logits)
+                    # The likeliest word's probability is at least 1/V, so that its logarithm is safe.
+                    log_normalizer = highest.to(wide) - gradient.amax(dim=-1, keepdim=True).to(wide).log()
+                else:
+                    log_normalizer = logits.to(wide).logsumexp(dim=-1, keepdim=True)
+                chunk_nll = (log_normalizer - label_logits).sum()
                 nll += chunk_nll
                 loss += (1.0 - label_smoothing) * chunk_nll
                 if label_smoothing:
-                    loss += label_smoothing * (log_normalizer.sum() - logits.mean(dim=-1).sum())
-                if wants_gradient:  # ∂loss/∂logits = softmax − smoothed target, in the logits' own memory
-                    gradient = logits.sub_(log_normalizer).exp_()
-                    if label_smoothing:
-                        gradient.sub_(label_smoothing / vocab_size)
+                    logits_sum = states[rows].to(wide).sum(dim=0) @ column_sum + len(label_index) * bias_sum
+                    loss += label_smoothing * (log_normalizer.sum() - logits_sum / vocab_size)
+                if wants_gradient:
                     gradient.scatter_add_(-1, label_index, gradient.new_full(label_index.shape, label_smoothing - 1.0))
                     if grad_bias is not None:
-                        grad_bias += gradient.sum(dim=0)
-                    gradient = gradient.to(dtype)
+                        grad_bias += gradient.sum(dim=0, dtype=wide)
                     torch.mm(gradient, matrix, out=grad_states[rows])
                     if dtype == wide:
                         grad_weight.addmm_(gradient.t(), states[rows])
                     else:
                         grad_weight += gradient.t() @ states[rows]
+            if wants_gradient and label_smoothing:
+                share = label_smoothing / vocab_size
+                grad_states -= (share * column_sum).to(dtype)
+                grad_weight -= share * states.to(wide).sum(dim=0)
+                if grad_bias is not None:
+                    grad_bias -= share * len(labels)
             if wants_gradient:
                 ctx.save_for_backward(grad_states, kept, grad_weight, grad_bias)
                 ctx.like = (hidden.shape, hidden.dtype, weight.dtype, None if bias is None else bias.dtype)

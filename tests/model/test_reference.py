@@ -117,7 +117,7 @@ def test_chunks_of_any_size_give_the_same_loss(rows, monkeypatch):
     labels[1, 2:] = -100
     plain, plain_nll = loss.token_cross_entropy(hidden @ weight.T + bias, labels, 0.1)
     expected = torch.autograd.grad(plain * 0.3, (hidden, weight, bias))
-    monkeypatch.setattr(loss, "_CHUNK_BYTES", rows * 7 * 4)
+    monkeypatch.setattr(loss, "_CHUNK_BYTES", rows * 7 * hidden.dtype.itemsize)
     chunked, nll = loss.linear_cross_entropy(hidden, weight, bias, labels, 0.1)
     torch.testing.assert_close((chunked, nll), (plain, plain_nll), rtol=0, atol=1e-10)
     for ours, theirs in zip(torch.autograd.grad(chunked * 0.3, (hidden, weight, bias)), expected, strict=True):
