@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches by token budget: "about 25,000 source and 25,000 target tokens" (§5.1), with little padding.
 
-The plan has two parts. What is fixed, once and for all epochs, are the *slots*: examples sorted by length are cut into
-runs that fill the budget, and each run leaves behind its number of rows and its longest source and target. What changes
-from epoch to epoch is who sits where: examples change places wherever both still fit, and the slots come in another
-order. So every epoch has the same number of batches, and no epoch has more padding than the sorted order had.
+The plan has two parts. What is fixed, once and for all epochs, are the *slots*, one an update: examples sorted by
+length are cut into runs that fill the budget, and each run leaves behind its number of rows and its longest source and
+target. What changes from epoch to epoch is who sits where: examples change places wherever both still fit, and the
+slots come in another order. So every epoch has as many updates, and none has more padding than the sorted order.
+
+Ranks and accumulation steps share out a slot. So an update is made of the same examples on any number of them, and none
+of them waits long for another.
 """
 
 import itertools
@@ -22,23 +25,24 @@ logger = logging.get_logger(__name__)
 
 _MIXING_ROUNDS = 24  # rounds in which every example may change places; more mixes batches further
 _STRIP_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # tried; data decides which wastes least
-_COST_JITTER = 0.01  # relative; so that it isn't always the same batches that ranks work on side by side
+_STRIPS_OF_AN_UPDATE = 3  # in which the examples of one update are sorted to be shared out
 
 
 class TokenBudgetSampler(BatchRebalanceSampler):  # Trainer hands only this class to its loader as a batch sampler
     """Yields lists of example indices whose padded source and padded target each fit a budget of tokens.
 
     An update may see ``max_tokens_per_batch`` source and as many target tokens, padding included, over all ranks and
-    accumulation steps together; one micro-batch gets its share. The batches of an epoch are a pure function of
-    (seed, epoch). On any number of ranks every example comes exactly once an epoch (but see `_make_divisible`), every
-    rank gets the same number of batches, and ranks work on batches of about the same size at the same time.
+    accumulation steps together; one micro-batch gets its share, rounded up to whole examples. The updates of an epoch
+    are a pure function of (seed, epoch), the same for any number of ranks and accumulation steps (but an example must
+    fit a micro-batch). Every example comes exactly once an epoch (but see `_share_out`), every rank gets the same
+    number of batches, and ranks work on batches of about the same size at the same time.
 
     With Trainer use `VanillaTransformerTrainer`, which builds it. In a loop of your own with accelerate, leave ``rank``
     None, give the sampler to a DataLoader as ``batch_sampler``, prepare the loader, and call its ``set_epoch``.
 
     Attributes:
         skipped: indices of examples that never come: empty, longer than ``max_length``, or than a micro-batch.
-        micro_batch_tokens: source tokens, and target tokens, that one batch may hold, padding included.
+        micro_batch_tokens: source tokens, and target tokens, that are one batch's share of an update.
         epoch: the epoch that iterating yields; see `set_epoch`.
     """
 
@@ -104,13 +108,13 @@ class TokenBudgetSampler(BatchRebalanceSampler):  # Trainer hands only this clas
                 + "); raise max_tokens_per_batch or cut the text into shorter pieces"
             )
         self.num_ranks = num_ranks
+        self._micro_batches = num_ranks * accumulation_steps  # in an update
         self._rank = rank
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
         kept = np.flatnonzero(fits)
-        order, starts = _cut_slots(source[kept], target[kept], self.micro_batch_tokens)
-        order, starts = _make_divisible(order, starts, num_ranks)
+        order, starts = _cut_slots(source[kept], target[kept], max_tokens_per_batch)
         self._members = kept[order]  # examples, slot after slot
         self._starts = starts  # where each slot starts among the members, and the number of members at the end
         self._source = source
@@ -119,7 +123,7 @@ class TokenBudgetSampler(BatchRebalanceSampler):  # Trainer hands only this clas
     # ------------------------------------------------------------------ what loaders ask
 
     def __len__(self) -> int:
-        batches = len(self._starts) - 1
+        batches = (len(self._starts) - 1) * self._micro_batches
         return batches if self._rank is None else batches // self.num_ranks
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -158,14 +162,26 @@ class TokenBudgetSampler(BatchRebalanceSampler):  # Trainer hands only this clas
         if self.shuffle:
             members = self._change_places(rng)
         slots = np.split(members, self._starts[1:-1])
-        if not self.shuffle:
-            return [slot.tolist() for slot in slots]
-        rows = np.diff(self._starts)
-        cost = rows * (self._longest(self._source) + self._longest(self._target))  # positions, padding included
-        by_cost = np.argsort(cost * rng.uniform(1 - _COST_JITTER, 1 + _COST_JITTER, len(cost)), kind="stable")
-        groups = by_cost.reshape(-1, self.num_ranks)  # neighbours in cost run side by side, one on each rank
-        groups = rng.permuted(groups[rng.permutation(len(groups))], axis=1)
-        return [rng.permutation(slots[slot]).tolist() for slot in groups.ravel()]
+        if self.shuffle:
+            slots = [rng.permutation(slots[slot]) for slot in rng.permutation(len(slots))]
+        return [batch.tolist() for slot in slots for batch in self._share_out(slot, rng)]
+
+    def _share_out(self, slot: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Divide the examples of one update among its micro-batches: little padding, about as many positions in each.
+
+        Where there are fewer examples than micro-batches, the first ones are repeated: the one case in which an example
+        comes more than once an epoch. Since an example fits a micro-batch, that can only be where the rest of the
+        corpus is left over.
+        """
+        parts = self._micro_batches
+        if parts == 1:
+            return [slot]
+        slot = np.concatenate([slot, np.resize(slot, max(0, parts - len(slot)))])
+        source, target = self._source[slot], self._target[slot]
+        order = _sorted_in_strips(source, target, min(_STRIPS_OF_AN_UPDATE, len(slot)))
+        starts = _cut_evenly(source[order], target[order], parts)
+        batches = np.split(slot[order], starts[1:])
+        return [batches[part] for part in rng.permutation(parts)]  # the longest ones go to every rank in turn
 
     def _longest(self, lengths: np.ndarray) -> np.ndarray:
         """Return the longest of each slot's members, in tokens."""
@@ -198,8 +214,7 @@ class TokenBudgetSampler(BatchRebalanceSampler):  # Trainer hands only this clas
 def _cut_slots(source: np.ndarray, target: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Sort examples by length and cut them into slots, in the way that needs fewest positions.
 
-    Examples are split into strips by target length, each strip sorted by source length, up and down in turn so that
-    strips meet at similar lengths. Few strips pad targets, many pad sources; the best number depends on the data.
+    Few strips pad targets, many pad sources; the best number depends on the data.
 
     Args:
         source: tokens of each source, at most ``budget``.
@@ -209,20 +224,11 @@ def _cut_slots(source: np.ndarray, target: np.ndarray, budget: int) -> tuple[np.
     Returns:
         The examples in order, and where each slot starts, with the number of examples at the end.
     """
-    by_target = np.lexsort((source, target))
-    tokens = np.cumsum((source + target)[by_target])
     best: tuple[int, np.ndarray, np.ndarray] | None = None
     for strips in _STRIP_COUNTS:
         if strips > len(source):
             break
-        # Strips of equal numbers of tokens, their borders moved to where the target length changes.
-        strip = np.empty(len(source), dtype=np.int64)
-        strip[by_target] = (tokens - 1) * strips // tokens[-1]
-        first_of_length = np.full(int(target.max()) + 1, strips, dtype=np.int64)
-        np.minimum.at(first_of_length, target, strip)
-        strip = first_of_length[target]
-        upwards = np.unique(strip, return_inverse=True)[1] % 2 == 0
-        order = np.lexsort((target, np.where(upwards, source, -source), strip))
+        order = _sorted_in_strips(source, target, strips)
         starts = _cut(source[order], target[order], budget)
         longest = np.maximum.reduceat(source[order], starts[:-1]) + np.maximum.reduceat(target[order], starts[:-1])
         positions = int((np.diff(starts) * longest).sum())
@@ -230,6 +236,26 @@ def _cut_slots(source: np.ndarray, target: np.ndarray, budget: int) -> tuple[np.
             best = positions, order, starts
     assert best is not None
     return best[1], best[2]
+
+
+def _sorted_in_strips(source: np.ndarray, target: np.ndarray, strips: int) -> np.ndarray:
+    """Split examples into strips by target length, each strip sorted by source length, up and down in turn.
+
+    So strips meet at similar lengths, and neighbours are about equally long on both sides.
+
+    Returns:
+        The examples in order.
+    """
+    by_target = np.lexsort((source, target))
+    tokens = np.cumsum((source + target)[by_target])
+    # Strips of equal numbers of tokens, their borders moved to where the target length changes.
+    strip = np.empty(len(source), dtype=np.int64)
+    strip[by_target] = (tokens - 1) * strips // tokens[-1]
+    first_of_length = np.full(int(target.max()) + 1, strips, dtype=np.int64)
+    np.minimum.at(first_of_length, target, strip)
+    strip = first_of_length[target]
+    upwards = np.unique(strip, return_inverse=True)[1] % 2 == 0
+    return np.lexsort((target, np.where(upwards, source, -source), strip))
 
 
 def _cut(source: np.ndarray, target: np.ndarray, budget: int) -> np.ndarray:
@@ -240,23 +266,46 @@ def _cut(source: np.ndarray, target: np.ndarray, budget: int) -> np.ndarray:
         window = longest[starts[-1] : starts[-1] + budget // longest[starts[-1]]]
         padded = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
         starts.append(starts[-1] + int(np.searchsorted(padded, budget, side="right")))
+    if len(starts) > 2:  # the last two share what is left, so that the last isn't a handful of examples
+        middle = (starts[-3] + starts[-1]) // 2
+        if (starts[-1] - middle) * longest[middle:].max() <= budget:
+            starts[-2] = middle
     return np.array(starts)
 
 
-def _make_divisible(order: np.ndarray, starts: np.ndarray, num_ranks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Halve the slots with most rows until every rank gets the same number of them.
+def _cut_evenly(source: np.ndarray, target: np.ndarray, parts: int) -> np.ndarray:
+    """Cut a sorted run into parts of one example or more, so that the costliest has as few positions as can be.
 
-    Where every slot is down to one example, the first are repeated: the one case in which an example comes more than
-    once an epoch.
+    No side of a part gets longer than it would if examples were dealt out by number.
+
+    Returns:
+        Where each part starts.
     """
-    rows = np.diff(starts)
-    while len(rows) % num_ranks and rows.max() > 1:
-        widest = int(rows.argmax())
-        starts = np.insert(starts, widest + 1, starts[widest] + rows[widest] // 2)
-        rows = np.diff(starts)
-    missing = -len(rows) % num_ranks
-    order = np.concatenate([order, np.resize(order, missing)])
-    return order, np.concatenate([starts, starts[-1] + np.arange(1, missing + 1)])
+    number = len(source)
+    most = -(-number // parts) * int(max(source.max(), target.max()))  # positions a side
+
+    def cut(cost: int) -> list[int] | None:
+        starts, start = [], 0
+        for part in range(parts):
+            starts.append(start)
+            window = slice(start, number - (parts - part - 1))
+            rows = np.arange(1, window.stop - start + 1)
+            a, b = np.maximum.accumulate(source[window]), np.maximum.accumulate(target[window])
+            fits = (rows * (a + b) <= cost) & (rows * np.maximum(a, b) <= most)
+            start += max(1, int(fits.sum()))  # both grow with the rows: those that fit come first
+        return starts if start >= number else None
+
+    least, enough = int((source + target).sum()) // parts, 2 * most
+    best = cut(enough)
+    while enough - least > max(1, least // 200):  # half a percent is as good as even
+        middle = (least + enough) // 2
+        found = cut(middle)
+        if found is None:
+            least = middle
+        else:
+            best, enough = found, middle
+    assert best is not None  # dealing out by number is within both bounds
+    return np.array(best)
 
 
 class TokenBudgetStream(IterableDataset):
