@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .version import __version__
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if os.environ.get("VANILLA_TRANSFORMER_TRACEBACK"):
             raise
         sentence = " ".join(str(error).split()) or type(error).__name__
@@ -62,6 +63,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--output", default="runs/demo", help="directory for the checkpoint")
     demo.add_argument("--recipe", default=None, help="a YAML file instead of the package's own demo.yaml")
+    demo.add_argument("--card", default=None, help="file for a second copy of the model card, as model_card.md")
     demo.set_defaults(run=_demo)
 
     train = commands.add_parser(
@@ -80,11 +82,75 @@ def _build_parser() -> argparse.ArgumentParser:
     translate.add_argument("model", help="a checkpoint's directory, or its name on the Hub")
     translate.add_argument("--beam-size", type=int, default=4, help="hypotheses kept open; 1 is greedy (section 6.1)")
     translate.add_argument("--alpha", type=float, default=0.6, help="exponent of the length penalty (section 6.1)")
+    translate.add_argument(
+        "--length-penalty",
+        choices=("gnmt", "power"),
+        default="gnmt",
+        help="((5 + n) / 6)^alpha, the paper's, or n^alpha, the only one of CTranslate2",
+    )
+    translate.add_argument(
+        "--engine",
+        choices=("torch", "ctranslate2", "onnx"),
+        default="torch",
+        help="what runs the model; the others take what `convert --to` has written",
+    )
     translate.add_argument("--batch-size", type=int, default=64, help="most sentences a batch")
     translate.add_argument(
         "--max-source-tokens", type=int, default=1024, help="longer lines become empty lines, with a warning"
     )
     translate.set_defaults(run=_translate)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="translate a test set and score it: BLEU and chrF with their signatures",
+        epilog="The text is two aligned files, or what a recipe evaluates on; with --recipe, any of its keys may "
+        "follow as --key value. Unset options are the recipe's, else the paper's.",
+    )
+    evaluate.add_argument("model", help="a checkpoint's directory, or its name on the Hub")
+    evaluate.add_argument("--source", default=None, help="text file, a sentence a line")
+    evaluate.add_argument("--reference", default=None, help="its translation, line by line")
+    evaluate.add_argument("--recipe", default=None, help="a YAML file that names the text instead")
+    evaluate.add_argument(
+        "--split", action="append", default=None, help="validation or test of the recipe; may be repeated (both)"
+    )
+    evaluate.add_argument("--target-lang", default=None, help="language of the translations; chooses --tokenize")
+    evaluate.add_argument(
+        "--tokenize",
+        default=None,
+        help="sacrebleu's tokenizer: 13a, none, char, korean (ko-mecab where installed, else char), … (13a)",
+    )
+    evaluate.add_argument("--lowercase", action="store_true", default=None, help="score without regard to capitals")
+    evaluate.add_argument("--beam-size", type=int, default=None, help="hypotheses kept open; 1 is greedy (4)")
+    evaluate.add_argument("--alpha", type=float, default=None, help="exponent of the length penalty (0.6)")
+    evaluate.add_argument("--batch-size", type=int, default=64, help="most sentences a batch (64)")
+    evaluate.add_argument(
+        "--max-source-tokens", type=int, default=None, help="longer sources become empty translations (1024)"
+    )
+    evaluate.add_argument("--groups", default=None, help="file with a label a line: scores by label as well")
+    evaluate.add_argument("--translations", default=None, help="file for the translations, a line each")
+    evaluate.add_argument("--output", default=None, help="JSON file for scores, data hash, hardware and seconds")
+    evaluate.set_defaults(run=_evaluate, takes_overrides=True)
+
+    tokenizer = commands.add_parser(
+        "tokenizer",
+        help="learn a subword vocabulary from text files, shared by both languages or one for each",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    tokenizer.add_argument("files", nargs="*", help="text files of all languages, for one shared vocabulary")
+    tokenizer.add_argument("--source", nargs="+", default=None, help="files of a vocabulary for the source alone")
+    tokenizer.add_argument("--target", nargs="+", default=None, help="files of a vocabulary for the target alone")
+    tokenizer.add_argument("--output", required=True, help="directory; two vocabularies go to its source/ and target/")
+    tokenizer.add_argument("--vocab-size", type=int, default=37000, help="tokens in all, bytes and special ones too")
+    tokenizer.add_argument("--model", choices=("bpe", "unigram"), default="bpe", help="how to learn")
+    tokenizer.add_argument(
+        "--normalization", choices=("NFC", "NFKC", "none"), default="NFC", help="Unicode form that text is brought to"
+    )
+    tokenizer.add_argument("--lowercase", action="store_true", help="write everything in lower case")
+    tokenizer.add_argument(
+        "--character-coverage", type=float, default=0.9999, help="share of characters with a token; others go in bytes"
+    )
+    tokenizer.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
+    tokenizer.set_defaults(run=_tokenizer)
 
     average = commands.add_parser(
         "average",
@@ -99,6 +165,65 @@ def _build_parser() -> argparse.ArgumentParser:
     average.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
     average.set_defaults(run=_average)
 
+    convert = commands.add_parser(
+        "convert",
+        help="bring in a checkpoint of Marian, FSMT, fairseq or torch.nn.Transformer, or write one out",
+        epilog="A model around torch.nn.Transformer says little itself: --set num_heads=8 --set embedding=emb.weight "
+        "--set generator=out --set prefix=transformer. and so on; a wrong name gives the list of all.",
+    )
+    direction = convert.add_mutually_exclusive_group(required=True)
+    direction.add_argument(
+        "--from", dest="source_format", choices=("marian", "fsmt", "fairseq", "torch"), help="format of SOURCE"
+    )
+    direction.add_argument(
+        "--to",
+        dest="target_format",
+        choices=("ctranslate2", "onnx", "marian", "fsmt", "torch"),
+        help="format of TARGET: of a fast runtime, or back to where such a checkpoint came from",
+    )
+    convert.add_argument("source", metavar="SOURCE", help="directory or file; also a name on the Hub where one is read")
+    convert.add_argument("target", metavar="TARGET", help="directory for the result")
+    convert.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="an option of torch's format"
+    )
+    convert.add_argument("--quantization", default=None, help="of ctranslate2: how weights are stored, e.g. int8")
+    convert.add_argument("--force", action="store_true", help="replace a checkpoint that is at TARGET")
+    convert.set_defaults(run=_convert)
+
+    push = commands.add_parser(
+        "push",
+        help="publish a checkpoint on the Hub: weights, code, tokenizer and card, tried out before they are sent",
+        epilog="The token is that of `hf auth login` or of the variable HF_TOKEN; it is never written anywhere. An "
+        "interrupted push can be run again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    push.add_argument("checkpoint", help="its directory, with the tokenizer")
+    push.add_argument("repository", help="user/name")
+    push.add_argument("--public", action="store_true", help="everybody may see it; without this, only you")
+    push.add_argument("--license", default=None, help="of the model, for a card written now, as apache-2.0")
+    push.add_argument("--data-license", default=None, help="of the training data, for a card written now, in words")
+    push.add_argument("--dry-run", action="store_true", help="put together, try out and list; send nothing")
+    push.add_argument("--no-check", action="store_true", help="don't try it out without this package")
+    push.add_argument("--force", action="store_true", help="replace a model that the repository holds")
+    push.set_defaults(run=_push)
+
+    visualize = commands.add_parser(
+        "visualize",
+        help="show what attention looks at in a sentence: a page for a browser, and a figure",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    visualize.add_argument("model", help="a checkpoint's directory, or its name on the Hub")
+    visualize.add_argument("--source", required=True, help="the sentence")
+    visualize.add_argument("--target", default=None, help="its translation instead of the model's own")
+    visualize.add_argument("--output", required=True, help="file for the page, e.g. attention.html")
+    visualize.add_argument("--figure", default=None, help="file for a figure as well, e.g. attention.png or .pdf")
+    visualize.add_argument(
+        "--attention", default="cross", choices=("encoder", "decoder", "cross"), help="what to show (first)"
+    )
+    visualize.add_argument("--layer", type=int, default=None, help="counted from 0; not given: the last, or all")
+    visualize.add_argument("--head", type=int, default=None, help="counted from 0; not given: all, or their average")
+    visualize.set_defaults(run=_visualize)
+
     presets = commands.add_parser(
         "presets", help="list the named architectures with their parameters and operations, beside the paper's"
     )
@@ -112,18 +237,56 @@ def _build_parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> int:
     from .training.demo import run_demo
 
-    result = run_demo(output_dir=options.output, recipe_path=options.recipe)
+    result = run_demo(output_dir=options.output, recipe_path=options.recipe, card_path=options.card)
     print("\nHeld-out expressions, translated greedily by the checkpoint as AutoModelForSeq2SeqLM loads it:\n")
     rows = [(row.source, row.reference, row.translation) for row in result.samples]
     _print_table(("source", "reference", "translation"), rows)
     print()
     for kind, exact in result.exact_by_kind.items():
         print(f"exact {kind}: {exact:.4f} of {result.count_by_kind[kind]}")
+    _show_attention(options, result.samples[0].source)
     print(
         f"demo: exact={result.exact:.4f} bleu={result.bleu:.2f} train_seconds={result.train_seconds:.1f} "
         f"output={options.output}"
     )
     return 0
+
+
+def _show_attention(options: argparse.Namespace, source: str) -> None:
+    """Measure the demo's encoder-decoder attention, and write the attention page and an alignment figure."""
+    from pathlib import Path
+
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from .data.embedded_corpus import draw_expressions
+    from .training.demo import RECIPE
+    from .training.recipe import read_recipe
+    from .visualization.alignment import digit_alignment
+    from .visualization.figures import alignment_figure, save_figure
+    from .visualization.maps import attention_maps
+    from .visualization.page import save_page
+
+    output = Path(options.output)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
+    recipe = read_recipe(options.recipe or RECIPE, [f"--output_dir={output}"])
+    data, seed = recipe.data, recipe.training.seed
+    layer = head = None
+    try:
+        dev = digit_alignment(model, tokenizer, draw_expressions("validation", data.embedded_validation, seed=seed))
+        test = digit_alignment(model, tokenizer, draw_expressions("test", data.embedded_test, seed=seed))
+        layer, head = dev.best()
+        print(
+            f"\nattention: decoder layer {layer}, head {head} (the best on the validation split) looks most at "
+            f"the matching word, one to nine,\n  for {test.accuracy[layer, head]:.1%} of {test.digits} Korean digits "
+            f"of the test split; chance: {test.chance:.1%}\n  ({test.accuracy_with_merged[layer, head]:.1%} of "
+            f"{test.digits_with_merged} with those that share a token with what stands before them, as 육 in 십육년)"
+        )
+    except ValueError as error:  # a recipe of one's own may hold out too little to measure
+        print(f"\nattention: not measured: {error}")
+    maps = attention_maps(model, tokenizer, source)
+    page = save_page(maps, output / "attention.html", layer=layer, head=head)
+    figure = save_figure(alignment_figure(maps, layer, head), output / "alignment.png")
+    print(f"attention: page={page} figure={figure}\n")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -141,12 +304,16 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _translate(options: argparse.Namespace) -> int:
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
     from .evaluation import translate
+    from .loading import load_checkpoint, load_tokenizer
 
-    model = AutoModelForSeq2SeqLM.from_pretrained(options.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model: Any
+    if options.engine == "torch":
+        model, tokenizer = load_checkpoint(options.model)
+    else:
+        from .engines import load_engine
+
+        model, tokenizer = load_engine(options.engine, options.model), load_tokenizer(options.model)
     # Only "\n" ends a line; other separators and broken bytes belong to the sentence.
     lines = (line.removesuffix(b"\n").decode("utf-8", errors="replace") for line in sys.stdin.buffer)
     translations = translate(
@@ -154,6 +321,7 @@ def _translate(options: argparse.Namespace) -> int:
         tokenizer,
         lines,
         beam_size=options.beam_size,
+        length_penalty=options.length_penalty,
         alpha=options.alpha,
         batch_size=options.batch_size,
         max_source_tokens=options.max_source_tokens,
@@ -162,6 +330,97 @@ def _translate(options: argparse.Namespace) -> int:
         one_line = translation.replace("\r", " ").replace("\n", " ")
         sys.stdout.buffer.write(one_line.encode("utf-8", errors="replace") + b"\n")
         sys.stdout.buffer.flush()
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .evaluation import default_bleu_tokenizer
+    from .training.evaluate import (
+        Decoding,
+        evaluate_checkpoint,
+        load_evaluation_text,
+        load_recipe_text,
+        read_labels,
+        write_record,
+        write_translations,
+    )
+    from .training.recipe import read_recipe
+
+    language, tokenize, lowercase, unset = options.target_lang, options.tokenize, options.lowercase, Decoding()
+    if (options.recipe is None) == (options.source is None and options.reference is None):
+        raise ValueError("name the text either by --source and --reference, or by --recipe")
+    if options.recipe is not None:
+        recipe = read_recipe(options.recipe, options.overrides)
+        corpora = load_recipe_text(recipe, options.split)
+        language = language or recipe.data.target_lang
+        tokenize = tokenize or (None if options.target_lang else recipe.run.metric_tokenize)
+        lowercase = recipe.data.lowercase if lowercase is None else lowercase
+        unset = Decoding(recipe.run.beam_size, recipe.run.alpha, max_source_tokens=recipe.run.max_source_tokens)
+    else:
+        if options.source is None or options.reference is None:
+            raise ValueError(f"{'--source' if options.source is None else '--reference'} is missing; both are needed")
+        if options.overrides or options.split:
+            raise ValueError(f"{(options.overrides or ['--split'])[0]} is for a recipe; name one with --recipe")
+        corpora = load_evaluation_text(options.source, options.reference)
+    if (options.groups or options.translations) and len(corpora) != 1:
+        raise ValueError(f"--groups and --translations belong to one text, not to {len(corpora)}; choose by --split")
+    only = next(iter(corpora))
+    result = evaluate_checkpoint(
+        options.model,
+        corpora,
+        tokenize=tokenize or default_bleu_tokenizer(language or ""),
+        lowercase=bool(lowercase),
+        decoding=Decoding(
+            unset.beam_size if options.beam_size is None else options.beam_size,
+            unset.alpha if options.alpha is None else options.alpha,
+            options.batch_size,
+            unset.max_source_tokens if options.max_source_tokens is None else options.max_source_tokens,
+        ),
+        groups={only: read_labels(options.groups)} if options.groups else None,
+        on_split=lambda name, size: print(f"translating {name}: {size:,} sentences", file=sys.stderr, flush=True),
+    )
+    if options.translations:
+        write_translations(Path(options.translations), result.translations[only])
+    if options.output:
+        write_record(Path(options.output), result.record)
+    for name, scores in result.record["scores"].items():
+        for label, found in scores.get("by_group", {}).items():
+            print(f"{name} {label}: bleu={found['bleu']:.2f} chrf={found['chrf']:.2f} sentences={found['sentences']}")
+        print(f"{name}: {scores['bleu_signature']}\n{name}: {scores['chrf_signature']}")
+        print(
+            f"{name}: bleu={scores['bleu']:.2f} chrf={scores['chrf']:.2f} exact={scores['exact']:.4f} "
+            f"sentences={scores['sentences']} seconds={result.record['seconds'][name]}"
+        )
+    return 0
+
+
+def _tokenizer(options: argparse.Namespace) -> int:
+    from .training.vocabulary import learn_vocabulary, prepare_folder
+
+    apart = options.source is not None or options.target is not None
+    if apart and (options.files or options.source is None or options.target is None):
+        raise ValueError("two vocabularies need --source FILES and --target FILES and no others; one needs files alone")
+    if not apart and not options.files:
+        raise ValueError("there are no text files to learn from; name some, or --source FILES and --target FILES")
+    prepare_folder(options.output, options.overwrite)
+    wanted = {"source": options.source, "target": options.target} if apart else {"": options.files}
+    for side, files in wanted.items():
+        folder = os.path.join(options.output, side) if side else options.output
+        result = learn_vocabulary(
+            files,
+            folder,
+            options.vocab_size,
+            model=options.model,
+            normalization=None if options.normalization == "none" else options.normalization,
+            lowercase=options.lowercase,
+            character_coverage=options.character_coverage,
+        )
+        print(
+            f"tokenizer: output={folder} size={result.size} lines={result.lines} tokens_per_word="
+            f"{result.tokens_per_word:.2f} unknown={result.unknown:.4%} bytes={result.bytes:.4%}"
+        )
     return 0
 
 
@@ -178,6 +437,89 @@ def _average(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
     )
     print(f"average: output={output}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    out_format = options.target_format in ("ctranslate2", "onnx")
+    settings = {}
+    for setting in options.settings:
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--set {setting} is not NAME=VALUE, as in --set num_heads=8")
+        settings[name] = value
+    if settings and out_format:
+        raise ValueError(f"--set is for torch's format; {options.target_format} takes none")
+    if options.quantization is not None and not out_format:
+        raise ValueError("--quantization is for the formats of fast runtimes, as --to ctranslate2")
+    if out_format:
+        from .checkpoints.export import export_checkpoint
+
+        output = export_checkpoint(
+            options.target_format,
+            options.source,
+            options.target,
+            quantization=options.quantization,
+            overwrite=options.force,
+        )
+    else:
+        from .checkpoints.convert import convert_checkpoint, restore_checkpoint
+
+        convert = convert_checkpoint if options.source_format else restore_checkpoint
+        output = convert(
+            options.source_format or options.target_format,
+            options.source,
+            options.target,
+            options=settings,
+            force=options.force,
+        )
+    print(f"convert: output={output}")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from .hub.publish import listing, push_to_hub
+
+    published = push_to_hub(
+        options.checkpoint,
+        options.repository,
+        private=not options.public,
+        license=options.license,
+        data_license=options.data_license,
+        dry_run=options.dry_run,
+        check=not options.no_check,
+        force=options.force,
+    )
+    _print_table(("file", "size"), listing(published.files))
+    if options.dry_run:
+        print(f"push: nothing was sent to {published.repo_id}")
+    else:
+        print(f"push: {published.url} revision={published.commit}")
+    return 0
+
+
+def _visualize(options: argparse.Namespace) -> int:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from .visualization.figures import alignment_figure, head_figure, layer_figure, save_figure
+    from .visualization.maps import attention_maps
+    from .visualization.page import save_page
+
+    kind, layer, head = options.attention, options.layer, options.head
+    model = AutoModelForSeq2SeqLM.from_pretrained(options.model)
+    maps = attention_maps(model, AutoTokenizer.from_pretrained(options.model), options.source, options.target)
+    maps.weights(kind, layer, head)  # says what is wrong with them before anything is written
+    page = save_page(maps, options.output, kind=kind, layer=layer, head=head)
+    written = f"page={page}"
+    if options.figure:
+        if head is not None:
+            figure = head_figure(maps, kind, layer, head)
+        elif layer is not None or kind != "cross":
+            figure = layer_figure(maps, kind, len(maps.weights(kind)) - 1 if layer is None else layer)
+        else:
+            figure = alignment_figure(maps)
+        written += f" figure={save_figure(figure, options.figure)}"
+    print(f"visualize: {written} target={maps.target}")
     return 0
 
 

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from .engines import ExportedModel
 from .model.decoding_vanilla_transformer import check_search_settings, paper_beam_search
 from .tokenization import check_tokenizer_fits
 
 logger = logging.get_logger(__name__)
 
+_BLEU_TOKENIZERS = {"ko": "korean", "zh": "zh", "ja": "char"}  # languages whose words spaces don't tell; 13a for others
 _LINES_NAMED = 10  # in a warning; more are only counted
 
 
@@ -87,7 +89,8 @@ def translate(
     such texts and names their lines.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`, on the device that is to work.
+        model: `VanillaTransformerForConditionalGeneration`, on the device that is to work; or what `load_engine` gives
+            for an exported checkpoint.
         tokenizer: the model's own.
         texts: one text, a list, or anything that yields texts, which is then read ``window`` texts at a time.
         batch_size: most texts a batch.
@@ -123,8 +126,13 @@ def translate(
     check_tokenizer_fits(tokenizer, model.config)
     if model.config.position_embedding == "learned":
         max_source_tokens = min(max_source_tokens, model.config.max_position_embeddings - model.config.position_offset)
+    run_search: Any = paper_beam_search
+    if isinstance(model, ExportedModel):
+        model.check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        max_source_tokens = min(max_source_tokens, model.positions or max_source_tokens)
+        run_search = type(model).beam_search
     search = functools.partial(
-        paper_beam_search,
+        run_search,
         beam_size=beam_size,
         length_penalty=length_penalty,
         alpha=alpha,
@@ -242,6 +250,11 @@ def _translate_batch(
 # --------------------------------------------------------------------------- scoring
 
 
+def default_bleu_tokenizer(language: str) -> str:
+    """Name the tokenizer for BLEU, as `TranslationMetric` takes it, for a target language such as "de" or "ko-KR"."""
+    return _BLEU_TOKENIZERS.get(language.lower().replace("_", "-").partition("-")[0], "13a")
+
+
 @functools.cache
 def _translation_metric_class() -> type:
     """Make the metric's class; here, because its base class costs an import of evaluate and pandas."""
@@ -264,7 +277,8 @@ def _translation_metric_class() -> type:
 
         Returns (from ``compute``):
             ``bleu`` and ``chrf`` (0 to 100), ``bleu_signature`` and ``chrf_signature``, ``brevity_penalty``,
-            ``precisions`` (percent, of 1 to 4 words), ``hypothesis_length`` and ``reference_length`` (words) and
+            ``precisions`` (percent, of 1 to 4 words), ``hypothesis_length`` and ``reference_length`` (words), ``exact``
+            (share of predictions, 0 to 1, that are one of their references, white space at the ends aside) and
             ``sentences``.
 
         Raises:
@@ -327,6 +341,8 @@ def _translation_metric_class() -> type:
             streams = [list(stream) for stream in zip(*by_prediction, strict=True)]
             bleu = sacrebleu.BLEU(tokenize=self.tokenize, lowercase=self.lowercase)
             chrf = sacrebleu.CHRF(lowercase=self.lowercase)
+            pairs = zip(predictions, by_prediction, strict=True)
+            exact = sum(text.strip() in (other.strip() for other in others) for text, others in pairs)
             bleu_score, chrf_score = (metric.corpus_score(predictions, streams) for metric in (bleu, chrf))
             return {
                 "bleu": bleu_score.score,
@@ -337,6 +353,7 @@ def _translation_metric_class() -> type:
                 "precisions": bleu_score.precisions,
                 "hypothesis_length": bleu_score.sys_len,
                 "reference_length": bleu_score.ref_len,
+                "exact": exact / len(predictions),
                 "sentences": len(predictions),
             }
 
@@ -369,4 +386,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["ScoredTranslation", "TranslationMetric", "translate"]  # noqa: F822 (made by __getattr__)
+__all__ = ["ScoredTranslation", "TranslationMetric", "default_bleu_tokenizer", "translate"]  # noqa: F822 (made by __getattr__)

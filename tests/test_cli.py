@@ -9,6 +9,19 @@ import torch
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.cli import _build_parser, main
 
+COMMANDS = (
+    "average",
+    "convert",
+    "demo",
+    "evaluate",
+    "presets",
+    "push",
+    "tokenizer",
+    "train",
+    "translate",
+    "visualize",
+)
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -30,10 +43,10 @@ def run(*words, stdin=b""):
 
 def test_commands_are_these():
     actions = next(action for action in _build_parser()._actions if action.dest == "command")
-    assert set(actions.choices) == {"average", "demo", "presets", "train", "translate"}
+    assert set(actions.choices) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["average", "demo", "presets", "train", "translate"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

@@ -200,6 +200,19 @@ def test_scores_and_signatures_are_sacrebleu_s(tokenize: str, lowercase: bool) -
     assert scores["sentences"] == 3
 
 
+def test_exact_is_the_share_of_predictions_that_are_a_reference() -> None:
+    references = [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]]
+    scores = TranslationMetric().compute(predictions=["b ", "c", "E", ""], references=references)
+    assert scores["exact"] == 2 / 4  # white space at the end is no difference, a capital is
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenize"), [("de", "13a"), ("ko", "korean"), ("ko-KR", "korean"), ("zh_CN", "zh"), ("", "13a")]
+)
+def test_the_target_language_chooses_how_bleu_splits(language: str, tokenize: str) -> None:
+    assert evaluation.default_bleu_tokenizer(language) == tokenize
+
+
 def test_two_references_each() -> None:
     others = ["A cat sat on the mat.", "a dog barks", "고양이가 앉았다"]
     pairs = [list(pair) for pair in zip(REFERENCES, others, strict=True)]

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..version import __version__
+from .manifest import MANIFEST_NAME, has_manifest, verify
 
 logger = logging.get_logger(__name__)
 
@@ -34,8 +35,9 @@ _TRAINER_STATE = "trainer_state.json"
 # What a checkpoint holds beside its weights and belongs to the model: configurations, tokenizer, code. By suffix,
 # because tokenizers bring files of any name; what Trainer needs to go on has other suffixes or stands in _LEFT_BEHIND.
 _COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".spm", ".py"}
-_LEFT_BEHIND = {_TRAINER_STATE, _INDEX, PROVENANCE_NAME, "pytorch_model.bin.index.json"}
-_SAME_MODEL = {"_name_or_path", "transformers_version", "use_cache"}  # fields that may differ without harm
+_LEFT_BEHIND = {_TRAINER_STATE, _INDEX, PROVENANCE_NAME, MANIFEST_NAME, "pytorch_model.bin.index.json"}
+# Fields that may differ without harm.
+_SAME_MODEL = {"_name_or_path", "auto_map", "custom_pipelines", "transformers_version", "use_cache"}
 _PICKLES = ("pytorch_model*.bin", "model*.pt", "checkpoint*.pt")  # weights as older tools save them
 _LOWER_IS_BETTER = re.compile(r"(loss|perplexity|nll|ter|wer)$")
 
@@ -189,10 +191,15 @@ def _choose(found: list[_Checkpoint], last: int | None, best: int | None, metric
 
 
 def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
-    """Find the file of every tensor."""
+    """Find the file of every tensor; a checkpoint with a manifest has to hold what it was saved with."""
     path = checkpoint.path
+    if has_manifest(path):
+        verify(path, suffixes=(".safetensors", ".json"))
     if (path / _INDEX).is_file():
-        files = {name: path / file for name, file in _read_json(path / _INDEX).get("weight_map", {}).items()}
+        weight_map = _read_json(path / _INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(f"{path / _INDEX} names no files of weights; was saving it interrupted?")
+        files = {name: _inside(path, file) for name, file in weight_map.items()}
     elif (path / _WEIGHTS).is_file():
         with _open(path / _WEIGHTS) as weights:
             files = dict.fromkeys(weights.keys(), path / _WEIGHTS)
@@ -201,6 +208,13 @@ def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
     else:
         raise ValueError(f"{path} has no {_WEIGHTS}; it is no checkpoint, or saving it was interrupted")
     return _Checkpoint(path, checkpoint.step, checkpoint.scores, files)
+
+
+def _inside(path: Path, file: Any) -> Path:
+    """Return a file that an index names, which has to lie beside it."""
+    if not isinstance(file, str) or Path(file).name != file:
+        raise ValueError(f"{path / _INDEX} names {file!r}, which is no file of that folder")
+    return path / file
 
 
 def _check_same_model(chosen: list[_Checkpoint]) -> None:

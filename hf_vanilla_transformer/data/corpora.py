@@ -303,6 +303,33 @@ def load_pairs(
     return _corpus([part], name, source_lang, target_lang, keep_all, False, max_characters)
 
 
+def read_sentences(files: Files, report: CorpusReport) -> Iterator[str]:
+    """Read text of one language, or of several mixed, through the checks of parallel text.
+
+    Args:
+        files: UTF-8 text, a sentence a line; a file, a pattern, or a list. ``.gz`` files are decompressed.
+        report: filled in while reading; its hash is that of the sentences, each with a line feed.
+
+    Raises:
+        ValueError: If a file is missing or no sentence is left.
+    """
+    digest = hashlib.sha256()
+    for path in _existing_files(files):
+        for line, raw in enumerate(_lines(path), start=1):
+            report.pairs_read += 1
+            text, problem = _checked_text(raw, MAX_CHARACTERS)
+            if problem is not None:
+                report.count(problem, f"{path}:{line}")
+                continue
+            report.pairs_kept += 1
+            digest.update(f"{text}\n".encode())
+            yield text
+    report.sha256 = digest.hexdigest()
+    report.complete = True
+    if not report.pairs_kept:
+        raise ValueError(f"no usable sentence is left: {report}")
+
+
 # ---------------------------------------------------------------------------------------------- checks
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
@@ -63,6 +64,19 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             "choices": PRECISIONS,
         },
     )
+    max_skipped_updates: int = field(
+        default=5,
+        metadata={
+            "help": "An update whose loss or gradients aren't finite is skipped; so many in a row end the run. 0 never."
+        },
+    )
+    resume_anyway: bool = field(
+        default=False,
+        metadata={
+            "help": "Go on from a checkpoint although data, tokenizer or configuration have changed, state is missing, "
+            "or it has no manifest."
+        },
+    )
 
     # Trainer's fields with the paper's values.
     adam_beta2: float = field(default=0.98, metadata={"help": "Beta 2 of Adam (section 5.3)."})
@@ -95,6 +109,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Log a loss that isn't finite as 0, which hides that training has failed."}
     )
+    hub_private_repo: bool | None = field(
+        default=True, metadata={"help": "Nobody else sees the repository that push_to_hub makes."}
+    )
 
     def __post_init__(self) -> None:
         if self.max_tokens_per_batch < 1:
@@ -117,6 +134,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError("warmup_steps=0 leaves Equation 3 undefined; the paper's value is 4000, the least is 1")
         if self.cooldown_steps < 0:
             raise ValueError(f"cooldown_steps={self.cooldown_steps} is no number of updates; the paper's is 0")
+        if self.max_skipped_updates < 0:
+            raise ValueError(f"max_skipped_updates={self.max_skipped_updates} must be 0, for no limit, or more")
         if self.train_sampling_strategy != "random":
             raise ValueError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} makes batches of a fixed number of "
@@ -124,6 +143,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             )
         self._choose_precision()
         super().__post_init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what Trainer pickles as training_args.bin and pushes: everything but the token."""
+        return {**self.__dict__, "hub_token": None}
 
     def _choose_precision(self) -> None:
         """Set Trainer's bf16 and fp16 from ``precision``, and ``precision`` from them where it was left open."""

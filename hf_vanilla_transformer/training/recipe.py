@@ -36,7 +36,7 @@ NOT_IDENTITY = frozenset(
     hub_always_push hub_revision dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers
     dataloader_pin_memory per_device_eval_batch_size include_num_input_tokens_seen skip_memory_metrics beam_size
     alpha metric_tokenize max_source_tokens average_last average_best patience num_train_epochs
-    max_steps save_total_limit
+    max_steps save_total_limit resume_anyway max_skipped_updates
     """.split()
 )
 

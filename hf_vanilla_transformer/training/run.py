@@ -2,12 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recipe, carried out: text in, a directory out that `from_pretrained` loads, and a record of how it came to be."""
 
-import importlib.metadata
 import json
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,28 +23,28 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from ..card import CARD_NAME, RESULTS_NAME, write_card
 from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
-from ..evaluation import TranslationMetric, translate
+from ..evaluation import TranslationMetric, default_bleu_tokenizer, translate
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
 from ..version import __version__
-from .arguments import CPU_INFO
+from .checkpointing import read_json, replace_files
+from .guards import check_finite
 from .recipe import EMBEDDED, DataArguments, Recipe
+from .record import commit, data_record, hardware, shown, versions, write_json
 from .trainer import VanillaTransformerTrainer
 
 logger = logging.get_logger(__name__)
 
 SPLITS = ("train", "validation", "test")
 RECIPE_NAME = "recipe.json"  # what marks a directory as a run's, and tells whether another run may continue it
-RESULTS_NAME = "results.json"
 _AVERAGED = "averaged"
-_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, _AVERAGED, PROVENANCE_NAME, "translations")  # and checkpoint-*
-_BLEU_TOKENIZERS = {"ko": "korean", "zh": "zh", "ja": "char"}  # languages whose words spaces don't tell; 13a for others
-_VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
+_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, CARD_NAME, _AVERAGED, PROVENANCE_NAME, "translations")  # and checkpoint-*
 
 
 @dataclass
@@ -101,8 +97,8 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     with arguments.main_process_first(desc="tokenizer"):
         checkpoint = _prepare_output(recipe, output_dir, corpora, writing=arguments.process_index == 0)
         tokenizer = _tokenizer(recipe, corpora["train"], output_dir, resuming=checkpoint is not None)
-        if arguments.process_index == 0:
-            tokenizer.save_pretrained(output_dir)
+        if arguments.process_index == 0 and checkpoint is None:
+            replace_files(output_dir, tokenizer.save_pretrained)
     set_seed(arguments.seed)
     model = _model(recipe, tokenizer)
     config = model.config
@@ -113,6 +109,7 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     encoded = {split: encode(corpus, tokenizer, recipe.data) for split, corpus in corpora.items()}
     if recipe.run.patience:
         callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.patience)]
+        arguments.restore_callback_states_from_checkpoint = True  # how long its patience lasts already
     trainer = VanillaTransformerTrainer(
         model=model,
         args=arguments,
@@ -125,24 +122,26 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
         compute_metrics=_metric_while_training(metric, tokenizer) if arguments.predict_with_generate else None,
         callbacks=list(callbacks),
     )
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    # The newest checkpoint may be broken, then the trainer takes the newest whole one.
+    named = _named_checkpoint(recipe)
+    outcome = trainer.train(resume_from_checkpoint=named if named is not None else checkpoint is not None)
 
     final = _choose_final(recipe, trainer, output_dir)
     model.load_state_dict(final.state_dict())
     record: dict[str, Any] = {
         "recipe": {"name": recipe.name, "settings": _published(recipe)},
-        "data": {split: _data_record(corpus) for split, corpus in corpora.items()},
+        "data": {split: data_record(corpus) for split, corpus in corpora.items()},
         "model": {
             "preset": None if recipe.model.model_name_or_path else recipe.model.preset,
-            "started_from": _shown(recipe.model.model_name_or_path),
+            "started_from": shown(recipe.model.model_name_or_path),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "vocabulary": len(tokenizer),
         },
-        "training": _training_record(recipe, trainer, outcome.metrics, encoded["train"], checkpoint),
+        "training": _training_record(recipe, trainer, outcome.metrics, encoded["train"], trainer.resumed_from),
         "scores": {},
         "hardware": hardware(),
-        "versions": _versions(),
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit(),
     }
     for split in SPLITS[1:]:
         if split in encoded:
@@ -151,27 +150,35 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
             record["scores"][split] = scores
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     if trainer.is_world_process_zero():
-        model.save_pretrained(output_dir)
-        tokenizer.save_pretrained(output_dir)
+        check_finite(model)
+        replace_files(output_dir, model.save_pretrained)
+        replace_files(output_dir, tokenizer.save_pretrained)
         for split in record["scores"]:
             scores = _translation_scores(recipe, metric, model, tokenizer, corpora[split], output_dir, split)
             record["scores"][split].update(scores)
             logger.info(f"{split}: {json.dumps(record['scores'][split], ensure_ascii=False)}")
-        _write_json(output_dir / RESULTS_NAME, record)
+        write_json(output_dir / RESULTS_NAME, record)
+        write_card(output_dir)
+    if arguments.push_to_hub:  # once more: the final model may be an average, and now there are scores for the card
+        trainer.push_to_hub()
     return TrainingResult(output_dir, model, tokenizer, record)
 
 
 # ---------------------------------------------------------------------------------------------- text
 
 
-def load_corpora(data: DataArguments) -> dict[str, ParallelCorpus]:
+def load_corpora(data: DataArguments, splits: Sequence[str] = SPLITS) -> dict[str, ParallelCorpus]:
     """Load the splits that a recipe names, training text checked, evaluation text complete.
 
+    Args:
+        data: names files or data set.
+        splits: which of "train", "validation" and "test" to load.
+
     Returns:
-        "train", and "validation" and "test" where there is any.
+        Those of the splits that there are.
     """
     corpora = {}
-    for split in SPLITS:
+    for split in splits:
         corpus = _load_split(data, split)
         if corpus is not None:
             corpora[split] = corpus
@@ -306,9 +313,7 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"output_dir {output_dir} is a file; name a directory")
     mark = output_dir / RECIPE_NAME
-    asked = recipe.training.resume_from_checkpoint
-    if asked is not None and asked.lower() in ("true", "yes", "last"):
-        asked = None  # the last one is what is resumed anyway
+    asked = _named_checkpoint(recipe)
     if asked is not None and not Path(asked).is_dir():
         raise ValueError(f"there is no checkpoint directory {asked} to resume from")
     identity = {
@@ -318,7 +323,8 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
     if not writing:  # process 0 has prepared everything
         return asked or get_last_checkpoint(str(output_dir))
     checkpoint = asked
-    if output_dir.is_dir() and any(output_dir.iterdir()):
+    unfinished = mark.with_suffix(".tmp")  # of a process that was killed before it had begun
+    if output_dir.is_dir() and any(path != unfinished for path in output_dir.iterdir()):
         if not mark.is_file():
             raise ValueError(
                 f"output_dir {output_dir} holds something that is no run of a recipe; choose an empty or new directory"
@@ -326,42 +332,45 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
         if recipe.run.overwrite_output_dir:
             _delete_run(output_dir)
         elif asked is None:
-            _check_same_run(output_dir, json.loads(mark.read_text(encoding="utf-8")), identity)
+            _check_same_run(output_dir, read_json(mark), identity, recipe.training.resume_anyway)
             checkpoint = get_last_checkpoint(str(output_dir))
             if checkpoint is not None:
                 logger.warning(f"{output_dir} holds this recipe's run; going on from {checkpoint}")
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write_json(mark, {**identity, "hf_vanilla_transformer": __version__})
+    write_json(mark, {**identity, "hf_vanilla_transformer": __version__})
     return checkpoint
 
 
-def _check_same_run(output_dir: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
+def _named_checkpoint(recipe: Recipe) -> str | None:
+    """Return the checkpoint that the recipe names to go on from; the last one is what is resumed anyway."""
+    asked = recipe.training.resume_from_checkpoint
+    return None if asked is None or asked.lower() in ("true", "yes", "last") else asked
+
+
+def _check_same_run(output_dir: Path, earlier: dict[str, Any], identity: dict[str, Any], anyway: bool) -> None:
     differences = []
     for part, what in (("settings", ""), ("data", "data of ")):
-        before, now = earlier.get(part, {}), identity[part]
+        before, now = earlier.get(part), identity[part]
+        if not isinstance(before, dict):
+            raise ValueError(f"{output_dir / RECIPE_NAME} says no {part} of the run; choose another --output_dir")
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 values = f" ({before.get(key)} there, {now.get(key)} now)" if part == "settings" else ""
                 differences.append(f"{what}{key}{values}")
     if differences:
-        raise ValueError(
-            f"output_dir {output_dir} holds another run, which differs in {', '.join(differences)}; choose another "
-            "--output_dir, or --overwrite_output_dir true to delete that run"
-        )
+        text = f"output_dir {output_dir} holds another run, which differs in {', '.join(differences)}"
+        if anyway:
+            logger.warning(f"{text}; going on nevertheless")
+            return
+        raise ValueError(f"{text}; choose another --output_dir, or --overwrite_output_dir true to delete that run")
 
 
 def _delete_run(output_dir: Path) -> None:
     """Delete what a run has left; the directory itself and what else somebody put there stays."""
     for path in output_dir.iterdir():
-        if path.name in _OF_A_RUN or path.name.startswith("checkpoint-"):
+        if path.name in _OF_A_RUN or path.name.startswith(("checkpoint-", ".checkpoint-")):
             logger.warning(f"deleting {path}")
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)  # whole or not at all
 
 
 # ---------------------------------------------------------------------------------------------- scores
@@ -397,8 +406,7 @@ def _translation_scores(
 
 def _metric(recipe: Recipe) -> Any:
     """Make the metric that the recipe or its target language asks for; a model without capitals is scored without."""
-    language = recipe.data.target_lang.lower().replace("_", "-").partition("-")[0]
-    tokenize = recipe.run.metric_tokenize or _BLEU_TOKENIZERS.get(language, "13a")
+    tokenize = recipe.run.metric_tokenize or default_bleu_tokenizer(recipe.data.target_lang)
     return TranslationMetric(tokenize, lowercase=recipe.data.lowercase)
 
 
@@ -424,21 +432,7 @@ def _published(recipe: Recipe) -> dict[str, Any]:
     """Return the settings as they may be shown to others: of absolute paths only the name, no word on where it ran."""
 
     hidden = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "hub_token")
-    return {key: _shown(value) for key, value in recipe.settings.items() if key not in hidden}
-
-
-def _shown(value: Any) -> Any:
-    """Return a setting as written, of an absolute path only its name."""
-    if isinstance(value, list):
-        return [_shown(word) for word in value]
-    return Path(value).name if value is not None and Path(value).is_absolute() else value
-
-
-def _data_record(corpus: ParallelCorpus) -> dict[str, Any]:
-    report = corpus.report
-    name = " ".join(map(_shown, report.name.split(" ")))
-    record = {"name": name, "pairs": report.pairs_kept, "sha256": report.sha256, "problems": report.problems}
-    return record if report.complete else {"name": name, "streamed": True}
+    return {key: shown(value) for key, value in recipe.settings.items() if key not in hidden}
 
 
 def _training_record(
@@ -478,41 +472,6 @@ def _training_record(
         an_epoch = sum(int(example_lengths(encoded, column).sum()) for column in ("input_ids", "labels"))
         record["tokens"] = round(an_epoch * (state.epoch or 0.0))
     return record
-
-
-def hardware() -> str:
-    """Name what this process computes on, as "2 cores of Intel Xeon …" or "4 × NVIDIA H100"."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
-    name = platform.processor() or platform.machine()
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").split("\n"):
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {name}"
-
-
-def _versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in _VERSIONS}
-    return {"hf_vanilla_transformer": __version__, "python": platform.python_version(), **found}
-
-
-def _commit() -> str | None:
-    """Return the commit of the code, "+" added where files differ from it; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # an installed package may lie in somebody else's repository
-        return None
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 __all__ = ["TrainingResult", "encode", "hardware", "load_corpora", "train"]

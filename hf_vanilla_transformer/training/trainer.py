@@ -6,12 +6,18 @@ Everything else is the stock Seq2SeqTrainer's.
 """
 
 import math
+import shutil
+import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import DistributedType, broadcast_object_list
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -26,16 +32,25 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from ..card import RESULTS_NAME, write_card
+from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, verify
+from ..checkpoints.self_contained import copy_model_code, write_model_code
 from ..data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengths
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
+from . import checkpointing, guards
 from .arguments import VanillaTransformerTrainingArguments
 from .schedule import noam_schedule
 
 logger = logging.get_logger(__name__)
+
+_SHOWN_SENTENCES = 20  # of those that a skipped update names
+_UPDATES_TIMED = 5  # after the first one, before the time is estimated
+_UNSHARDED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class VanillaTransformerTrainer(Seq2SeqTrainer):
@@ -49,6 +64,11 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
       the set, and ``eval_perplexity`` its exponential. On several ranks the sentences that accelerate repeats to fill
       the last evaluation batch count twice.
     - Stopping at any update and resuming gives the batches that never stopping would have given.
+    - A checkpoint is whole or isn't there: written aside, vouched for by a manifest, renamed. ``train`` with
+      ``resume_from_checkpoint=True`` goes on from the newest whole one, and refuses other data, another tokenizer or
+      another model than it was trained with (``resume_anyway`` overrides).
+    - An update whose loss or gradients aren't finite is skipped on all ranks; ``max_skipped_updates`` in a row end the
+      run. SIGTERM and SIGINT finish the update, save and exit with status 143 and 130.
 
     Examples have ``input_ids`` and ``labels``, lists of token ids. A data set without a length is streamed: shuffled
     and sorted within a pool, and it needs ``max_steps``.
@@ -111,6 +131,15 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 "whose loss takes no label_smoothing; use the stock Seq2SeqTrainer"
             )
         self.add_callback(_SamplerEpoch())
+        self.add_callback(_Watch(self))
+        self.resumed_from: str | None = None
+        self._skipped = guards.SkippedUpdates(args.max_skipped_updates)
+        self._signals = guards.StopSignals()
+        self._stop_signal = 0  # the number of the signal for which all ranks stop
+        self._saving_for_a_stop = False
+        self._micro_batches: list[tuple[dict[str, Any], Tensor]] = []  # of the running update, with their losses
+        self._sampler: TokenBudgetSampler | None = None
+        self._identity: dict[str, Any] | None = None
         self._sentences_per_update: int | None = None
         self._window: _TrainingWindow | None = None
         self._evaluated = torch.zeros(2)  # nats and target tokens of the running evaluation
@@ -131,6 +160,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             max_length=args.max_sentence_tokens,
             seed=args.seed if args.data_seed is None else args.data_seed,
         )
+        self._sampler = sampler
         updates = math.ceil(len(sampler) / args.gradient_accumulation_steps)
         sentences = len(dataset) - len(sampler.skipped)
         self._sentences_per_update = round(sentences / updates)
@@ -199,9 +229,37 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """See `Trainer.train`."""
+        """See `Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder, which has to be whole; True takes the newest whole one.
+            trial: see `Trainer.train`.
+            ignore_keys_for_eval: see `Trainer.train`.
+
+        Raises:
+            ValueError: If the checkpoint is broken, or belongs to other data, another tokenizer or another model.
+            FloatingPointError: If training has failed: too many updates in a row weren't finite.
+            MemoryError: If there is no memory for a batch; the message says what to lower.
+            ConnectionError: If another process has died.
+            SystemExit: After SIGTERM or SIGINT, once a checkpoint is saved.
+        """
         self._window = None  # what an interrupted run has left
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        self._skipped = guards.SkippedUpdates(self.args.max_skipped_updates)
+        self._micro_batches = []
+        self._stop_signal, self._saving_for_a_stop = 0, False
+        self.resumed_from = self._choose_checkpoint(resume_from_checkpoint)
+        try:
+            with guards.StopSignals() as self._signals:
+                return super().train(self.resumed_from, trial, ignore_keys_for_eval)
+        except RuntimeError as error:
+            if self.args.world_size > 1 and guards.is_lost_process(error):
+                reason = str(error).strip().splitlines()[0][:200]
+                raise ConnectionError(
+                    f"another of the {self.args.world_size} processes has died or can't be reached, so process "
+                    f"{self.args.process_index} stops at update {self.state.global_step}; start the same command again "
+                    f"to go on from the newest whole checkpoint ({reason})"
+                ) from error
+            raise
 
     def compute_loss(
         self,
@@ -215,6 +273,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             return super().compute_loss(model, inputs, return_outputs)
         inputs = {**inputs, "label_smoothing": self.args.label_smoothing}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = guards.poison(loss)
         nll = outputs.get("nll")
         if nll is not None and "labels" in inputs:
             if self._window is None:
@@ -224,10 +283,335 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the true likelihood, perplexity and speed beside the training loss."""
+        if "loss" in logs and self._skipped.total:
+            logs["skipped_updates"] = self._skipped.total
         if "loss" in logs and self._window is not None:  # the entries of all ranks are made at the same update
+            logs["loss"] *= self._window.share_not_skipped()
             logs.update(self._window.summary(self.accelerator.reduce(self._window.sums, "sum")))
             self._window = None
         super().log(logs, start_time)
+
+    # ------------------------------------------------------------------ numbers that aren't finite
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Run forward and backward pass of a micro-batch; its loss counts as 0 in the log where it isn't finite."""
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except (RuntimeError, MemoryError) as error:
+            if not guards.is_out_of_memory(error):
+                raise
+            share = self.args.world_size * self.args.gradient_accumulation_steps
+            budget = self.args.max_tokens_per_batch
+            message = guards.out_of_memory_message(self.state.global_step + 1, inputs, budget, share)
+            raise MemoryError(message) from error
+        self._micro_batches.append((inputs, loss))
+        return torch.where(loss.isfinite(), loss, 0.0)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
+        """Return the norm of the gradients, which Trainer logs; where it isn't finite, see that the update is skipped.
+
+        All ranks see the same norm, that of the gradients' sum, and so decide alike without asking each other.
+        """
+        scaler = getattr(self.accelerator, "scaler", None)
+        if grad_norm is None and scaler is None and self.accelerator.distributed_type in _UNSHARDED:
+            grad_norm = guards.gradient_norm(model.parameters())
+        else:  # sharded, or to be unscaled first
+            grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        micro_batches, self._micro_batches = self._micro_batches, []
+        finite = grad_norm is None or math.isfinite(float(grad_norm))  # DeepSpeed may keep it to itself
+        failed = [] if finite else [index for index, (_, loss) in enumerate(micro_batches) if not loss.isfinite()]
+        if not finite and scaler is not None and not guards.any_rank(bool(failed), self.args.device):
+            finite = True  # the scaler tries how far it can go: it skips the update itself and lowers its scale
+        if self._window is not None:
+            self._window.end_update(skipped=not finite)
+        if finite:
+            self._skipped.good()
+            return grad_norm  # type: ignore[return-value]
+        update = self.state.global_step + 1
+        logger.warning(f"update {update} is skipped: {self._describe(micro_batches, failed)}")
+        for _, loss in micro_batches:
+            self._tr_loss -= torch.where(loss.isfinite(), loss, 0.0)
+        if scaler is None:
+            model.zero_grad(set_to_none=True)  # without gradients no optimizer moves anything
+        self._skipped.skipped(update)
+        return grad_norm
+
+    def _describe(self, micro_batches: list[tuple[dict[str, Any], Tensor]], failed: list[int]) -> str:
+        """Say which sentences of this rank are to blame, as closely as can be told."""
+        if not failed:
+            what = "the gradients of process" if self.args.world_size == 1 else "the gradients of all ranks; process"
+            failed = list(range(len(micro_batches)))
+        else:
+            what = "the loss of process"
+        parts = []
+        for index in failed:
+            inputs = micro_batches[index][0]
+            rows = self._rows_at_fault(inputs)
+            names = self._sentence_names(index, len(inputs["input_ids"]))
+            chosen = rows or list(range(len(inputs["input_ids"])))
+            shown = ", ".join(names[row] for row in chosen[:_SHOWN_SENTENCES])
+            more = f" and {len(chosen) - _SHOWN_SENTENCES} more" if len(chosen) > _SHOWN_SENTENCES else ""
+            text = self._source_text(inputs, chosen[0])
+            parts.append(
+                f"{shown}{more} ({'each not finite by itself' if rows else 'together'}; the first begins {text!r})"
+            )
+        if not parts:
+            return f"{what} {self.args.process_index} not finite"
+        return f"{what} {self.args.process_index} not finite with examples {'; '.join(parts)} of the training data"
+
+    def _rows_at_fault(self, inputs: dict[str, Any]) -> list[int]:
+        """Find the sentences whose loss isn't finite by itself, without dropout; none if the model is sharded."""
+        if self.accelerator.distributed_type not in _UNSHARDED:
+            return []
+        model: Any = self.accelerator.unwrap_model(self.model)
+        batch = self._prepare_inputs(inputs)
+        number = len(batch["input_ids"])
+        found = []
+        model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for row in range(number):
+                one = {
+                    key: value[row : row + 1]
+                    for key, value in batch.items()
+                    if isinstance(value, Tensor) and value.dim() and len(value) == number
+                }
+                if not model(**one).loss.isfinite():
+                    found.append(row)
+        model.train()
+        return found
+
+    def _sentence_names(self, index: int, number: int) -> list[str]:
+        """Number the sentences of a micro-batch as the training data does; of a stream, within the micro-batch."""
+        if self._sampler is not None:
+            updates = math.ceil(len(self._sampler) / self.args.gradient_accumulation_steps)
+            first = self.state.global_step % updates * self.args.gradient_accumulation_steps
+            batch = list(self._sampler)[first + index]
+            if len(batch) == number:
+                return list(map(str, batch))
+        return [f"{row} of micro-batch {index}" for row in range(number)]
+
+    def _source_text(self, inputs: dict[str, Any], row: int) -> str:
+        ids = inputs["input_ids"][row].tolist()
+        tokenizer: Any = self.processing_class
+        text = tokenizer.decode(ids, skip_special_tokens=True) if hasattr(tokenizer, "decode") else str(ids)
+        return text[:80]
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """See `Trainer._save`; what isn't finite is not saved."""
+        if self.args.should_save:
+            guards.check_finite(self.model)
+        super()._save(output_dir, state_dict)
+        if self.args.push_to_hub and self.args.should_save:
+            write_model_code(output_dir if output_dir is not None else str(self.args.output_dir))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """See `Trainer._push_from_checkpoint`, which pushes what is in the output directory; the code belongs there."""
+        if self.is_world_process_zero():
+            copy_model_code(str(self.args.output_dir))
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """See `Trainer.create_model_card`; a run that has left its record gets the card that is written from it."""
+        folder = Path(str(self.args.output_dir))
+        if (folder / RESULTS_NAME).is_file():
+            if self.is_world_process_zero():
+                write_card(folder)
+            return
+        super().create_model_card(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save everything aside, vouch for it, and give it its name; on every rank or on none.
+
+        A checkpoint that can't be written ends the run: to go on for days without one helps nobody. What is there
+        stays whole.
+        """
+        state, args = self.state, self.args
+        if trial is None:
+            self.store_flos()
+        run_dir = Path(self._get_output_dir(trial=trial))
+        step = state.global_step
+        aside = checkpointing.aside_folder(run_dir, step)
+        error: Exception | None = None
+        try:
+            guards.check_finite(self.model, self.optimizer)
+            if args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+        except (FloatingPointError, OSError) as caught:
+            error = caught
+        self._agree_on_saving(error, aside)
+        try:
+            self.save_model(str(aside), _internal_call=True)
+            if not args.save_only_model:
+                self._save_optimizer_and_scheduler(str(aside))
+                self._save_scaler(str(aside))
+                self._save_rng_state(str(aside))
+            if state.best_global_step:
+                best = run_dir / f"checkpoint-{state.best_global_step}"
+                if best.is_dir() or state.best_global_step == step:
+                    state.best_model_checkpoint = str(best)
+            if args.should_save:
+                self._export_callback_states()
+                state.save_to_json(str(aside / "trainer_state.json"))
+        except (OSError, RuntimeError, SafetensorError) as caught:
+            error = caught
+        self._agree_on_saving(error, aside)  # everybody's files are there
+        try:
+            if args.should_save:
+                kept_for = checkpointing.FOR_A_STOP if self._saving_for_a_stop else checkpointing.FOR_THE_SCHEDULE
+                facts = {"step": step, "kept_for": kept_for, **self._run_identity()}
+                final = checkpointing.put_in_place(aside, run_dir, step, facts)
+                logger.info(f"{final} is whole")
+                if not self._saving_for_a_stop:
+                    checkpointing.rotate(run_dir, args.save_total_limit, state.best_model_checkpoint)
+        except OSError as caught:
+            error = caught
+        self._agree_on_saving(error, aside)
+        if args.push_to_hub:
+            self._push_from_checkpoint(str(run_dir / f"checkpoint-{step}"))
+
+    def _agree_on_saving(self, error: Exception | None, aside: Path) -> None:
+        """Go on if saving has worked so far on every rank; else clean up and raise on all of them."""
+        if not guards.any_rank(error is not None, self.args.device):
+            return
+        if self.args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, FloatingPointError):
+            raise error
+        reason = "another process could not write its part" if error is None else " ".join(str(error).split())[:300]
+        raise OSError(
+            f"the checkpoint of update {self.state.global_step} can't be saved ({reason}), so the run stops here; "
+            f"older checkpoints are as they were: make room in {aside.parent} and start the same command again"
+        ) from error
+
+    def _export_callback_states(self) -> None:
+        """Put the callbacks that have something to remember into the state that is saved."""
+        states: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                states[type(callback).__name__].append(callback.state())
+        for name, exported in states.items():
+            self.state.stateful_callbacks[name] = exported[0] if len(exported) == 1 else exported
+
+    def _run_identity(self) -> dict[str, Any]:
+        """Say what a run that goes on from here has to share: data, tokenizer and how they are laid out."""
+        if self._identity is None:
+            args = self.args
+            self._identity = {
+                "data": {
+                    "sha256": checkpointing.data_sha256(self.train_dataset),
+                    "seed": args.seed if args.data_seed is None else args.data_seed,
+                    "max_tokens_per_batch": args.max_tokens_per_batch,
+                    "max_sentence_tokens": args.max_sentence_tokens,
+                },
+                "tokenizer": {"sha256": checkpointing.tokenizer_sha256(self.processing_class)},
+                "layout": {
+                    "processes": args.world_size,
+                    "gradient_accumulation_steps": args.gradient_accumulation_steps,
+                },
+            }
+        return self._identity
+
+    def _choose_checkpoint(self, asked: str | bool | None) -> str | None:
+        """Verify the checkpoint that was asked for, or find one; process 0 looks, all of them hear the same."""
+        answer: list[str | None] = [None, None]  # the folder, or why there is none
+        if self.args.process_index == 0:
+            run_dir = Path(str(self.args.output_dir))
+            try:
+                checkpointing.clear_leftovers(run_dir)
+                if asked is True:
+                    found = checkpointing.newest_whole(run_dir, self.args.resume_anyway)
+                    if found is None:
+                        raise ValueError(f"there is no checkpoint in {run_dir} to resume from; start without")
+                    answer[0] = str(found)
+                elif asked:
+                    answer[0] = str(asked)
+                    if has_manifest(Path(asked)) or not self.args.resume_anyway:
+                        verify(Path(asked))
+                if answer[0] is not None:
+                    self._check_resumable(Path(answer[0]))
+            except BrokenCheckpointError as error:
+                hint = "" if asked is True else "; resume_from_checkpoint=True goes on from the newest whole one"
+                answer[1] = f"{error}{hint}"
+            except (ValueError, OSError) as error:
+                answer[1] = str(error)
+        broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise ValueError(answer[1])
+        return answer[0]
+
+    def _check_resumable(self, checkpoint: Path) -> None:
+        """Refuse to go on with something else than the checkpoint was trained with, or without its state."""
+        step = checkpointing.saved_update(checkpoint)
+        now = self._run_identity()
+        before = verify(checkpoint) if has_manifest(checkpoint) else {}
+        layout = before.get("layout", now["layout"])
+        problems = [
+            f"{part}: {difference}"
+            for part in ("data", "tokenizer")
+            for difference in checkpointing.differences(before.get(part, now[part]), now[part])
+        ]
+        config: Any = self.accelerator.unwrap_model(self.model).config
+        saved = checkpoint / "config.json"
+        if saved.is_file():
+            architectures = [
+                checkpointing.architecture(one.to_dict())
+                for one in (type(config).from_dict(checkpointing.read_json(saved)), config)
+            ]
+            problems += [f"configuration: {difference}" for difference in checkpointing.differences(*architectures)]
+        ranks = layout.get("processes", 1)
+        states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
+        missing = checkpointing.missing_state(checkpoint, states, self.args.fp16)
+        problems += [f"without {what}" for what in missing]
+        if problems:
+            text = f"{checkpoint} is not what this run would go on with: {'; '.join(problems)}"
+            if not self.args.resume_anyway:
+                raise ValueError(f"{text}; start a new run, or set resume_anyway to go on nevertheless")
+            logger.warning(f"{text}; going on nevertheless")
+        moved = checkpointing.differences(layout, now["layout"])
+        if moved:
+            logger.warning(
+                f"{checkpoint} was saved by another layout: {', '.join(moved)}; going on after {step} updates, with "
+                "other random numbers for dropout"
+            )
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse weights that don't fill the model, which Trainer only warns of."""
+        tied = set(getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", None) or {})
+        wrong = [key for key in load_result.missing_keys if key not in tied] + list(load_result.unexpected_keys)
+        if wrong and not self.args.resume_anyway:
+            raise ValueError(
+                f"the checkpoint's weights are not this model's: {', '.join(wrong[:5])} are in only one of them; start "
+                "a new run"
+            )
+        super()._issue_warnings_after_load(load_result)
+
+    # ------------------------------------------------------------------ signals and the end
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """See `Trainer._run_epoch`, which would make one more update of a run that was resumed at its end."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Leave at once after a signal: what follows deletes checkpoints and loads others."""
+        if not self._stop_signal:
+            return super()._finalize_training(*args, **kwargs)
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.is_in_train = False
+        logger.warning(
+            f"stopped by {signal.Signals(self._stop_signal).name} after update {self.state.global_step} of "
+            f"{self.state.max_steps}, which is saved; the same command goes on from there"
+        )
+        raise SystemExit(guards.exit_status(self._stop_signal))
+
+    # ------------------------------------------------------------------ evaluation
 
     def prediction_step(
         self,
@@ -271,6 +655,8 @@ class _TrainingWindow:
     def __init__(self, device: torch.device) -> None:
         self.started = time.perf_counter()
         self.sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)  # nats, target tokens, source tokens
+        self.of_update = torch.zeros_like(self.sums)  # what the running update will add, if it isn't skipped
+        self.made = self.skipped = 0  # updates
 
     def add(self, nll: Tensor, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> None:
         """Add a micro-batch: its ``nll`` in nats, as divided by the model, which tokens it had, and the divisor."""
@@ -279,13 +665,26 @@ class _TrainingWindow:
         mask = inputs.get("attention_mask")
         source_tokens = torch.as_tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
         counts = ((nll * divisor).sum(), target_tokens, source_tokens)
-        self.sums += torch.stack([count.to(self.sums) for count in counts])
+        self.of_update += torch.stack([count.to(self.sums) for count in counts])
+
+    def end_update(self, skipped: bool) -> None:
+        """Count the update that is over, unless it was skipped."""
+        if skipped:
+            self.skipped += 1
+        else:
+            self.made += 1
+            self.sums += self.of_update
+        self.of_update.zero_()
+
+    def share_not_skipped(self) -> float:
+        """Return what to multiply a mean over all updates by, to which skipped ones gave 0; NaN if all were skipped."""
+        return (self.made + self.skipped) / self.made if self.made else math.nan
 
     def summary(self, sums: Tensor) -> dict[str, float]:
         """Return log entries from the sums of all ranks."""
         nats, target_tokens, source_tokens = sums.tolist()
         seconds = time.perf_counter() - self.started
-        nll = nats / max(target_tokens, 1.0)
+        nll = nats / target_tokens if target_tokens else math.nan
         return {
             "nll": nll,
             "perplexity": _perplexity(nll),
@@ -310,6 +709,55 @@ class _SamplerEpoch(TrainerCallback):
         if sampler is not None:
             updates = math.ceil(len(sampler) / args.gradient_accumulation_steps)
             sampler.set_epoch(state.global_step // updates)
+
+
+class _Watch(TrainerCallback):
+    """Says at the start what is trained on what, soon after how long it will take, and stops when a signal came."""
+
+    def __init__(self, trainer: VanillaTransformerTrainer) -> None:
+        self.trainer = trainer
+        self.first: tuple[int, float] | None = None  # an update that is over, and when it was, in seconds
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.first = None
+        if state.is_world_process_zero:
+            ours = self.trainer.args
+            processes = "1 process" if args.world_size == 1 else f"{args.world_size} processes"
+            share = args.world_size * args.gradient_accumulation_steps
+            precision = self.trainer.accelerator.mixed_precision
+            dtype = str(next(self.trainer.model.parameters()).dtype).removeprefix("torch.")
+            logger.info(
+                f"{processes} on {args.device.type}, precision {dtype if precision == 'no' else precision}, "
+                f"at most {ours.max_tokens_per_batch} source and as many target tokens an update "
+                f"({share} micro-batches of {ours.max_tokens_per_batch // share}), updates {state.global_step + 1} to "
+                f"{state.max_steps}; the estimated time follows after {_UPDATES_TIMED + 1} updates"
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        if self.first is None:  # the first update compiles, fills caches and starts workers: it isn't timed
+            self.first = state.global_step, now
+        elif state.global_step == self.first[0] + _UPDATES_TIMED and state.is_world_process_zero:
+            seconds = (now - self.first[1]) / _UPDATES_TIMED
+            left = state.max_steps - state.global_step
+            logger.info(
+                f"estimated time: {guards.duration(seconds * left)} for the {left} updates to go, at {seconds:.3g} s "
+                "each, without evaluation and saving"
+            )
+        trainer = self.trainer
+        received = trainer._signals.received
+        trainer._stop_signal = guards.largest_of_ranks(0 if received is None else int(received), args.device)
+        if trainer._stop_signal:
+            trainer._saving_for_a_stop = not control.should_save  # else the schedule wants this checkpoint anyway
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer._stop_signal:  # stopped inside the epoch: this is not its end
+            control.should_save = control.should_evaluate = control.should_log = False
 
 
 def _perplexity(nll: float) -> float:

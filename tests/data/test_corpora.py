@@ -364,3 +364,15 @@ def test_a_report_in_progress_says_so() -> None:
 def test_a_saved_corpus_loads_again(tmp_path: Path) -> None:
     load_pairs([("a", "b")], "list").dataset.save_to_disk(tmp_path / "saved")
     assert load_from_disk(tmp_path / "saved")[0]["translation"] == {"source": "a", "target": "b"}
+
+
+def test_sentences_of_one_language_go_through_the_same_checks(tmp_path: Path) -> None:
+    source, target = write(tmp_path, b"one\n\ntw\xff\n", "\ufeff둘\n".encode())
+    report = CorpusReport("text")
+    assert list(corpora.read_sentences([source, target], report)) == ["one", "둘"]
+    assert (report.pairs_read, report.pairs_kept) == (4, 2)
+    assert report.problems == {corpora.EMPTY: 1, corpora.INVALID_UTF8: 1}
+    assert report.examples == {corpora.EMPTY: [f"{source}:2"], corpora.INVALID_UTF8: [f"{source}:3"]}
+    assert report.sha256 == hashlib.sha256("one\n둘\n".encode()).hexdigest()
+    with pytest.raises(ValueError, match="no usable sentence is left"):
+        list(corpora.read_sentences(write(tmp_path, b"\n", b" ")[0], CorpusReport("text")))

@@ -1,0 +1,208 @@
+"""Write the tables of README.md from what runs and measurements have left in examples/results/.
+
+    python examples/render_results.py            # after a new file in examples/results/
+    python examples/render_results.py --check    # exit status 1 if README.md is not what the files say
+
+A run leaves results.json in its directory (`vanilla-transformer train`), an evaluation what `--output` names: copy it
+to examples/results/NAME.json. `make bench` writes bench-NAME.json there by itself. Runs that differ in nothing but the
+seed become one row with their mean. The tables go between `<!-- results:start -->` and `<!-- results:end -->`, and
+`<!-- bench:start -->` and `<!-- bench:end -->`.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_RESULTS = "No results yet."
+BENCH = "bench-"  # how the names of measurements start
+RUN_KEYS = {"data", "hardware", "model", "scores"}  # what runs and evaluations have
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "examples" / "results")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if something would change")
+    options = parser.parse_args(arguments)
+    text = options.readme.read_text(encoding="utf-8")
+    try:
+        rendered = render(text, options.results)
+    except ValueError as error:
+        print(f"render_results: error: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        if rendered != text:
+            print(f"{options.readme.name} is not what {options.results.name}/ says; run {Path(__file__).name}")
+        return int(rendered != text)
+    options.readme.write_text(rendered, encoding="utf-8")
+    print(f"render_results: {options.readme.name} {'changed' if rendered != text else 'was up to date'}")
+    return 0
+
+
+def render(text: str, folder: Path) -> str:
+    """Return a README with its tables made anew; a text without markers comes back as it is.
+
+    Raises:
+        ValueError: If a marker lacks its other half, or a file isn't what its name says.
+    """
+    tables = {"results": results_section, "bench": bench_section}
+    for name, section in tables.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if (text.count(start), text.count(end)) == (0, 0):
+            continue
+        if (text.count(start), text.count(end)) != (1, 1) or text.index(start) > text.index(end):
+            raise ValueError(f"{start} and {end} must stand once each, in this order")
+        before, after = text[: text.index(start) + len(start)], text[text.index(end) :]
+        text = f"{before}\n{section(folder)}\n{after}"
+    return text
+
+
+# ------------------------------------------------------------------ runs and evaluations
+
+
+def results_section(folder: Path) -> str:
+    """Return the table of runs, their signatures, and a table by origin for those that have it."""
+    records = [read(path) for path in sorted(folder.glob("*.json")) if not path.name.startswith(BENCH)]
+    records = [record for record in records if record.keys() >= RUN_KEYS]  # other experiments keep theirs here too
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(json.dumps(_identity(record), sort_keys=True), []).append(record)
+    if not groups:
+        return NO_RESULTS
+    header = ("run", "text", "BLEU", "chrF", "exact", "seeds", "parameters", "updates", "minutes", "hardware")
+    rows, signatures, origins = [], [], []
+    for members in groups.values():
+        for split in members[0]["scores"]:
+            scores = [member["scores"][split] for member in members]
+            if "bleu" not in scores[0]:
+                continue
+            name, data = _name(members[0]), members[0]["data"][split]
+            training = [member.get("training", {}) for member in members]
+            rows.append(
+                (
+                    f"`{name}`",
+                    f"{split}: {_text_name(data['name'])}, {data['pairs']:,} lines",
+                    _mean([score["bleu"] for score in scores], 2),
+                    _mean([score["chrf"] for score in scores], 2),
+                    _mean([100 * score["exact"] for score in scores if "exact" in score], 1, " %", each=False),
+                    ", ".join(str(part["seed"]) for part in training if "seed" in part),
+                    f"{members[0]['model']['parameters'] / 1e6:.1f} M",
+                    f"{training[0]['updates']:,}" if "updates" in training[0] else "",
+                    _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False),
+                    f"{members[0]['hardware']}, {members[0].get('precision') or training[0].get('precision')}",
+                )
+            )
+            signatures.append(f"- `{name}`, {split}: `{scores[0]['bleu_signature']}`, `{scores[0]['chrf_signature']}`")
+            origins += [
+                (
+                    f"`{name}`, {split}",
+                    origin,
+                    f"{found['sentences']:,}",
+                    f"{found['bleu']:.2f}",
+                    f"{found['chrf']:.2f}",
+                )
+                for origin, found in scores[0].get("by_group", {}).items()
+            ]
+    parts = [table(header, rows), "\n".join(signatures)]
+    if origins:
+        parts.append(table(("run", "origin", "lines", "BLEU", "chrF"), origins))
+    return "\n\n".join(parts)
+
+
+def _identity(record: dict[str, Any]) -> list[Any]:
+    """What two runs share if they differ in nothing but the seed."""
+    recipe = record.get("recipe", {"name": record.get("checkpoint")})
+    settings = {key: value for key, value in recipe.get("settings", {}).items() if key != "seed"}
+    data = {split: part.get("sha256") for split, part in record["data"].items()}
+    return [recipe["name"], settings, data, record.get("decoding"), record["hardware"]]
+
+
+def _name(record: dict[str, Any]) -> str:
+    return record["recipe"]["name"] if "recipe" in record else record["checkpoint"]
+
+
+def _text_name(name: str) -> str:
+    """Shorten "folder/test.en + folder/test.de" to "test.en + test.de"."""
+    return " ".join(word.rsplit("/", 1)[-1] for word in name.split(" "))
+
+
+def _mean(values: Sequence[float], digits: int, unit: str = "", each: bool = True) -> str:
+    """Return the mean, and behind it what it is the mean of."""
+    if not values:
+        return ""
+    shown = f"{sum(values) / len(values):.{digits}f}{unit}"
+    return f"{shown} ({', '.join(f'{value:.{digits}f}' for value in values)})" if each and len(values) > 1 else shown
+
+
+# ------------------------------------------------------------------ measurements
+
+
+def bench_section(folder: Path) -> str:
+    """Return a table for each measurement, with where it was made."""
+    parts = []
+    for path in sorted(folder.glob(f"{BENCH}*.json")):
+        record = read(path)
+        if "rows" not in record:
+            raise ValueError(f"{path.name} has no 'rows'; it is no record of a measurement")
+        if record.get("quick"):
+            raise ValueError(f"{path.name} is of a quick trial, whose figures mean nothing; run it in full")
+        rows = []
+        for row in record["rows"]:
+            met = {True: "met", False: "missed", None: ""}[row.get("met")]
+            goal = "" if row.get("goal") is None else f"{row['goal']} {met}".strip()
+            unit = row.get("unit") or ""
+            ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}×"
+            against = f"{_figure(row['peer'], unit)} ({row['peer_name']})" if row.get("peer") is not None else ""
+            rows.append((row["measure"], _figure(row["ours"], unit), against, ratio, goal))
+        heading = f"**{record.get('what') or record['name']}**"
+        where = f"{_hardware(record['hardware'])}; {_versions(record['versions'])}"
+        parts.append(f"{heading}\n\n{table(('measure', 'ours', 'other', 'ratio', 'goal'), rows)}\n\n{where}")
+    return "\n\n".join(parts) if parts else NO_RESULTS
+
+
+def _figure(value: float, unit: str) -> str:
+    """Return a figure with at most four digits that count."""
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{shown} {unit}".strip()
+
+
+def _hardware(hardware: Any) -> str:
+    if isinstance(hardware, str):
+        return hardware
+    name = f"{hardware['cores']} cores of {hardware['processor']}"
+    return f"{hardware['gpu']}, {name}" if hardware.get("gpu") else name
+
+
+def _versions(versions: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers") if versions.get(name))
+
+
+# ------------------------------------------------------------------ Markdown and JSON
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; columns that are empty in every row are left out."""
+    rows = [tuple(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row) for row in rows]
+    kept = [number for number in range(len(header)) if any(row[number] for row in rows)]
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line[number] for number in kept) + " |" for line in lines)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path.name} is a {type(record).__name__}, not a record of a run or a measurement")
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,342 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that are complete or ignored: written aside, vouched for by a manifest, renamed into place.
+
+A run's directory holds ``checkpoint-<update>`` folders. One under construction, or on its way out, has a name that
+begins with a dot; whatever kills the process, what is called ``checkpoint-<update>`` and has a manifest is whole. The
+manifest's facts say what the run was trained on, so that going on with something else is noticed.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+from ..checkpoints.manifest import (
+    BrokenCheckpointError,
+    flush,
+    has_manifest,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+
+logger = logging.get_logger(__name__)
+
+FOR_A_STOP = "stop"  # a checkpoint made because a signal came: deleted once the next regular one stands
+FOR_THE_SCHEDULE = "schedule"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_ASIDE = re.compile(r"\.checkpoint-\d+\.(saving|replaced|deleting)")
+_FILES_ASIDE = ".files.saving"
+_TRAINER_STATE = "trainer_state.json"
+# Any of these is the optimizer's state: plain, FSDP's two kinds, DeepSpeed's.
+_OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")
+_NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "architectures"}
+_MAX_JSON_BYTES = 256 * 2**20  # a trainer state with its log of a million entries
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def aside_folder(run_dir: Path, step: int) -> Path:
+    """Return where the checkpoint of an update is written before it is whole; the same path on every rank."""
+    return run_dir / f".checkpoint-{step}.saving"
+
+
+def put_in_place(aside: Path, run_dir: Path, step: int, facts: dict[str, Any]) -> Path:
+    """Vouch for a complete folder and give it its name; what had the name goes once the new one stands.
+
+    Args:
+        aside: the folder, on the run directory's file system.
+        run_dir: the run's directory.
+        step: updates behind the checkpoint.
+        facts: see `write_manifest`.
+
+    Returns:
+        ``run_dir/checkpoint-<step>``.
+    """
+    write_manifest(aside, facts)
+    final = run_dir / f"checkpoint-{step}"
+    replaced = run_dir / f".checkpoint-{step}.replaced"
+    if final.exists():  # broken, or of a run that was continued from further back
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.rename(final, replaced)
+    os.rename(aside, final)
+    flush(run_dir)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return final
+
+
+def rotate(run_dir: Path, limit: int | None, best: str | None) -> None:
+    """Delete what is too many, oldest first; called when the newest checkpoint is whole.
+
+    Checkpoints that a signal caused go in any case, so that a run that was stopped leaves the same ones as one that
+    wasn't, and the same average.
+
+    Args:
+        run_dir: the run's directory.
+        limit: how many to keep; None or 0 keeps all of the schedule.
+        best: path of the one of the best score, which stays.
+    """
+    found = checkpoints(run_dir)
+    for path in found[:-1]:
+        if has_manifest(path) and _facts(path).get("kept_for") == FOR_A_STOP:
+            _delete(path)
+    found = checkpoints(run_dir)
+    protected = {found[-1].name} if found else set()
+    if best is not None:
+        protected.add(Path(best).name)
+    removable = [path for path in found if path.name not in protected]
+    excess = len(found) - max(limit, len(protected)) if limit else 0
+    for path in removable[: max(excess, 0)]:
+        _delete(path)
+
+
+def replace_files(folder: Path, write: Callable[[str], Any]) -> None:
+    """Write files into a folder that is in use: each is replaced whole, once all of them are on the disk.
+
+    Args:
+        folder: where the files belong.
+        write: writes them into the folder that it is given.
+    """
+    aside = folder / _FILES_ASIDE
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        write(str(aside))
+        files = sorted(path for path in aside.iterdir() if path.is_file())
+        for path in files:
+            flush(path)
+        for path in files:
+            os.replace(path, folder / path.name)
+        flush(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_leftovers(run_dir: Path) -> None:
+    """Delete what a killed process left half written or half deleted, and give back a name that was being replaced."""
+    if not run_dir.is_dir():
+        return
+    for path in sorted(run_dir.iterdir()):
+        if not path.is_dir() or not (_ASIDE.fullmatch(path.name) or path.name == _FILES_ASIDE):
+            continue
+        name = path.name[1:].rpartition(".")[0]
+        if path.name.endswith(".replaced") and not (run_dir / name).exists():
+            os.rename(path, run_dir / name)
+            continue
+        logger.warning(f"{path} was left by a process that ended before its time; deleting it")
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _delete(path: Path) -> None:
+    """Delete a checkpoint; half deleted it doesn't look like one."""
+    logger.info(f"deleting {path}, an older checkpoint")
+    doomed = path.with_name(f".{path.name}.deleting")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+# --------------------------------------------------------------------------- finding
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """List a run's checkpoint folders by update, whole or not."""
+    if not run_dir.is_dir():
+        return []
+    found = [path for path in run_dir.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def newest_whole(run_dir: Path, unverified: bool = False) -> Path | None:
+    """Find the checkpoint to go on from; broken ones are named in a warning and passed over.
+
+    Args:
+        run_dir: the run's directory.
+        unverified: take the newest without a manifest as well, as stock Trainer and other tools leave them.
+
+    Returns:
+        The newest whole checkpoint; None if there is no checkpoint at all.
+
+    Raises:
+        BrokenCheckpointError: If there are some and none of them is whole.
+    """
+    found = checkpoints(run_dir)
+    first: BrokenCheckpointError | None = None
+    for path in reversed(found):
+        if unverified and not has_manifest(path):
+            logger.warning(f"{path} has no manifest; nothing says that it is whole")
+            return path
+        try:
+            verify(path)
+        except BrokenCheckpointError as error:
+            first = first or error
+            logger.warning(f"{error}; looking for an older checkpoint")
+            continue
+        return path
+    if first is not None:
+        raise BrokenCheckpointError(
+            f"none of the {len(found)} checkpoints in {run_dir} is whole ({first}); start in another output_dir, or "
+            "set resume_anyway to go on from one without a manifest"
+        )
+    return None
+
+
+# --------------------------------------------------------------------------- what a run goes on with
+
+
+def missing_state(checkpoint: Path, rank_states: Iterable[str], needs_scaler: bool) -> list[str]:
+    """Name the training state that a checkpoint lacks.
+
+    Args:
+        checkpoint: the folder.
+        rank_states: the files of random number generators that it should have.
+        needs_scaler: whether an fp16 gradient scaler's state belongs to it.
+    """
+    missing = []
+    if not any((checkpoint / name).exists() for name in _OPTIMIZER_FILES):
+        missing.append("the optimizer's state (optimizer.pt)")
+    with_scheduler = (checkpoint / "scheduler.pt").exists() or (checkpoint / "latest").exists()  # DeepSpeed's has it
+    if not with_scheduler:
+        missing.append("the learning rate's state (scheduler.pt)")
+    absent = [name for name in rank_states if not (checkpoint / name).exists()]
+    if absent:
+        missing.append(f"the random numbers' state ({', '.join(absent)})")
+    if needs_scaler and not (checkpoint / "scaler.pt").exists():
+        missing.append("the gradient scaler's state (scaler.pt)")
+    return missing
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs between two dictionaries of JSON values, as "data.seed (1 there, 2 now)".
+
+    A key that only one side has counts; digests are named without their digits.
+    """
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        one, two = before.get(key), now.get(key)
+        if one == two:
+            continue
+        if isinstance(one, dict) and isinstance(two, dict):
+            found += differences(one, two, f"{prefix}{key}.")
+        elif key.endswith("sha256"):
+            found.append(f"{prefix}{key.removesuffix('sha256').rstrip('_.') or 'content'}".rstrip("."))
+        else:
+            found.append(f"{prefix}{key} ({one} there, {two} now)")
+    return found
+
+
+def architecture(fields: dict[str, Any]) -> dict[str, Any]:
+    """Keep the fields of a configuration that describe the model."""
+    plain = json.loads(json.dumps(fields, default=str))  # as the file has it: tuples are lists, keys are texts
+    return {key: value for key, value in plain.items() if key not in _NOT_ARCHITECTURE}
+
+
+def saved_update(checkpoint: Path) -> int:
+    """Read the number of updates behind a checkpoint from Trainer's state.
+
+    Raises:
+        ValueError: If the state is missing or not readable; without it nothing says where the data stood.
+    """
+    path = checkpoint / _TRAINER_STATE
+    if not path.is_file():
+        raise ValueError(f"{checkpoint} has no {_TRAINER_STATE}, which says where the data stood; start a new run")
+    step = read_json(path).get("global_step")
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{path} says global_step={step!r}, which is no number of updates")
+    return step
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: If the file isn't one; the message names it.
+    """
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than such a file ever has")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
+
+
+def data_sha256(dataset: Any, columns: tuple[str, ...] = ("input_ids", "labels")) -> str | None:
+    """Return the digest of all token ids in their order; None for a stream, which would be read up.
+
+    The same ids give the same digest, whether they come as a list of rows or as a `datasets.Dataset`.
+    """
+    if not hasattr(dataset, "__len__"):
+        return None
+    digest = hashlib.sha256()
+    for column in columns:
+        for lengths, ids in _arrays(dataset, column):
+            digest.update(np.ascontiguousarray(lengths, dtype=np.int64))
+            digest.update(np.ascontiguousarray(ids, dtype=np.int64))
+    return digest.hexdigest()
+
+
+def _arrays(dataset: Any, column: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Yield lengths and concatenated ids of 10,000 rows at a time."""
+    if hasattr(dataset, "with_format") and hasattr(dataset, "column_names"):  # lists stay in Arrow, uncopied
+        for table in dataset.with_format("arrow", columns=[column]).iter(batch_size=10_000):
+            chunks = table[column].combine_chunks()
+            yield chunks.value_lengths().to_numpy(zero_copy_only=False), chunks.flatten().to_numpy(zero_copy_only=False)
+        return
+    for start in range(0, len(dataset), 10_000):
+        rows = [dataset[index][column] for index in range(start, min(start + 10_000, len(dataset)))]
+        ids = [token for row in rows for token in row]
+        yield np.array([len(row) for row in rows], dtype=np.int64), np.array(ids, dtype=np.int64)
+
+
+def tokenizer_sha256(tokenizer: Any) -> str | None:
+    """Return the digest of a fast tokenizer as it would be saved; None for others.
+
+    Padding and truncation are left out: they change whenever the tokenizer is called with them.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    content = json.loads(backend.to_str())
+    content.pop("padding", None)
+    content.pop("truncation", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _facts(checkpoint: Path) -> dict[str, Any]:
+    """Read the facts of a manifest without checking the files; a broken one says nothing."""
+    try:
+        return read_manifest(checkpoint)["facts"]
+    except BrokenCheckpointError:
+        return {}
+
+
+__all__ = [
+    "FOR_A_STOP",
+    "FOR_THE_SCHEDULE",
+    "architecture",
+    "aside_folder",
+    "checkpoints",
+    "clear_leftovers",
+    "data_sha256",
+    "differences",
+    "missing_state",
+    "newest_whole",
+    "put_in_place",
+    "read_json",
+    "replace_files",
+    "rotate",
+    "saved_update",
+    "tokenizer_sha256",
+]

@@ -1,0 +1,210 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A finished checkpoint, measured: translate text by §6.1, score it, and say on what, how, where and how fast."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from ..data.corpora import ParallelCorpus, load_text_files
+from ..evaluation import TranslationMetric, translate
+from .recipe import Recipe
+from .record import commit, data_record, hardware, shown, versions, write_json
+from .run import SPLITS, load_corpora
+
+TEXT = "text"  # what two files are called where a recipe's splits have names
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How sources are translated; see `translate`.
+
+    Attributes:
+        beam_size: hypotheses kept open a sentence; 1 is greedy.
+        alpha: exponent of the length penalty.
+        batch_size: most sentences a batch.
+        max_source_tokens: longer sources become empty translations, which count as such.
+    """
+
+    beam_size: int = 4
+    alpha: float = 0.6
+    batch_size: int = 64
+    max_source_tokens: int = 1024
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation has found.
+
+    Attributes:
+        record: data, scores (with their signatures), decoding, hardware, seconds, versions; plain, ready for JSON.
+        translations: by split, a line a source.
+    """
+
+    record: dict[str, Any]
+    translations: dict[str, list[str]]
+
+
+def load_evaluation_text(source: str | Path, reference: str | Path) -> dict[str, ParallelCorpus]:
+    """Read two aligned text files, every line in its place.
+
+    Raises:
+        ValueError: If a file is missing, empty, or of another length than the other.
+    """
+    return {TEXT: load_text_files(source, reference, keep_all=True)}
+
+
+def load_recipe_text(recipe: Recipe, splits: Sequence[str] | None = None) -> dict[str, ParallelCorpus]:
+    """Load what a recipe evaluates on.
+
+    Args:
+        recipe: from `read_recipe`.
+        splits: "train", "validation" or "test"; None takes the latter two, where there are.
+
+    Raises:
+        ValueError: If a split is unknown, or the recipe names no text for it.
+    """
+    wanted = SPLITS[1:] if splits is None else tuple(splits)
+    unknown = [split for split in wanted if split not in SPLITS]
+    if unknown:
+        raise ValueError(f"there is no split {unknown[0]!r}; choose of {', '.join(SPLITS)}")
+    corpora = load_corpora(recipe.data, wanted)
+    missing = [split for split in wanted if split not in corpora]
+    if not corpora or (splits is not None and missing):
+        name = missing[0]
+        raise ValueError(f"{recipe.path}: there is no text for {name}; set {name}_source and {name}_target")
+    return corpora
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    corpora: Mapping[str, ParallelCorpus],
+    *,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    decoding: Decoding | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    on_split: Callable[[str, int], None] | None = None,
+) -> EvaluationResult:
+    """Translate and score.
+
+    Args:
+        checkpoint: a directory, or a name on the Hub.
+        corpora: what to evaluate on, by name; sources are the first language of each.
+        tokenize: how BLEU splits into words; see `TranslationMetric`.
+        lowercase: score without regard to capitals.
+        decoding: None takes the paper's.
+        groups: by name of the corpus, a label for each line; scores are then given for each label as well.
+        on_split: called before each with its name and number of sentences.
+
+    Raises:
+        ValueError: If an argument is out of range, the checkpoint isn't readable, or labels aren't one a line.
+    """
+    decoding = decoding or Decoding()
+    groups = groups or {}
+    metric = TranslationMetric(tokenize, lowercase=lowercase)  # an unknown tokenizer is refused before any work
+    for name, labels in groups.items():
+        lines = corpora[name].report.pairs_kept
+        if len(labels) != lines:
+            raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one a line")
+    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    if torch.accelerator.is_available():
+        model = model.to(torch.accelerator.current_accelerator())
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    scores: dict[str, dict[str, Any]] = {}
+    translations: dict[str, list[str]] = {}
+    seconds: dict[str, float] = {}
+    for name, corpus in corpora.items():
+        sources, references = _sides(corpus)
+        if on_split is not None:
+            on_split(name, len(sources))
+        started = time.perf_counter()
+        translations[name] = translate(
+            model,
+            tokenizer,
+            sources,
+            batch_size=decoding.batch_size,
+            beam_size=decoding.beam_size,
+            alpha=decoding.alpha,
+            max_source_tokens=decoding.max_source_tokens,
+        )
+        seconds[name] = round(time.perf_counter() - started, 1)
+        scores[name] = metric.compute(predictions=translations[name], references=references)
+        if name in groups:
+            scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
+    record = {
+        "checkpoint": shown(str(checkpoint)),
+        "data": {name: data_record(corpus) for name, corpus in corpora.items()},
+        "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
+        "decoding": {"beam_size": decoding.beam_size, "alpha": decoding.alpha, "batch_size": decoding.batch_size},
+        "precision": str(model.dtype).removeprefix("torch."),
+        "scores": scores,
+        "seconds": seconds,
+        "hardware": hardware(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+    return EvaluationResult(record, translations)
+
+
+def score_by_group(
+    metric: Any, predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Score the lines of each label by themselves; labels in alphabetical order."""
+    scores = {}
+    for label in sorted(set(labels)):
+        chosen = [place for place, other in enumerate(labels) if other == label]
+        found = metric.compute(
+            predictions=[predictions[place] for place in chosen], references=[references[place] for place in chosen]
+        )
+        scores[label] = {key: found[key] for key in ("bleu", "chrf", "exact", "sentences")}
+    return scores
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """Read a file of labels, one a line; only a line feed ends a line.
+
+    Raises:
+        ValueError: If the file isn't UTF-8 text.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text") from error
+    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+
+
+def write_translations(path: Path, translations: Sequence[str]) -> None:
+    """Write translations in UTF-8, exactly a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(" ".join(text.split()) + "\n" for text in translations), encoding="utf-8", newline="\n")
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def _sides(corpus: ParallelCorpus) -> tuple[list[str], list[str]]:
+    languages = corpus.dataset.features["translation"].languages
+    rows = list(corpus.dataset["translation"])
+    return [row[languages[0]] for row in rows], [row[languages[1]] for row in rows]
+
+
+__all__ = [
+    "Decoding",
+    "EvaluationResult",
+    "evaluate_checkpoint",
+    "load_evaluation_text",
+    "load_recipe_text",
+    "read_labels",
+    "score_by_group",
+    "write_record",
+    "write_translations",
+]

@@ -1,0 +1,106 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A vocabulary from text files: read and check the text, learn, save, and measure what has been learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from transformers.utils import logging
+
+from ..data.corpora import CorpusReport, read_sentences
+from ..tokenization import BYTE_TOKENS, train_tokenizer
+
+logger = logging.get_logger(__name__)
+
+_TOKENIZER = "tokenizer.json"  # what marks a folder as a tokenizer's
+_SIDES = ("source", "target")  # the subfolders of two separate vocabularies
+_BATCH_LINES = 10_000
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What has been learned, measured on the text it was learned from.
+
+    Attributes:
+        size: tokens in all; fewer than asked for where the text gives no more.
+        lines: sentences learned from.
+        tokens_per_word: tokens, without the end symbol, a word between white space.
+        unknown: share of tokens that are unknown, 0 to 1; bytes make it 0 unless something is wrong.
+        bytes: share of tokens that are bytes of a character without a token, 0 to 1.
+    """
+
+    size: int
+    lines: int
+    tokens_per_word: float
+    unknown: float
+    bytes: float
+
+
+def prepare_folder(folder: str | Path, overwrite: bool = False) -> None:
+    """Make the folder; refuse one with other things in it, and a tokenizer's unless it may be overwritten.
+
+    Raises:
+        ValueError: If the folder is a file, a checkpoint's, or in use.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; name a directory")
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = any((folder / side / _TOKENIZER).is_file() for side in ("", *_SIDES))
+        if not ours or (folder / "config.json").is_file():  # a model without the tokenizer it knows is worth nothing
+            raise ValueError(f"{folder} holds something that is no tokenizer alone; choose an empty or new directory")
+        if not overwrite:
+            raise ValueError(f"{folder} holds a tokenizer already; choose a new directory, or --overwrite")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def learn_vocabulary(
+    files: Sequence[str | Path],
+    folder: str | Path,
+    vocab_size: int,
+    *,
+    model: str = "bpe",
+    normalization: str | None = "NFC",
+    lowercase: bool = False,
+    character_coverage: float = 0.9999,
+) -> Vocabulary:
+    """Learn a vocabulary from text files and save it where `AutoTokenizer` finds it.
+
+    Args:
+        files: UTF-8 text, a sentence a line; of both languages for a shared vocabulary.
+        folder: where the tokenizer goes.
+        vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.
+
+    Raises:
+        ValueError: If a file is missing, no text is left, or an argument is out of range.
+    """
+    report = CorpusReport(", ".join(map(str, files)))
+    texts = list(read_sentences(files, report))
+    if report.problems:
+        logger.warning(str(report).replace("pairs read", "lines read"))
+    tokenizer = train_tokenizer(
+        texts,
+        vocab_size,
+        model=model,
+        normalization=normalization,
+        lowercase=lowercase,
+        character_coverage=character_coverage,
+    )
+    tokenizer.save_pretrained(str(folder))
+    if len(tokenizer) < vocab_size:
+        logger.warning(f"the text gives only {len(tokenizer)} of the {vocab_size} tokens asked for")
+    byte_ids = {tokenizer.convert_tokens_to_ids(token) for token in BYTE_TOKENS}
+    words = tokens = unknown = in_bytes = 0
+    lines = iter(texts)
+    while batch := list(islice(lines, _BATCH_LINES)):
+        words += sum(len(text.split()) for text in batch)
+        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+            tokens += len(ids)
+            unknown += ids.count(tokenizer.unk_token_id)
+            in_bytes += sum(token_id in byte_ids for token_id in ids)
+    return Vocabulary(len(tokenizer), len(texts), tokens / words, unknown / tokens, in_bytes / tokens)
+
+
+__all__ = ["Vocabulary", "learn_vocabulary", "prepare_folder"]

@@ -1,0 +1,143 @@
+"""`vanilla-transformer evaluate`: its scores are sacrebleu's on `translate`'s output, its record says where from."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hf_vanilla_transformer import (
+    VanillaTransformerForConditionalGeneration,
+    embedded_corpus,
+    preset,
+    train_tokenizer,
+    translate,
+)
+from hf_vanilla_transformer.cli import main
+
+SENTENCES = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model, a test set in two files, one label a line, and a recipe that names them."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    pairs = embedded_corpus("test", SENTENCES)["translation"]
+    tokenizer = train_tokenizer([text for pair in pairs for text in pair.values()], 340)
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    config = preset("tiny", vocab_size=len(tokenizer), output_bias=True, tie_word_embeddings=False, **sizes)
+    model = VanillaTransformerForConditionalGeneration(config)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(6.0)
+        model.lm_head.bias[:260] = -20.0  # translations of letters, not of bytes or symbols
+        model.lm_head.bias[tokenizer.eos_token_id] = 1.0
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    for language in ("en", "ko"):
+        (folder / f"test.{language}").write_text("".join(p[language] + "\n" for p in pairs), encoding="utf-8")
+    (folder / "labels").write_text("b\na\nb\nb\na\nb\n")
+    (folder / "my.yaml").write_text(
+        f"dataset_name: embedded\nembedded_validation: 3\nembedded_test: {SENTENCES}\nlowercase: true\nbeam_size: 2\n"
+        "alpha: 0.3\nmetric_tokenize: char\n"
+    )
+    return folder
+
+
+def expected(folder: Path, **settings: Any) -> list[str]:
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    return translate(model, tokenizer, (folder / "test.en").read_text().splitlines(), **settings)
+
+
+def run(folder: Path, *words: object) -> int:
+    return main(["evaluate", str(folder / "model"), *map(str, words)])
+
+
+def test_two_files_are_scored_as_sacrebleu_scores_translate(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--tokenize", "char", "--beam-size", 2]
+    words += ["--output", tmp_path / "new" / "scores.json", "--translations", tmp_path / "out.ko"]
+    assert run(folder, *words, "--alpha", 0.3) == 0
+    translations = expected(folder, beam_size=2, alpha=0.3)
+    assert any(translations) and (tmp_path / "out.ko").read_text(encoding="utf-8").split("\n")[:-1] == translations
+    references = (folder / "test.ko").read_text(encoding="utf-8").splitlines()
+    bleu = sacrebleu.BLEU(tokenize="char")
+    chrf = sacrebleu.CHRF().corpus_score(translations, [references]).score
+    score = bleu.corpus_score(translations, [references]).score
+    assert chrf > 0
+    out = capsys.readouterr().out
+    assert f"text: bleu={score:.2f} chrf={chrf:.2f} exact=0.0000 sentences={SENTENCES}" in out
+    assert str(bleu.get_signature()) in out
+    record = json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))
+    assert record["scores"]["text"]["bleu"] == score and record["scores"]["text"]["chrf"] == chrf
+    assert record["scores"]["text"]["bleu_signature"] == str(bleu.get_signature())
+    assert record["decoding"] == {"beam_size": 2, "alpha": 0.3, "batch_size": 64}
+    pairs = zip((folder / "test.en").read_text().splitlines(), references, strict=True)
+    digest = hashlib.sha256("".join(f"{source}\t{target}\n" for source, target in pairs).encode()).hexdigest()
+    assert record["data"]["text"]["sha256"] == digest and record["data"]["text"]["pairs"] == SENTENCES
+    assert record["seconds"]["text"] >= 0 and " of " in record["hardware"] or "×" in record["hardware"]
+    assert record["checkpoint"] == "model" and str(folder) not in json.dumps(record)
+
+
+def test_a_recipe_brings_text_settings_and_language(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, "--recipe", folder / "my.yaml", "--output", tmp_path / "scores.json") == 0
+    record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert list(record["scores"]) == ["validation", "test"] and record["data"]["validation"]["pairs"] == 3
+    assert record["decoding"]["beam_size"] == 2 and record["decoding"]["alpha"] == 0.3
+    assert "case:lc" in record["scores"]["test"]["bleu_signature"]
+    assert "tok:char" in record["scores"]["test"]["bleu_signature"]
+    assert "test: bleu=" in capsys.readouterr().out
+
+
+def test_options_go_before_the_recipe_and_keys_may_follow(folder: Path, tmp_path: Path) -> None:
+    words = ["--recipe", folder / "my.yaml", "--split", "test", "--beam-size", 1, "--tokenize", "none"]
+    words += ["--output", tmp_path / "scores.json", "--embedded_test", 2, "--source_lang", "ko", "--target_lang=en"]
+    assert run(folder, *words) == 0
+    record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert list(record["scores"]) == ["test"] and record["data"]["test"]["pairs"] == 2
+    assert record["decoding"]["beam_size"] == 1 and "tok:none" in record["scores"]["test"]["bleu_signature"]
+
+
+def test_labels_give_scores_of_their_own(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--groups", folder / "labels"]
+    assert run(folder, *words, "--target-lang", "ko", "--output", tmp_path / "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["scores"]["text"]
+    assert {label: found["sentences"] for label, found in scores["by_group"].items()} == {"a": 2, "b": 4}
+    translations, references = expected(folder), (folder / "test.ko").read_text(encoding="utf-8").splitlines()
+    chosen = [1, 4]  # the lines labelled a
+    chrf = sacrebleu.CHRF().corpus_score([translations[i] for i in chosen], [[references[i] for i in chosen]]).score
+    assert scores["by_group"]["a"]["chrf"] == chrf
+    assert "tok:13a" not in scores["bleu_signature"]  # Korean
+    assert "text a: bleu=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the text either by"),
+        (["--source", "{0}/test.en"], "--reference is missing"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--recipe", "{0}/my.yaml"], "name the text either"),
+        (["--source", "{0}/test.en", "--reference", "{0}/my.yaml"], "line n of one must translate"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"], "--colour is for a recipe"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "'klingon' is unknown"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--beam-size", "0"], "beam_size"),
+        (["--recipe", "{0}/my.yaml", "--split", "dev"], "there is no split 'dev'"),
+        (["--recipe", "{0}/my.yaml", "--colour", "red"], "no setting 'colour'"),
+        (["--recipe", "{0}/my.yaml", "--groups", "{0}/labels"], "choose by --split"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, *[word.format(folder) for word in words]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("vanilla-transformer evaluate: error: ") and message in error, error

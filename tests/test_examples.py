@@ -1,0 +1,181 @@
+"""The training examples run from first line to last, on data made here; each keeps the form of a letter."""
+
+import ast
+import csv
+import importlib.util
+import itertools
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hf_vanilla_transformer import (
+    VanillaTransformerForConditionalGeneration,
+    embedded_corpus,
+    preset,
+    read_recipe,
+    train_tokenizer,
+)
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+LETTERS = [
+    EXAMPLES / f"{name}.py"
+    for name in (
+        "accelerate_loop",
+        "english_korean",
+        "finetune_with_stock_trainer",
+        "korean_qa",
+        "scan",
+        "train_from_two_files",
+    )
+]
+MOST_LINES = 120
+SIZES = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+SMALLEST = [
+    *("--config_overrides", json.dumps(SIZES), "--max_steps", "2", "--warmup_steps", "2", "--cooldown_steps", "0"),
+    *("--use_cpu", "true", "--precision", "fp32", "--disable_tqdm", "true", "--report_to", "none"),
+]
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_pairs(folder: Path, split: str, name: str, size: int) -> None:
+    pairs = embedded_corpus(split, size)["translation"]
+    for language in ("en", "ko"):
+        (folder / f"{name}.{language}").write_text("".join(p[language] + "\n" for p in pairs), encoding="utf-8")
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def loads(folder: Path) -> bool:
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    return len(AutoTokenizer.from_pretrained(folder)) == model.config.vocab_size
+
+
+def test_train_from_two_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = example("train_from_two_files")
+    monkeypatch.setattr(module, "HELD_OUT", 5)
+    monkeypatch.setattr(module, "VOCABULARY", 350)
+    monkeypatch.setattr(module, "preset", lambda name, **fields: preset(name, **fields, **SIZES))
+    write_pairs(tmp_path, "train", "my", 60)
+    module.main([str(tmp_path / "my.en"), str(tmp_path / "my.ko"), str(tmp_path / "out"), "--updates", "3"])
+    assert re.fullmatch(r"train_from_two_files: bleu=[\d.]+ chrf=[\d.]+ model=.*final", last_line(capsys))
+    assert loads(tmp_path / "out" / "final")
+    averaged = json.loads((tmp_path / "out" / "final" / "averaging.json").read_text(encoding="utf-8"))
+    assert [member["step"] for member in averaged["checkpoints"]] == [1, 2, 3]
+
+
+def test_finetune_with_stock_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(tmp_path, "train", "my", 120)
+    texts = [line for side in ("en", "ko") for line in (tmp_path / f"my.{side}").read_text("utf-8").splitlines()]
+    tokenizer = train_tokenizer(texts, 350)
+    model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=350, **SIZES))
+    model.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    words = [str(tmp_path / name) for name in ("start", "my.en", "my.ko", "out")]
+    example("finetune_with_stock_trainer").main([*words, "--updates", "4"])
+    line = last_line(capsys)
+    found = re.fullmatch(r"finetune_with_stock_trainer: loss before=([\d.]+) after=([\d.]+) model=.*", line)
+    assert found and float(found[2]) < float(found[1])
+    assert loads(tmp_path / "out")
+
+
+def test_accelerate_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("accelerate_loop")
+    monkeypatch.setattr(module, "SIZES", SIZES)
+    monkeypatch.setattr(module, "VOCABULARY", 350)
+    monkeypatch.setattr(module, "TOKENS_PER_UPDATE", 512)
+    module.main([str(tmp_path / "out"), "--updates", "5", "--pairs", "60"])  # into the second epoch
+    assert re.fullmatch(r"accelerate_loop: exact=[\d.]+ of 200 model=.*", last_line(capsys))
+    assert loads(tmp_path / "out")
+
+
+def test_accelerate_loop_s_learning_rate_is_equation_3_times_the_factor() -> None:
+    module = example("accelerate_loop")
+    peak = module.FACTOR / (256 * module.WARMUP) ** 0.5
+    assert module.learning_rate(module.WARMUP, 256) == pytest.approx(peak)
+    assert module.learning_rate(1, 256) == pytest.approx(peak / module.WARMUP)
+    assert module.learning_rate(4 * module.WARMUP, 256) == pytest.approx(peak / 2)
+
+
+def test_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = ("walk", "look", "run", "jump")
+    rows = [(f"{a} and {b}", f"I_{a.upper()} I_{b.upper()}") for a, b in itertools.product(verbs, repeat=2)]
+    for split, part in (("train", rows[:12]), ("test", rows[12:])):
+        for side, suffix in enumerate(("cmd", "act")):
+            (tmp_path / f"{split}.{suffix}").write_text("".join(row[side] + "\n" for row in part))
+    example("scan").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST])
+    assert re.fullmatch(r"scan: exact=[\d.]+ of 4 model=.*", last_line(capsys))
+    assert loads(tmp_path / "out")
+
+
+def test_english_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, name, size in (("train", "train", 40), ("validation", "dev", 4), ("test", "test", 4)):
+        write_pairs(tmp_path, split, name, size)
+        (tmp_path / f"{name}.source").write_text("talk\nmanual\n" * (size // 2))
+    words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--beam_size", "1"]
+    example("english_korean").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST, *words])
+    line = last_line(capsys)
+    assert re.fullmatch(r"english_korean: dev bleu=\S+ chrf=\S+ test bleu=\S+ chrf=\S+ model=.*", line)
+    record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    for split in ("validation", "test"):
+        groups = record["scores"][split]["by_group"]
+        assert {origin: found["sentences"] for origin, found in groups.items()} == {"manual": 2, "talk": 2}
+    assert loads(tmp_path / "out")
+
+
+def test_korean_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = embedded_corpus("train", 120)["translation"]
+    with (tmp_path / "chat.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("Q", "A", "label"), *((pair["ko"], f"네, {pair['ko']}", 0) for pair in pairs)])
+    words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--beam_size", "1"]
+    module = example("korean_qa")
+    module.main([str(tmp_path / "chat.csv"), "--output", str(tmp_path / "out"), *SMALLEST, *words])
+    assert re.fullmatch(r"korean_qa: bleu=\S+ chrf=\S+ model=.*", last_line(capsys))
+    rows = {}
+    for split in ("train", "validation", "test"):
+        with (tmp_path / "out-text" / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+            rows[split] = [row["question"] for row in csv.DictReader(file)]
+    assert sum(map(len, rows.values())) == 120
+    assert not set(rows["train"]) & {*rows["validation"], *rows["test"]}
+    assert loads(tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", LETTERS, ids=lambda path: path.stem)
+def test_an_example_is_a_short_letter(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= MOST_LINES
+    letter = ast.get_docstring(ast.parse(source)) or ""
+    for part in ("You learn", "Hardware", "inutes", "last line is", f"python examples/{path.name}"):
+        assert part in letter, f"{path.name} doesn't say {part!r}"
+    assert f'"{path.stem}: ' in letter, "the expected last line starts with the example's name"
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_is_short_gives_reasons_and_says_whether_it_was_run(path: Path) -> None:
+    recipe = read_recipe(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 36
+    reasoned = [line for line in lines if re.match(r"\w+: .*\S +# \S", line)]
+    settings = [line for line in lines if re.match(r"\w+: ", line)]
+    assert len(reasoned) >= len(settings) / 2
+    for key in ("preset", "vocab_size", "max_tokens_per_batch", "warmup_steps", "learning_rate_factor", "precision"):
+        assert key in recipe.settings and any(line.startswith(f"{key}: ") for line in reasoned), f"{key} has no reason"
+    head = " ".join(line for line in lines if line.startswith("#"))
+    results = list((EXAMPLES / "results").glob("*.json"))
+    records = [json.loads(result.read_text(encoding="utf-8")) for result in results]
+    was_run = any(record.get("recipe", {}).get("name") == path.stem for record in records if isinstance(record, dict))
+    assert was_run != ("not run" in head.lower()), "a recipe says 'Not run' as long as no result of it is there"

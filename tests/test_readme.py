@@ -1,0 +1,271 @@
+"""README is true: its Python runs, its commands exist, its tables are what examples/results/ says."""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from hf_vanilla_transformer import (
+    VanillaTransformerForConditionalGeneration,
+    embedded_corpus,
+    preset,
+    read_recipe,
+    train_tokenizer,
+)
+from hf_vanilla_transformer.cli import _build_parser
+from hf_vanilla_transformer.training import recipe as recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONAL = {"ctranslate2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "peft", "tensorboard"}  # of the extras
+COMPILE_ONLY = "<!-- not run by the tests"  # stands in the line above a block that needs the network, with the reason
+
+
+def blocks(*languages: str) -> list[tuple[int, str, bool]]:
+    """List README's fenced blocks of some languages: line, text, and whether it is to be run."""
+    found = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        if match[1] in languages:
+            above = README[: match.start()].rstrip().rsplit("\n", 1)[-1]
+            found.append((README.count("\n", 0, match.start()) + 1, match[2], not above.startswith(COMPILE_ONLY)))
+    return found
+
+
+# ------------------------------------------------------------------ Python blocks
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/demo as `make demo` leaves it, but trained for nothing: the smallest of models."""
+    folder = tmp_path_factory.mktemp("readme")
+    pairs = embedded_corpus("train", 200)["translation"]
+    tokenizer = train_tokenizer((text for pair in pairs for text in pair.values()), 400)
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_ff": 32, "num_heads": 2, "encoder_layers": 2, "decoder_layers": 2}
+    model = VanillaTransformerForConditionalGeneration(preset("small", vocab_size=len(tokenizer), **sizes))
+    model.generation_config.max_new_tokens = 20  # untrained, it wouldn't stop by itself
+    model.save_pretrained(folder / "runs" / "demo")
+    tokenizer.save_pretrained(folder / "runs" / "demo")
+    return folder
+
+
+def test_there_are_python_blocks() -> None:
+    assert len(blocks("python")) >= 2
+
+
+@pytest.mark.parametrize(("line", "code", "to_be_run"), blocks("python"), ids=lambda value: str(value)[:6])
+def test_python_block_runs(
+    line: int, code: str, to_be_run: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = compile(code, f"README.md from line {line}", "exec")
+    if not to_be_run:
+        return
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    try:
+        exec(program, {"__name__": "readme"})
+    except ImportError as error:
+        if error.name in OPTIONAL:
+            pytest.skip(f"needs the optional package {error.name}")
+        raise
+
+
+# ------------------------------------------------------------------ shell blocks
+
+
+def command_lines() -> list[tuple[int, list[str]]]:
+    """List the commands of README's shell blocks and of its inline code, split into words, with their lines."""
+    found = []
+    for line, text, _ in blocks("", "bash", "sh", "console", "shell"):
+        for number, command in enumerate(text.replace("\\\n", "  ").split("\n"), start=line + 1):
+            for part in re.split(r"\s(?:\||&&|;)\s", command.removeprefix("$ ")):
+                words = shlex.split(part, comments=True)
+                if words:
+                    found.append((number, words))
+    outside = re.sub(r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), README, flags=re.MULTILINE | re.DOTALL)
+    for match in re.finditer(r"`((?:make|vanilla-transformer) [^`…]+)`", outside):
+        found.append((outside.count("\n", 0, match.start()) + 1, shlex.split(match[1])))
+    return found
+
+
+def wrong_with(words: list[str]) -> str | None:
+    """Say what is wrong with a command; None if nothing is."""
+    program = words[0].rsplit("/", 1)[-1]
+    words = [word for word in words if "=" in word or not re.fullmatch(r"[<>].*", word)]
+    missing = [word for word in words if word.startswith("examples/") and not (ROOT / word).exists()]
+    if missing:
+        return f"there is no {missing[0]}"
+    if program == "make":
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+        unknown = [word for word in words[1:] if "=" not in word and word not in targets]
+        return f"make has no target {unknown[0]}" if unknown else None
+    if program != "vanilla-transformer":
+        return None
+    commands = next(action for action in _build_parser()._actions if action.dest == "command").choices
+    if len(words) < 2 or words[1] not in commands:
+        return f"there is no command {' '.join(words[:2])}"
+    parser: argparse.ArgumentParser = commands[words[1]]
+    known = {name for action in parser._actions for name in action.option_strings}
+    if parser.get_default("takes_overrides"):
+        classes = (recipes.ModelArguments, recipes.DataArguments, recipes.RunArguments)
+        keys = {item.name for kind in classes for item in dataclasses.fields(kind)}
+        keys |= {
+            item.name for item in dataclasses.fields(type(read_recipe(ROOT / "examples/configs/tiny.yaml").training))
+        }
+        known |= {f"--{key}" for key in keys} | {"--key"}
+    for word in words[2:]:
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:
+            return f"{' '.join(words[:2])} has no {option}"
+    return None
+
+
+def test_every_command_and_option_exists() -> None:
+    lines = command_lines()
+    assert any(words[0] == "make" for _, words in lines) and any(
+        words[0] == "vanilla-transformer" for _, words in lines
+    )
+    wrong = [f"README.md:{line}: {problem}" for line, words in lines if (problem := wrong_with(words))]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("make demo TORCH_INDEX=x", None),
+        ("make coffee", "make has no target coffee"),
+        ("vanilla-transformer translate runs/demo < lines.txt", None),
+        ("vanilla-transformer translate runs/demo --colour red", "vanilla-transformer translate has no --colour"),
+        (".venv/bin/vanilla-transformer dance", "there is no command .venv/bin/vanilla-transformer dance"),
+        ("vanilla-transformer train examples/configs/tiny.yaml --seed 2", None),
+        ("vanilla-transformer train examples/configs/tiny.yaml --sead 2", "vanilla-transformer train has no --sead"),
+        ("vanilla-transformer train examples/configs/none.yaml", "there is no examples/configs/none.yaml"),
+        ("python examples/scan.py SCAN/simple", None),
+    ],
+)
+def test_a_wrong_command_would_be_found(command: str, problem: str | None) -> None:
+    assert wrong_with(shlex.split(command)) == problem
+
+
+# ------------------------------------------------------------------ tables
+
+
+@pytest.fixture(scope="module")
+def renderer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("render_results", ROOT / "examples" / "render_results.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_what_the_results_say(renderer: ModuleType) -> None:
+    assert renderer.render(README, ROOT / "examples" / "results") == README, "run python examples/render_results.py"
+
+
+def run_record(seed: int, bleu: float, **scores: Any) -> dict[str, Any]:
+    scores = {"bleu": bleu, "chrf": 60.0, "exact": 0.125, "bleu_signature": "a|b", "chrf_signature": "c|d", **scores}
+    return {
+        "recipe": {"name": "tiny", "settings": {"preset": "tiny", "seed": str(seed)}},
+        "data": {"test": {"name": "text/test.en + text/test.de", "pairs": 1000, "sha256": "0"}},
+        "model": {"parameters": 3_210_000},
+        "training": {"updates": 8000, "seconds": 1800.0, "seed": seed, "precision": "bf16"},
+        "scores": {"test": scores},
+        "hardware": "2 cores of X",
+    }
+
+
+def write(folder: Path, records: dict[str, dict[str, Any]]) -> Path:
+    for name, record in records.items():
+        (folder / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+MARKED = (
+    "head\n<!-- results:start -->\nold\n<!-- results:end -->\nmiddle\n<!-- bench:start --><!-- bench:end -->\ntail\n"
+)
+
+
+def test_runs_that_differ_in_the_seed_are_one_row(renderer: ModuleType, tmp_path: Path) -> None:
+    other = run_record(3, 30.0)
+    other["recipe"]["settings"]["preset"] = "small"
+    other["recipe"]["name"] = "small"
+    write(tmp_path, {"tiny-1": run_record(1, 41.0), "tiny-2": run_record(2, 42.0), "small-3": other})
+    text = renderer.render(MARKED, tmp_path)
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows == [
+        "| `small` | test: test.en + test.de, 1,000 lines | 30.00 | 60.00 | 12.5 % | 3 | 3.2 M | 8,000 | 30 | "
+        "2 cores of X, bf16 |",
+        "| `tiny` | test: test.en + test.de, 1,000 lines | 41.50 (41.00, 42.00) | 60.00 (60.00, 60.00) | 12.5 % | 1, 2 "
+        "| 3.2 M | 8,000 | 30 | 2 cores of X, bf16 |",
+    ]
+    assert "- `tiny`, test: `a|b`, `c|d`" in text
+    assert text.startswith("head\n") and "old" not in text and "\nmiddle\n" in text and text.endswith("tail\n")
+    assert renderer.render(text, tmp_path) == text
+
+
+def test_origins_have_a_table(renderer: ModuleType, tmp_path: Path) -> None:
+    groups = {"talk": {"bleu": 20.0, "chrf": 30.0, "exact": 0.0, "sentences": 1200}}
+    write(tmp_path, {"koen": run_record(1, 10.0, by_group=groups)})
+    assert "| `tiny`, test | talk | 1,200 | 20.00 | 30.00 |" in renderer.render(MARKED, tmp_path)
+
+
+def test_an_evaluation_is_a_row_without_training(renderer: ModuleType, tmp_path: Path) -> None:
+    record = run_record(1, 41.0)
+    del record["recipe"], record["training"]
+    record |= {"checkpoint": "my-model", "precision": "float32"}
+    row = (
+        "| `my-model` | test: test.en + test.de, 1,000 lines | 41.00 | 60.00 | 12.5 % | 3.2 M | 2 cores of X, float32 |"
+    )
+    assert row in renderer.render(MARKED, write(tmp_path, {"evaluation": record}))
+
+
+BENCH_ROWS = [
+    {"measure": "a|b", "ours": 12345.6, "peer": 0.51234, "peer_name": "P", "unit": "t/s", "ratio": 2.5, "goal": "≥ 2×"},
+    {"measure": "c", "ours": 1.0, "peer": None, "peer_name": None, "unit": "s", "ratio": None, "goal": None},
+]
+
+
+def test_measurements_have_a_table(renderer: ModuleType, tmp_path: Path) -> None:
+    rows = [BENCH_ROWS[0] | {"met": True}, BENCH_ROWS[1]]
+    record = {"name": "x", "what": "Speed", "hardware": {"cores": 2, "processor": "X"}, "versions": {"torch": "2"}}
+    write(tmp_path, {"bench-x": record | {"rows": rows}})
+    text = renderer.render(MARKED, tmp_path)
+    assert "**Speed**" in text and "2 cores of X; torch 2" in text and "No results yet." in text  # no runs
+    assert "| a\\|b | 12,346 t/s | 0.5123 t/s (P) | 2.50× | ≥ 2× met |" in text
+    assert "| c | 1 s |  |  |  |" in text
+    write(tmp_path, {"bench-x": record | {"rows": rows, "quick": True}})
+    with pytest.raises(ValueError, match="bench-x.json is of a quick trial"):
+        renderer.render(MARKED, tmp_path)
+
+
+def test_without_markers_nothing_changes_and_half_a_pair_is_refused(renderer: ModuleType, tmp_path: Path) -> None:
+    assert renderer.render("no tables here\n", tmp_path) == "no tables here\n"
+    with pytest.raises(ValueError, match="must stand once each"):
+        renderer.render("<!-- results:end --> <!-- results:start -->", tmp_path)
+    with pytest.raises(ValueError, match="must stand once each"):
+        renderer.render("<!-- bench:start -->", tmp_path)
+
+
+def test_the_command_writes_checks_and_refuses(
+    renderer: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme, results = tmp_path / "README.md", tmp_path / "results"
+    results.mkdir()
+    readme.write_text(MARKED, encoding="utf-8")
+    words = ["--readme", str(readme), "--results", str(results)]
+    assert renderer.main([*words, "--check"]) == 1 and readme.read_text(encoding="utf-8") == MARKED
+    assert renderer.main(words) == 0 and renderer.main([*words, "--check"]) == 0
+    (results / "other-experiment.json").write_text('{"answer": 42}')
+    assert renderer.main([*words, "--check"]) == 0
+    (results / "bench-odd.json").write_text('{"answer": 42}')
+    assert renderer.main(words) == 2
+    assert "bench-odd.json has no 'rows'" in capsys.readouterr().err
