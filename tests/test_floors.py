@@ -25,7 +25,9 @@ FLOORS = {
     "tokenization": 1,
     "data": 1,
     "checkpoints": 1,
+    "engines": 1,
     "evaluation": 1,
+    "loading": 1,
     "card": 1,
     "training": 2,
     "visualization": 2,
@@ -36,7 +38,7 @@ FLOORS = {
 }
 # Those of them that are files: together they are one folder, the top of the package.
 TOP_FILES = {
-    "version", "presets", "tokenization", "evaluation", "card", "visualization", "cli", "__main__", "__init__",
+    "version", "presets", "tokenization", "engines", "evaluation", "loading", "card", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")

@@ -132,6 +132,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown_keys(kwargs)
+        kwargs.pop("custom_pipelines", None)  # the same for every model, see there
         super().__post_init__(**kwargs)
         if self.tie_source_target and self.target_vocab_size == self.vocab_size:
             self.target_vocab_size = None  # one shared vocabulary has one size, which resizing may then change
@@ -143,7 +144,17 @@ class VanillaTransformerConfig(PreTrainedConfig):
         Reading refuses unknown fields, so whatever is written here has to be known there.
         """
         known = {field.name for field in dataclasses.fields(self)} | _KNOWN_EXTRA_KEYS
-        return {name: value for name, value in super().to_dict().items() if name in known}
+        fields = {name: value for name, value in super().to_dict().items() if name in known}
+        return {**fields, "custom_pipelines": self.custom_pipelines}
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict[str, Any]]:
+        """What brings pipeline("translation") back, which transformers 5 has removed; a new copy each time.
+
+        transformers puts classes in place of the names, after which config.json could not be written any more.
+        """
+        implementation = "pipeline_vanilla_transformer.TranslationPipeline"
+        return {"translation": {"impl": implementation, "pt": ["AutoModelForSeq2SeqLM"]}}
 
     # ------------------------------------------------------------------ derived sizes
 

@@ -144,7 +144,8 @@ class VanillaTransformerAttention(MultiHeadAttention):
         # The encoder's keys and values don't change from step to step: project them once.
         cache = past_key_values.cross_attention_cache
         if past_key_values.is_updated.get(self.layer_idx):
-            return cache.layers[self.layer_idx].keys, cache.layers[self.layer_idx].values
+            layer: Any = cache.layers[self.layer_idx]  # of keys and values; other kinds have none
+            return layer.keys, layer.values
         key_value = cache.update(*self.project_key_value(key_value_states), self.layer_idx)
         past_key_values.is_updated[self.layer_idx] = True
         return key_value
@@ -381,9 +382,10 @@ class VanillaTransformerEncoder(VanillaTransformerPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, not both and not neither")
         if inputs_embeds is None:
+            assert input_ids is not None
             _check_token_ids(input_ids, self.embed_tokens.num_embeddings, "input_ids")
             if attention_mask is None and self.config.pad_token_id is not None:
-                attention_mask = (input_ids != self.config.pad_token_id).long()
+                attention_mask = input_ids.ne(self.config.pad_token_id).long()
             inputs_embeds = self.embed_tokens(input_ids)
         hidden_states = self.represent(inputs_embeds, attention_mask)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
@@ -449,6 +451,7 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either decoder_input_ids or decoder_inputs_embeds, not both and not neither")
         if inputs_embeds is None:
+            assert input_ids is not None
             _check_token_ids(input_ids, self.embed_tokens.num_embeddings, "decoder_input_ids")
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
@@ -545,16 +548,18 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         """
         if encoder_outputs is None:
             if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
-                attention_mask = (input_ids != self.config.pad_token_id).long()  # the decoder needs it as well
-            encoder_outputs = self.encoder(
+                attention_mask = input_ids.ne(self.config.pad_token_id).long()  # the decoder needs it as well
+            encoded: BaseModelOutput = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
             )
-        elif not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(*encoder_outputs[:3])
+        elif isinstance(encoder_outputs, BaseModelOutput):
+            encoded = encoder_outputs
+        else:
+            encoded = BaseModelOutput(*encoder_outputs[:3])
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
-            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
@@ -567,9 +572,9 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
-            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
-            encoder_hidden_states=encoder_outputs.hidden_states,
-            encoder_attentions=encoder_outputs.attentions,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
         )
 
 
@@ -623,7 +628,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return embeddings
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc]  # transformers' keywords name num_items_in_batch once more
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -683,11 +688,13 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             use_cache=use_cache,
             **kwargs,
         )
-        hidden_states = outputs.last_hidden_state
+        hidden_states = outputs[0]  # (B, T, D)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) and logits_to_keep else slice(None)
         hidden_states = hidden_states[:, keep if isinstance(logits_to_keep, int) else logits_to_keep, :]
 
-        loss = nll = logits = None
+        loss: Tensor | None = None
+        nll: Tensor | None = None
+        logits: Tensor | None = None
         if labels is not None and self.training and self._can_chunk_the_loss():
             loss, nll = linear_cross_entropy(
                 hidden_states, self.lm_head.weight, self.lm_head.bias, labels, label_smoothing
@@ -696,9 +703,9 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             logits = self.lm_head(hidden_states)
             if labels is not None:
                 loss, nll = token_cross_entropy(logits, labels.to(logits.device), label_smoothing)
-        if loss is not None:
+        if labels is not None and loss is not None and nll is not None:
             if num_items_in_batch is None:
-                num_items_in_batch = (labels != IGNORE_INDEX).sum().clamp(min=1)
+                num_items_in_batch = labels.ne(IGNORE_INDEX).sum().clamp(min=1)
             if isinstance(num_items_in_batch, Tensor):
                 num_items_in_batch = num_items_in_batch.to(loss.device)
             loss, nll = loss / num_items_in_batch, nll / num_items_in_batch
@@ -730,7 +737,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Shift labels (B, T) right behind the start symbol (§3.1); −100 becomes padding, in a copy."""
-        return shift_tokens_right(labels, self.config.pad_token_id or 0, self.config.decoder_start_token_id)
+        start = self.config.decoder_start_token_id
+        if start is None:
+            raise ValueError("decoder_start_token_id is not set, and the decoder starts with it; set it in the config")
+        return shift_tokens_right(labels, self.config.pad_token_id or 0, start)
 
 
 class VanillaTransformerEncoderModel(VanillaTransformerPreTrainedModel):

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demonstration: train on the embedded corpus, average, load again, translate what was held out."""
 
+import hashlib
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
+from ..card import RESULTS_NAME, write_card
 from ..checkpoints.averaging import average_checkpoints
+from ..checkpoints.self_contained import write_model_code
 from ..data.collator import DataCollatorForTranslation
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
 from .recipe import EMBEDDED, Recipe, read_recipe
+from .record import commit, hardware, versions, write_json
 from .trainer import VanillaTransformerTrainer
 
 RECIPE = Path(__file__).with_name("demo.yaml")
@@ -46,6 +51,7 @@ class DemoResult:
         exact_by_kind: the same a kind.
         count_by_kind: held-out expressions a kind.
         bleu: BLEU over characters (sacrebleu, ``tokenize="char"``), 0 to 100.
+        scores: BLEU and chrF with their signatures, as `TranslationMetric` gives them.
         train_seconds: wall time of the training alone.
         samples: the first few held-out expressions of each kind.
     """
@@ -54,16 +60,22 @@ class DemoResult:
     exact_by_kind: dict[str, float]
     count_by_kind: dict[str, int]
     bleu: float
+    scores: dict[str, Any]
     train_seconds: float
     samples: list[DemoSample]
 
 
-def run_demo(output_dir: str | Path = "runs/demo", recipe_path: str | Path | None = None) -> DemoResult:
+def run_demo(
+    output_dir: str | Path = "runs/demo", recipe_path: str | Path | None = None, card_path: str | Path | None = None
+) -> DemoResult:
     """Train by the recipe, average its last checkpoints (§6.1), load the average through the Auto classes and measure.
+
+    Beside the checkpoint stand results.json, the record of what was done, and README.md, the card written from it.
 
     Args:
         output_dir: where the checkpoint goes; it is replaced if it holds an earlier demo's.
         recipe_path: None takes the package's own demo.yaml.
+        card_path: file for a second copy of the card; None makes none.
 
     Returns:
         Exactness, BLEU, seconds and samples on the held-out test split.
@@ -77,14 +89,19 @@ def run_demo(output_dir: str | Path = "runs/demo", recipe_path: str | Path | Non
         recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={run_dir}"])
         if recipe.data.dataset_name != EMBEDDED or not recipe.run.average_last:
             raise ValueError(f"{recipe.path}: the demo needs dataset_name: {EMBEDDED} and average_last of 1 or more")
-        train_seconds = _train(recipe)
+        training = _train(recipe)
         average_checkpoints(run_dir, output_dir, last=recipe.run.average_last, overwrite=True)
+    write_model_code(output_dir)  # so that it loads where this package isn't
 
     model = AutoModelForSeq2SeqLM.from_pretrained(output_dir)
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     rows = draw_expressions("test", recipe.data.embedded_test, seed=recipe.training.seed)
     translations = _translate_greedily(model, tokenizer, [row.en for row in rows])
-    return _measure(rows, translations, train_seconds)
+    result = _measure(rows, translations, training["seconds"])
+    write_json(output_dir / RESULTS_NAME, _record(recipe, model, training, rows, result))
+    for path in (None, *([card_path] if card_path is not None else [])):
+        write_card(output_dir, path, license="apache-2.0")
+    return result
 
 
 def _check_output(output_dir: Path) -> None:
@@ -96,8 +113,8 @@ def _check_output(output_dir: Path) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
 
 
-def _train(recipe: Recipe) -> float:
-    """Train, leave the last checkpoints in the recipe's output directory, and return the seconds it took."""
+def _train(recipe: Recipe) -> dict[str, Any]:
+    """Train, leave the last checkpoints in the recipe's output directory, and say what it took."""
     data, training = recipe.data, recipe.training
     set_seed(training.seed)
     rows = draw_expressions("train", data.embedded_train, seed=training.seed)
@@ -117,7 +134,63 @@ def _train(recipe: Recipe) -> float:
     )
     start = time.perf_counter()
     trainer.train()
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    epochs = trainer.state.epoch or 0.0
+    an_epoch = sum(len(ids) for column in columns.values() for ids in column)
+    saved = [int(path.name.rpartition("-")[2]) for path in Path(str(training.output_dir)).glob("checkpoint-*")]
+    return {
+        "updates": trainer.state.global_step,
+        "epochs": round(epochs, 3),
+        "seconds": seconds,
+        "tokens": round(an_epoch * epochs),
+        "precision": training.precision,
+        "seed": training.seed,
+        "max_tokens_per_batch": training.max_tokens_per_batch,
+        "warmup_steps": training.warmup_steps,
+        "learning_rate_factor": training.learning_rate_factor,
+        "cooldown_steps": training.cooldown_steps,
+        "label_smoothing": training.label_smoothing,
+        "averaged": [f"checkpoint-{step}" for step in sorted(saved)[-recipe.run.average_last :]],
+        "decoding": {"beam_size": 1, "alpha": 0.0},
+    }
+
+
+def _record(
+    recipe: Recipe, model: Any, training: dict[str, Any], rows: Sequence[Expression], result: DemoResult
+) -> dict[str, Any]:
+    """Say what was done and what came of it, in the words of the records of `train`."""
+    data = recipe.data
+    drawn = {"train": draw_expressions("train", data.embedded_train, seed=recipe.training.seed), "test": rows}
+    first_of_each_kind = [result.samples[index * SAMPLES_PER_KIND] for index in range(len(KINDS))]
+    return {
+        "recipe": {
+            "name": recipe.name,
+            "settings": {key: value for key, value in recipe.settings.items() if key != "output_dir"},
+        },
+        "data": {split: _data_record(split, expressions) for split, expressions in drawn.items()},
+        "model": {
+            "preset": recipe.model.preset,
+            "started_from": None,
+            "parameters": model.num_parameters(),
+            "vocabulary": model.config.vocab_size,
+        },
+        "training": {**training, "seconds": round(training["seconds"], 1)},
+        "scores": {"test": {"exact": result.exact, **result.scores}},
+        "samples": [asdict(sample) for sample in first_of_each_kind],
+        "hardware": hardware(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _data_record(split: str, rows: Sequence[Expression]) -> dict[str, Any]:
+    pairs = "".join(f"{row.en}\t{row.ko}\n" for row in rows)
+    return {
+        "name": f"embedded corpus [{split}]",
+        "pairs": len(rows),
+        "sha256": hashlib.sha256(pairs.encode("utf-8")).hexdigest(),
+        "problems": {},
+    }
 
 
 def _translate_greedily(model: Any, tokenizer: Any, texts: list[str]) -> list[str]:
@@ -136,7 +209,7 @@ def _translate_greedily(model: Any, tokenizer: Any, texts: list[str]) -> list[st
 
 
 def _measure(rows: list[Expression], translations: list[str], train_seconds: float) -> DemoResult:
-    import sacrebleu
+    from ..evaluation import TranslationMetric
 
     samples = [DemoSample(row.kind, row.en, row.ko, text) for row, text in zip(rows, translations, strict=True)]
     by_kind = {kind: [sample for sample in samples if sample.kind == kind] for kind in KINDS}
@@ -144,12 +217,13 @@ def _measure(rows: list[Expression], translations: list[str], train_seconds: flo
         kind: sum(sample.translation == sample.reference for sample in kept) / len(kept)
         for kind, kept in by_kind.items()
     }
-    bleu = sacrebleu.corpus_bleu(translations, [[row.ko for row in rows]], tokenize="char").score
+    scores = TranslationMetric("char").compute(predictions=translations, references=[row.ko for row in rows])
     return DemoResult(
         exact=sum(sample.translation == sample.reference for sample in samples) / len(samples),
         exact_by_kind=exact,
         count_by_kind={kind: len(kept) for kind, kept in by_kind.items()},
-        bleu=bleu,
+        bleu=scores["bleu"],
+        scores=scores,
         train_seconds=train_seconds,
         samples=[sample for kept in by_kind.values() for sample in kept[:SAMPLES_PER_KIND]],
     )

@@ -1,0 +1,198 @@
+"""Real target tokens a second of whole training loops on Multi30k: ours with tiny.yaml beside the stock Seq2SeqTrainer.
+
+The peer is MarianMT of the same size with 256 sentences a batch and batches of like length, its best setting. Both
+loops run with their own collators, samplers, optimizers and logging; what counts is every non-padding target token
+between two updates of the loop, and every second between them.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from side_by_side import OURS, Goal, Options, Result, Row, Skipped
+from training_step import marian_config
+from transformers import (
+    DataCollatorForSeq2Seq,
+    MarianMTModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+from hf_vanilla_transformer import (
+    DataCollatorForTranslation,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerTrainer,
+    VanillaTransformerTrainingArguments,
+    embedded_corpus,
+    preset,
+    train_tokenizer,
+)
+
+DATA_VARIABLE = "VANILLA_TRANSFORMER_DATA"
+RECIPE = Path(__file__).resolve().parents[1] / "configs" / "tiny.yaml"
+PEER = "transformers MarianMT, Seq2SeqTrainer, 256 sentences a batch, group_by_length"
+WARM_UP = 3  # updates that aren't counted
+_COMMON: dict[str, Any] = {
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "logging_steps": 20,
+    "use_cpu": True,
+}
+
+
+class CountingCollator:
+    """A collator that notes how many real target tokens each batch had."""
+
+    def __init__(self, collator: Callable[[list[Any]], Any]) -> None:
+        self.collator = collator
+        self.tokens: list[int] = []  # by batch, in the order in which the loop takes them
+
+    def __call__(self, features: list[Any]) -> Any:
+        """Collate, and note."""
+        batch = self.collator(features)
+        self.tokens.append(int((batch["labels"] != -100).sum()))
+        return batch
+
+
+class Clock(TrainerCallback):
+    """Notes when each update ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        self.ended.append(time.perf_counter())
+
+
+def tokens_per_second(trainer: Any, collator: CountingCollator) -> float:
+    """Train, and return the real target tokens a second after the warm-up."""
+    clock = Clock()
+    trainer.remove_callback(PrinterCallback)  # standard output is for the table
+    trainer.add_callback(clock)
+    trainer.train()
+    tokens = sum(collator.tokens[WARM_UP : len(clock.ended)])
+    return tokens / (clock.ended[-1] - clock.ended[WARM_UP - 1])
+
+
+def our_trainer(data: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: dict[str, Any], updates: int) -> Any:
+    """Build our trainer as the recipe does; returns it and its counting collator."""
+    config = preset("tiny", vocab_size=len(tokenizer))
+    collator = CountingCollator(DataCollatorForTranslation(tokenizer, config.decoder_start_token_id))
+    trainer = VanillaTransformerTrainer(
+        VanillaTransformerForConditionalGeneration(config),
+        VanillaTransformerTrainingArguments(
+            max_steps=updates,
+            max_tokens_per_batch=recipe["max_tokens_per_batch"],
+            warmup_steps=recipe["warmup_steps"],
+            learning_rate_factor=recipe["learning_rate_factor"],
+            label_smoothing=recipe["label_smoothing"],
+            precision=recipe["precision"],
+            seed=recipe["seed"],
+            **_COMMON,
+        ),
+        data_collator=collator,
+        train_dataset=data,
+        processing_class=tokenizer,
+    )
+    return trainer, collator
+
+
+def stock_trainer(
+    data: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: dict[str, Any], updates: int, precision: str
+) -> Any:
+    """Build the stock trainer with a MarianMT of the same size; returns it and its counting collator."""
+    model = MarianMTModel(marian_config(preset("tiny", vocab_size=len(tokenizer) + 1)))
+    collator = CountingCollator(DataCollatorForSeq2Seq(tokenizer, model=model))
+    trainer = Seq2SeqTrainer(
+        model,
+        Seq2SeqTrainingArguments(
+            max_steps=updates,
+            per_device_train_batch_size=recipe["sentences"],
+            train_sampling_strategy="group_by_length",
+            label_smoothing_factor=recipe["label_smoothing"],
+            bf16=precision == "bf16",
+            seed=recipe["seed"],
+            **_COMMON,
+        ),
+        data_collator=collator,
+        train_dataset=data,
+        processing_class=tokenizer,
+    )
+    return trainer, collator
+
+
+def load_pairs(options: Options, recipe: dict[str, Any]) -> tuple[list[str], list[str]] | None:
+    """Read Multi30k's training text, or None where it isn't; ``--quick`` makes some by rule."""
+    if options.quick:
+        rows = embedded_corpus("train", size=200, seed=0)["translation"]
+        return [row["en"] for row in rows], [row["ko"] for row in rows]
+    folder = options.data or Path(os.environ.get(DATA_VARIABLE, "data"))
+    # The recipe names its files from the folder in which people keep data/.
+    paths = [folder / Path(recipe[key]).relative_to("data") for key in ("train_source", "train_target")]
+    if not all(path.is_file() for path in paths):
+        return None
+    source, target = (path.read_text(encoding="utf-8").splitlines() for path in paths)
+    return source, target
+
+
+def measure(options: Options) -> Result:
+    """Run both loops in turns."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    recipe["sentences"] = 256
+    recipe["precision"] = options.precision
+    pairs = load_pairs(options, recipe)
+    if pairs is None:
+        raise Skipped(f"training_loop: no Multi30k; give its folder with --data or {DATA_VARIABLE}")
+    if options.quick:
+        recipe.update(vocab_size=400, max_tokens_per_batch=256, sentences=8)
+    rounds = options.rounds or (1 if options.quick else 3)
+    updates = WARM_UP + (2 if options.quick else 40)
+    source, target = pairs
+    tokenizer = train_tokenizer([*source, *target], recipe["vocab_size"])
+    encoded = Dataset.from_dict({"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(target)["input_ids"]})
+    speeds: dict[str, list[float]] = {OURS: [], PEER: []}
+    with TemporaryDirectory() as temporary:
+        _COMMON["output_dir"] = temporary
+        for turn in range(rounds):
+            recipe["seed"] = turn + 1
+            torch.manual_seed(turn)
+            for name, (trainer, collator) in (
+                (OURS, our_trainer(encoded, tokenizer, recipe, updates)),
+                (PEER, stock_trainer(encoded, tokenizer, recipe, updates, options.precision)),
+            ):
+                speeds[name].append(tokens_per_second(trainer, collator))
+                print(f"  {name}: run {turn + 1} of {rounds}, {speeds[name][-1]:,.0f} tokens/s", file=sys.stderr)
+    corpus = "the embedded corpus" if options.quick else "Multi30k"
+    return Result(
+        "training_loop",
+        "Real target tokens a second of whole training loops, padding not counted, after a warm-up of a few updates.",
+        [
+            Row(
+                f"training loop on {corpus}, tiny.yaml, {options.precision}",
+                "target tokens/s",
+                speeds[OURS],
+                speeds[PEER],
+                f"{PEER}, {options.precision}",
+                goal=Goal(least=3.5),
+            )
+        ],
+        settings={
+            "precision": options.precision,
+            "max_tokens_per_batch": recipe["max_tokens_per_batch"],
+            "vocab_size": len(tokenizer),
+            "updates": updates - WARM_UP,
+            "rounds": rounds,
+        },
+    )

@@ -1,0 +1,319 @@
+"""One training step of the paper's base model beside MarianMT and torch.nn.Transformer of the same size.
+
+A step is forward, loss with label smoothing 0.1, backward and a fused Adam update. Every contender gets the same batch
+and trains the same way; the loss is its own: ours inside the model, transformers' `LabelSmoother` for Marian, torch's
+cross-entropy for torch.nn.Transformer.
+"""
+
+# Shapes: B batch · S source length · T target length · V vocabulary
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from machine import DTYPES, matrix_rate, memory_bandwidth
+from side_by_side import OURS, Goal, Options, Result, Row, take_turns
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import MarianConfig, MarianMTModel
+from transformers.trainer_pt_utils import LabelSmoother
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, preset
+
+SMOOTHING = 0.1
+MARIAN, TORCH = "transformers MarianMT + LabelSmoother", "torch.nn.Transformer"
+Step = Callable[[], Tensor]
+
+
+def example_batch(
+    vocab_size: int, rows: int, length: int, device: torch.device | None = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """Make a batch of random sentences whose every second row is padded by a quarter, on both sides of the model.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` (B, S), ``decoder_input_ids``, ``labels`` (B, T) as Trainer's collators give
+        them: −100 where there is no label.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[::2, 3 * length // 4 :] = 0
+    # Ids from 4 to V − 2 are plain words for every model here.
+    source, target = (torch.randint(4, vocab_size - 1, (rows, length), generator=generator) for _ in range(2))
+    labels = target.masked_fill(mask == 0, -100)
+    inputs = torch.ones_like(target)
+    inputs[:, 1:] = target[:, :-1] * mask[:, :-1]
+    batch = {"input_ids": source * mask, "attention_mask": mask, "decoder_input_ids": inputs, "labels": labels}
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def marian_config(config: VanillaTransformerConfig, **fields: Any) -> MarianConfig:
+    """Describe a MarianMT of the same sizes; its special ids lie where OPUS-MT has them, padding last."""
+    last = config.vocab_size - 1
+    sizes: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "d_model": config.d_model,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_ffn_dim": config.d_ff,
+        "decoder_ffn_dim": config.d_ff,
+        "encoder_attention_heads": config.num_heads,
+        "decoder_attention_heads": config.num_heads,
+        "dropout": config.dropout,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "max_position_embeddings": 2048,
+        "pad_token_id": last,
+        "eos_token_id": 0,
+        "forced_eos_token_id": 0,
+        "decoder_start_token_id": last,
+    }
+    return MarianConfig(**{**sizes, **fields})
+
+
+class TorchTransformer(nn.Module):
+    """torch.nn.Transformer with one matrix for both embeddings and the output, as the paper ties them."""
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__()
+        self.scale = config.d_model**0.5
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
+        self.transformer = nn.Transformer(
+            config.d_model,
+            config.num_heads,
+            config.encoder_layers,
+            config.decoder_layers,
+            config.d_ff,
+            config.dropout,
+            batch_first=True,
+        )
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        """Return logits (B, T, V)."""
+        padded = attention_mask == 0
+        causal = nn.Transformer.generate_square_subsequent_mask(decoder_input_ids.shape[1], device=input_ids.device)
+        states = self.transformer(
+            self.embedding(input_ids) * self.scale,
+            self.embedding(decoder_input_ids) * self.scale,
+            tgt_mask=causal,
+            src_key_padding_mask=padded,
+            memory_key_padding_mask=padded,
+            tgt_is_causal=True,
+        )
+        return nn.functional.linear(states, self.embedding.weight)
+
+
+def our_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str) -> Step:
+    """Return a function that makes one step of our model on ``batch`` and returns its loss."""
+    model = VanillaTransformerForConditionalGeneration(config)
+    return _step(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss)
+
+
+def marian_step(
+    config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str, attention: str | None = None
+) -> Step:
+    """Return a function that makes one step of MarianMT as the stock Trainer makes it with label smoothing.
+
+    Args:
+        config: whose sizes Marian takes.
+        batch: from `example_batch`.
+        precision: "fp32" or "bf16", the latter by autocast.
+        attention: transformers' name of the attention; None is Marian's default.
+    """
+    model = MarianMTModel(marian_config(config, attn_implementation=attention) if attention else marian_config(config))
+    smoother = LabelSmoother(SMOOTHING)
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return _step(model, batch, precision, lambda: smoother(model(**inputs, use_cache=False), batch["labels"]))
+
+
+def torch_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str) -> Step:
+    """Return a function that makes one step of torch.nn.Transformer."""
+    model = TorchTransformer(config)
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+    def loss() -> Tensor:
+        logits = model(**inputs).flatten(0, 1)
+        return nn.functional.cross_entropy(logits, batch["labels"].flatten(), label_smoothing=SMOOTHING)
+
+    return _step(model, batch, precision, loss)
+
+
+def _step(model: nn.Module, batch: dict[str, Tensor], precision: str, loss_of: Callable[[], Tensor]) -> Step:
+    device = batch["input_ids"].device
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=True
+    )
+
+    def step() -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def step_operations(config: VanillaTransformerConfig, rows: int, length: int) -> float:
+    """Count a step's floating-point operations over all positions, padding included: three forward passes' worth.
+
+    Every matrix product of the built model counts, attention's and the output projection's as well, a multiplication
+    and an addition as two.
+    """
+    config = VanillaTransformerConfig.from_dict(config.to_dict(), attn_implementation="eager")
+    with torch.device("meta"):
+        model = VanillaTransformerForConditionalGeneration(config).eval()
+        states = torch.empty(rows, length, config.d_model)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(inputs_embeds=states, decoder_inputs_embeds=states, use_cache=False)
+    return 3.0 * counter.get_total_flops()
+
+
+def step_floor(
+    config: VanillaTransformerConfig, operations: float, precision: str, rate: float, bandwidth: float
+) -> dict[str, Any]:
+    """Say what a step can't be faster than: its products at the measured rate, its parameters' traffic at the measured
+    bandwidth.
+
+    Args:
+        config: the model.
+        operations: of a step; see `step_operations`.
+        precision: with bf16 each parameter is cast once.
+        rate: measured operations a second at that precision.
+        bandwidth: measured bytes a second, read and written together.
+    """
+    parameters = config.count_parameters()
+    # Adam reads parameter, gradient and two moments and writes three of them; a gradient is written once. A cast reads
+    # 4 bytes and writes 2.
+    bytes_moved = parameters * (4 * (4 + 3) + 4 + (6 if precision == "bf16" else 0))
+    return {
+        "precision": precision,
+        "operations": operations,
+        "matrix_rate": round(rate),
+        "seconds_of_products": operations / rate,
+        "parameters": parameters,
+        "bytes_of_parameters_moved": bytes_moved,
+        "bandwidth": round(bandwidth),
+        "seconds_of_traffic": bytes_moved / bandwidth,
+        "seconds": operations / rate + bytes_moved / bandwidth,
+    }
+
+
+def profile_of(step: Step, most: int = 14) -> list[dict[str, Any]]:
+    """Profile one step: the operators that cost most by themselves, dearest first.
+
+    Returns:
+        A dictionary an operator: ``operator``, ``calls``, ``milliseconds`` and ``share`` of the step.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    averages = profiler.key_averages()
+
+    def microseconds(entry: Any) -> float:
+        return entry.self_device_time_total if torch.cuda.is_available() else entry.self_cpu_time_total
+
+    total = sum(map(microseconds, averages)) or 1.0
+    dearest = sorted(averages, key=microseconds, reverse=True)[:most]
+    return [
+        {
+            "operator": entry.key,
+            "calls": entry.count,
+            "milliseconds": round(microseconds(entry) / 1e3, 2),
+            "share": round(microseconds(entry) / total, 4),
+        }
+        for entry in dearest
+    ]
+
+
+def base_config(quick: bool) -> VanillaTransformerConfig:
+    """The paper's base model with 37,000 words, or something tiny of the same form."""
+    if not quick:
+        return preset("base")
+    return preset("base", vocab_size=500, d_model=32, d_ff=64, num_heads=2, encoder_layers=1, decoder_layers=1)
+
+
+def measure(options: Options) -> Result:
+    """Time the step at the headline's precision and in fp32, and say how far from the machine's limit it is."""
+    config = base_config(options.quick)
+    rows, length = (4, 8) if options.quick else (32, 32)
+    rounds = options.rounds or (2 if options.quick else 7)
+    batch = example_batch(config.vocab_size, rows, length)
+    precisions = sorted({options.precision, "fp32"})  # "bf16" sorts first
+    steps: dict[tuple[str, str], Step] = {}
+    for precision in precisions:
+        steps[OURS, precision] = our_step(config, batch, precision)
+        steps[MARIAN, precision] = marian_step(config, batch, precision)
+    steps[TORCH, options.precision] = torch_step(config, batch, options.precision)
+    names = {f"{name} {precision}": step for (name, precision), step in steps.items()}
+    seconds = take_turns(names, rounds, warm_up=1 if options.quick else 2)
+
+    headline = options.precision
+    what = f"training step, preset base, {rows}×{length}, half the rows padded"
+    ours = seconds[f"{OURS} {headline}"]
+    table = [
+        Row(
+            f"{what}, {headline}",
+            "s",
+            ours,
+            seconds[f"{MARIAN} {headline}"],
+            f"{MARIAN}, {headline}",
+            "lower",
+            goal=Goal(least=2.5),
+        ),
+        Row(f"{what}, {headline}", "s", ours, seconds[f"{TORCH} {headline}"], f"{TORCH}, {headline}", "lower"),
+        Row(
+            f"{what}, {headline} against the peer's default",
+            "s",
+            ours,
+            seconds[f"{MARIAN} fp32"],
+            f"{MARIAN}, fp32",
+            "lower",
+            goal=Goal(least=4.0),
+            note=None if headline == "bf16" else "no bf16 units here: ours runs in fp32 as well",
+        ),
+    ]
+    if headline != "fp32":
+        ours_fp32, marian_fp32 = seconds[f"{OURS} fp32"], seconds[f"{MARIAN} fp32"]
+        table.append(Row(f"{what}, fp32", "s", ours_fp32, marian_fp32, f"{MARIAN}, fp32", "lower"))
+
+    operations = step_operations(config, rows, length)
+    rates = {precision: matrix_rate(DTYPES[precision], quick=options.quick) for precision in precisions}
+    bandwidth = memory_bandwidth(quick=options.quick)
+    rate = rates[headline]
+    table.append(
+        Row(
+            f"share of the measured {headline} matrix rate that the step reaches",
+            f"of {rate / 1e9:,.0f} GFLOP/s",
+            [operations / run / rate for run in ours],
+            [operations / run / rate for run in seconds[f"{MARIAN} {headline}"]],
+            f"{MARIAN}, {headline}",
+            goal=Goal("ours", least=0.32),
+            note=f"{operations / 1e9:,.0f} GFLOP a step, counted over all positions",
+        )
+    )
+    profile = {
+        "floor": {
+            precision: step_floor(config, operations, precision, rates[precision], bandwidth)
+            for precision in precisions
+        },
+        "operators": {name: profile_of(step) for name, step in names.items()},
+    }
+    skipped = []
+    if headline != "bf16":
+        skipped.append(f"training step in bf16: {options.precision_reason}")
+    return Result(
+        "training_step",
+        "One training step of preset base beside MarianMT and torch.nn.Transformer of the same size: forward, loss "
+        "with label smoothing 0.1, backward, fused Adam.",
+        table,
+        profile,
+        {"precision": headline, "vocab_size": config.vocab_size, "rows": rows, "length": length, "rounds": rounds},
+        skipped,
+    )

@@ -1,0 +1,297 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What all converters share: reading somebody's files without running their code, and writing a directory whole."""
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoTokenizer, GenerationConfig
+from transformers.utils import logging
+
+from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
+from .key_map import check_complete, refuse
+
+logger = logging.get_logger(__name__)
+
+TARGET_TOKENIZER = "target_tokenizer"  # folder beside the weights, where source and target have tokenizers of their own
+
+_WEIGHT_FILES = (  # in this order: one file or an index of several; safetensors before pickles
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass
+class ImportedCheckpoint:
+    """A checkpoint in our terms.
+
+    Attributes:
+        config: the architecture.
+        tensors: the weights under our names, tied matrices once.
+        generation_config: how its authors decode; None is ours.
+        tokenizer: for the source, and for the target where there is no other; None if the source has none.
+        target_tokenizer: for the target where it has a vocabulary of its own.
+    """
+
+    config: VanillaTransformerConfig
+    tensors: dict[str, Tensor]
+    generation_config: GenerationConfig | None = None
+    tokenizer: Any = None
+    target_tokenizer: Any = field(default=None)
+
+    def save(self, directory: Path) -> None:
+        """Write an ordinary model directory."""
+        with torch.device("meta"):
+            model = VanillaTransformerForConditionalGeneration(self.config)
+        incomplete = model.load_state_dict(self.tensors, strict=False, assign=True)
+        assert not incomplete.unexpected_keys  # check_complete has said so
+        model.tie_weights()
+        assert not any(parameter.is_meta for parameter in model.parameters())
+        model.config.dtype = next(iter(self.tensors.values())).dtype
+        if self.generation_config is not None:
+            model.generation_config = self.generation_config
+        model.save_pretrained(directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(directory)
+        if self.target_tokenizer is not None:
+            self.target_tokenizer.save_pretrained(directory / TARGET_TOKENIZER)
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def read_config(source: Path, model_type: str) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        ValueError: If it isn't there, isn't JSON, or belongs to another type of model.
+    """
+    path = source / "config.json"
+    if not source.is_dir():
+        raise FileNotFoundError(f"there is no directory {source}")
+    if not path.is_file():
+        raise ValueError(f"{source} has no config.json, so nothing says which model its weights are")
+    config = read_json(path)
+    if config.get("model_type") != model_type:
+        raise ValueError(f"{source} holds a model of type {config.get('model_type')!r}, not {model_type!r}")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); was saving it interrupted?") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
+
+
+def read_weights(source: Path) -> dict[str, Tensor]:
+    """Read the weights of a directory as transformers writes them: safetensors, else pickles of plain tensors.
+
+    Raises:
+        ValueError: If there are none or they can't be read.
+    """
+    for name in _WEIGHT_FILES:
+        path = source / name
+        if not path.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return read_weight_file(path)
+        tensors: dict[str, Tensor] = {}
+        for part in sorted(set(read_json(path).get("weight_map", {}).values())):
+            if Path(part).name != part:
+                raise ValueError(f"{path} names {part!r}, which is no file of its folder")
+            tensors |= read_weight_file(source / part)
+        return tensors
+    raise ValueError(f"{source} has no weights: none of {', '.join(_WEIGHT_FILES)}")
+
+
+def read_weight_file(path: Path) -> dict[str, Tensor]:
+    """Read one file of tensors by name.
+
+    Raises:
+        ValueError: If it can't be read, or holds anything but tensors.
+    """
+    content = read_pickle(path) if path.suffix != ".safetensors" else _read_safetensors(path)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds something else than tensors by name; save the model's state_dict()")
+    return dict(content)
+
+
+def read_pickle(path: Path, harmless: tuple[type, ...] = ()) -> Any:
+    """Read what torch.save wrote, without running any code in it.
+
+    Args:
+        path: the file.
+        harmless: classes it may hold beside tensors, containers, numbers and strings.
+
+    Raises:
+        ValueError: If it is damaged or holds other objects.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with torch.serialization.safe_globals(list(harmless)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())
+        culprit = reason.partition("GLOBAL ")[2].split(" ")[0]
+        holds = f"holds an object of {culprit}, which could run code" if culprit else "is no file of torch.save"
+        raise ValueError(f"{path} {holds}; save its tensors alone, best as safetensors") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} can't be read ({' '.join(str(error).split())}); is it whole?") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} can't be read as safetensors ({error}); is it whole?") from error
+
+
+def read_generation_config(source: Path, config: Any) -> GenerationConfig:
+    """Read how a checkpoint's authors decode: from generation_config.json, else from config.json, as it once was.
+
+    Everything is kept as it is, so that plain ``generate()`` gives the same as before; only a length is set where there
+    is none.
+    """
+    name = "generation_config.json" if (source / "generation_config.json").is_file() else "config.json"
+    found = GenerationConfig.from_pretrained(source, config_file_name=name)
+    known = {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"}
+    fields = {name: value for name, value in found.to_diff_dict().items() if name in known}
+    for name in ("output_attentions", "output_hidden_states"):  # switches of a call, not ways to decode
+        fields.pop(name, None)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+        if fields.get(name) is None and getattr(config, name, None) is not None:
+            fields[name] = getattr(config, name)
+    if not {"max_length", "max_new_tokens"} & fields.keys():
+        fields["max_length"] = DEFAULT_MAX_LENGTH
+    return GenerationConfig(**fields)
+
+
+def load_tokenizer(tokenizer_class: Any, source: Path, needed: tuple[str, ...]) -> Any:
+    """Load the stock tokenizer of a checkpoint, or None, with a warning, if its files aren't all there.
+
+    Raises:
+        ValueError: If they are there and can't be read.
+    """
+    absent = [name for name in needed if not (source / name).is_file()]
+    if absent:
+        logger.warning(f"{source} has no {', '.join(absent)}: the result has no tokenizer")
+        return None
+    try:
+        return tokenizer_class.from_pretrained(source)
+    except ImportError:
+        raise
+    except Exception as error:  # tokenizers raise what their libraries raise
+        raise ValueError(f"the tokenizer in {source} can't be read ({' '.join(str(error).split())})") from error
+
+
+def carry_tokenizer(source: Path, directory: Path) -> None:
+    """Save the tokenizer of one of our checkpoints, where it has one, into another directory."""
+    if (source / "tokenizer_config.json").is_file():
+        AutoTokenizer.from_pretrained(source).save_pretrained(directory)
+
+
+def read_own(source: Path) -> ImportedCheckpoint:
+    """Read a checkpoint of ours, for the way back.
+
+    Raises:
+        ValueError: If it is none, or its weights don't fit its configuration.
+    """
+    read_config(source, VanillaTransformerConfig.model_type)
+    config = VanillaTransformerConfig.from_pretrained(source)
+    tensors = read_weights(source)
+    problems: list[str] = []
+    check_complete(tensors, config, problems)
+    refuse(source, "from our format", problems)
+    return ImportedCheckpoint(config, tensors, read_generation_config(source, config))
+
+
+# --------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def written_aside(target: Path, sources: tuple[Path, ...] = (), force: bool = False) -> Iterator[Path]:
+    """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
+
+    Args:
+        target: the directory that is to appear.
+        sources: what must not be replaced.
+        force: replace a checkpoint that is there.
+
+    Raises:
+        OSError: If ``target`` is there and ``force`` isn't set, or it is no checkpoint.
+        ValueError: If it would replace a source.
+    """
+    check_target(target, sources, force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside, replaced = work / "new", work / "replaced"
+    try:
+        aside.mkdir()  # with the rights that a folder has here; mkdtemp's own is for its owner only
+        yield aside
+        if target.exists():
+            os.rename(target, replaced)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            if replaced.exists():
+                os.rename(replaced, target)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False) -> None:
+    """Refuse to write over what is there, unless asked to; over a source, or what is no checkpoint, in any case."""
+    for source in sources:
+        if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
+            raise ValueError(f"writing to {target} would replace the source {source}; choose another directory")
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file; choose a directory")
+    if target.exists() and any(target.iterdir()):
+        if not force:
+            raise FileExistsError(f"{target} is there already; choose another directory or set --force")
+        if not (target / "config.json").is_file():
+            raise FileExistsError(f"{target} holds other things than a checkpoint; --force replaces checkpoints only")
+
+
+__all__ = [
+    "ImportedCheckpoint",
+    "carry_tokenizer",
+    "check_target",
+    "load_tokenizer",
+    "read_config",
+    "read_generation_config",
+    "read_json",
+    "read_own",
+    "read_pickle",
+    "read_weight_file",
+    "read_weights",
+    "written_aside",
+]

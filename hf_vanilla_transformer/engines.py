@@ -1,0 +1,308 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Exported checkpoints, run by other runtimes in the place of a model: `translate` takes them as it takes one of torch.
+
+`export_checkpoint` writes what is loaded here. Greedy translations are the same; how far beam search agrees each class
+says.
+"""
+
+# Shapes: B batch · S source length · T target length
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .model.configuration_vanilla_transformer import VanillaTransformerConfig
+from .model.decoding_vanilla_transformer import BeamSearchOutput, length_divisor
+
+ENGINES = ("torch", "ctranslate2", "onnx")
+
+# CTranslate2 stops a sentence's search after beam_size · patience finished hypotheses, whatever is still open. Ours
+# stops when nothing open can win; with a patience of 1 theirs often misses what ours finds, with 2 hardly ever.
+_PATIENCE = 2
+
+
+class ExportedModel:
+    """What both kinds share: the configuration of the model that was exported, and what was noted about it.
+
+    Attributes:
+        config: the model's.
+        device: where token ids are wanted: on the CPU, whatever the runtime does with them.
+        positions: tokens that a source or a target may have; None sets no limit.
+    """
+
+    def __init__(self, directory: str | Path, expected_format: str) -> None:
+        record = _read_record(Path(directory), expected_format)
+        self.config = VanillaTransformerConfig(**{k: v for k, v in record["config"].items() if k != "model_type"})
+        self.device = torch.device("cpu")
+        self.positions: int | None = record["positions"]
+        ends = self.config.eos_token_id
+        self._ends: list[int] = ends if isinstance(ends, list) else [2 if ends is None else ends]
+        start = self.config.decoder_start_token_id
+        self._start: int = self._ends[0] if start is None else start
+
+    def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
+        """Refuse settings that the runtime has not.
+
+        Raises:
+            ValueError: If the runtime would do something else than what is asked for.
+        """
+        if coverage_penalty:
+            raise ValueError(f"coverage_penalty={coverage_penalty:g} is for the torch engine alone; leave it at 0")
+
+    def beam_search(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        beam_size: int = 4,
+        length_penalty: str = "gnmt",
+        alpha: float = 0.6,
+        coverage_penalty: float = 0.0,
+        max_extra_tokens: int = 50,
+        num_return: int = 1,
+    ) -> BeamSearchOutput:
+        """Translate a batch; see `paper_beam_search`, whose arguments these are.
+
+        Raises:
+            ValueError: If the runtime doesn't do what was asked for.
+        """
+        raise NotImplementedError
+
+    def _never_written(self) -> list[int]:
+        """List padding and start symbols: no translation holds them."""
+        tokens = {self.config.pad_token_id, self.config.bos_token_id, self._start} - {*self._ends}
+        return sorted(token for token in tokens if token is not None)
+
+    def _limit(self, source_tokens: int, max_extra_tokens: int) -> int:
+        """Say how many tokens a translation may have, its end symbol included."""
+        limit = source_tokens + max_extra_tokens
+        return limit if self.positions is None else min(limit, self.positions)
+
+
+class CTranslate2Model(ExportedModel):
+    """A checkpoint exported for CTranslate2.
+
+    Its length penalty is n^α ("power"); the paper's GNMT form is refused where it would matter, which is with a beam
+    and α ≠ 0. Its search stops by rules of its own, so a beam may now and then end in another translation than ours.
+    Scores differ in the third digit: it shares out the probability of the symbols that are never written.
+    """
+
+    def __init__(self, directory: str | Path, *, compute_type: str = "default", threads: int = 0) -> None:
+        """Load an export.
+
+        Args:
+            directory: what `export_checkpoint` has written.
+            compute_type: arithmetic, in CTranslate2's words; "default" is that of the stored weights.
+            threads: of one translation; 0 leaves it to CTranslate2.
+        """
+        super().__init__(directory, "ctranslate2")
+        import ctranslate2
+
+        self._translator = ctranslate2.Translator(
+            str(directory), device="cpu", compute_type=compute_type, intra_threads=threads
+        )
+        sides = [Path(directory) / f"{side}_vocabulary.json" for side in ("source", "target")]
+        if not sides[0].is_file():
+            sides = [Path(directory) / "shared_vocabulary.json"] * 2
+        self._source_tokens, target_tokens = (json.loads(side.read_text(encoding="utf-8")) for side in sides)
+        self._target_ids = {token: index for index, token in enumerate(target_tokens)}
+        self._never = [[target_tokens[token]] for token in self._never_written()]
+
+    def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
+        """See `ExportedModel.check_search`."""
+        if length_penalty == "gnmt" and alpha and beam_size > 1:
+            raise ValueError(
+                "CTranslate2 divides scores by n^α and has no GNMT length penalty ((5 + n) / 6)^α: choose "
+                f"length_penalty='power', which divides by n^α in both, with alpha={alpha:g}, or beam_size=1"
+            )
+        super().check_search(beam_size, length_penalty, alpha, coverage_penalty)
+
+    def beam_search(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        beam_size: int = 4,
+        length_penalty: str = "gnmt",
+        alpha: float = 0.6,
+        coverage_penalty: float = 0.0,
+        max_extra_tokens: int = 50,
+        num_return: int = 1,
+    ) -> BeamSearchOutput:
+        """See `ExportedModel.beam_search`; scores are divided by n^α here as well."""
+        self.check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        sources = _rows(input_ids, attention_mask)
+        results = self._translator.translate_batch(
+            [[self._source_tokens[token] for token in source] for source in sources],
+            beam_size=beam_size,
+            length_penalty=alpha,
+            patience=_PATIENCE,
+            num_hypotheses=num_return,
+            max_input_length=0,  # else the runtime cuts what is longer than 1,024 tokens
+            min_decoding_length=0,
+            max_decoding_length=self._limit(max(map(len, sources)), max_extra_tokens),
+            suppress_sequences=self._never,
+            return_end_token=True,
+            return_scores=True,
+        )
+        hypotheses, scores = [], []
+        for source, result in zip(sources, results, strict=True):
+            limit = self._limit(len(source), max_extra_tokens)  # the batch's longest source has set another
+            for tokens, score in zip(result.hypotheses, result.scores, strict=True):
+                hypotheses.append(_end_within(limit, [self._target_ids[token] for token in tokens], self._ends[0]))
+                total = score * len(tokens) ** alpha  # nats
+                scores.append(total / length_divisor(len(tokens), length_penalty, alpha))
+        return _as_output(hypotheses, scores, self.config, num_return)
+
+
+class OnnxModel(ExportedModel):
+    """A checkpoint exported for onnxruntime. Greedy search only: its decoder graph keeps one hypothesis a sentence."""
+
+    def __init__(self, directory: str | Path, *, threads: int = 0) -> None:
+        """Load an export.
+
+        Args:
+            directory: what `export_checkpoint` has written.
+            threads: of one operation; 0 leaves it to onnxruntime.
+        """
+        super().__init__(directory, "onnx")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._encoder, self._decoder = (
+            onnxruntime.InferenceSession(str(Path(directory) / name), options, providers=["CPUExecutionProvider"])
+            for name in ("encoder_model.onnx", "decoder_with_past_model.onnx")
+        )
+
+    def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
+        """See `ExportedModel.check_search`."""
+        if beam_size > 1:
+            raise ValueError(f"beam_size={beam_size} is more than the ONNX engine does, which is greedy; choose 1")
+        super().check_search(beam_size, length_penalty, alpha, coverage_penalty)
+
+    def beam_search(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        beam_size: int = 4,
+        length_penalty: str = "gnmt",
+        alpha: float = 0.6,
+        coverage_penalty: float = 0.0,
+        max_extra_tokens: int = 50,
+        num_return: int = 1,
+    ) -> BeamSearchOutput:
+        """See `ExportedModel.beam_search`; takes a beam of 1."""
+        self.check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        limits = [self._limit(int(n), max_extra_tokens) for n in attention_mask.sum(dim=-1).tolist()]
+        encoded = self._encoder.run(
+            None, {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.long().numpy()}
+        )
+        names = [output.name for output in self._encoder.get_outputs()]
+        step = {
+            name.replace("present", "past_key_values"): value
+            for name, value in zip(names[1:], encoded[1:], strict=True)
+        }
+        step["encoder_attention_mask"] = attention_mask.long().numpy()
+        rows, config = len(limits), self.config
+        for layer in range(config.decoder_layers):
+            for kind, width in (("key", config.key_dim), ("value", config.value_dim)):
+                empty = torch.zeros(rows, config.num_heads, 0, width)
+                step[f"past_key_values.{layer}.decoder.{kind}"] = empty.numpy()
+        token = torch.full((rows, 1), self._start, dtype=torch.long)
+        hypotheses: list[list[int]] = [[] for _ in limits]
+        totals = [0.0] * rows  # nats
+        names = [output.name for output in self._decoder.get_outputs()]
+        open_rows, never = set(range(rows)), self._never_written()
+        while open_rows:
+            logits, *present = self._decoder.run(None, {**step, "decoder_input_ids": token.numpy()})
+            log_probs = torch.from_numpy(logits)[:, -1].log_softmax(dim=-1)
+            allowed = log_probs.clone()
+            allowed[:, never] = -torch.inf
+            token = allowed.argmax(dim=-1, keepdim=True)
+            for row in sorted(open_rows):
+                chosen = int(token[row])
+                if len(hypotheses[row]) + 1 == limits[row] and chosen not in self._ends:
+                    chosen = self._ends[0]  # at the limit every hypothesis is ended by force, as in ours
+                hypotheses[row].append(chosen)
+                totals[row] += float(log_probs[row, chosen])
+                if chosen in self._ends:
+                    open_rows.remove(row)
+            step.update(
+                (name.replace("present", "past_key_values"), value)
+                for name, value in zip(names[1:], present, strict=True)
+            )
+        scores = [
+            total / length_divisor(len(tokens), length_penalty, alpha)
+            for total, tokens in zip(totals, hypotheses, strict=True)
+        ]
+        return _as_output(hypotheses, scores, self.config, num_return)
+
+
+def load_engine(engine: str, directory: str | Path) -> ExportedModel:
+    """Load an exported checkpoint for `translate`.
+
+    Args:
+        engine: "ctranslate2" or "onnx".
+        directory: what `export_checkpoint` has written.
+
+    Raises:
+        ValueError: If the folder holds no such export.
+        ImportError: If the runtime is not installed.
+    """
+    if engine not in ENGINES[1:]:
+        raise ValueError(f"engine={engine!r} is unknown; choose one of {', '.join(ENGINES)}")
+    package = {"onnx": "onnxruntime"}.get(engine, engine)
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"engine={engine!r} needs {package}; run `pip install 'hf_vanilla_transformer[{engine}]'`")
+    return CTranslate2Model(directory) if engine == "ctranslate2" else OnnxModel(directory)
+
+
+def _read_record(directory: Path, expected_format: str) -> dict[str, Any]:
+    way_out = f"write one with `vanilla-transformer convert --to {expected_format} CHECKPOINT {directory}`"
+    path = directory / "export.json"
+    if not path.is_file():
+        raise ValueError(f"{directory} holds no exported checkpoint (there is no export.json); {way_out}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record["format"]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {way_out}") from error
+    if found != expected_format:
+        raise ValueError(f"{directory} was exported for {found}, not for {expected_format}; {way_out}")
+    return record
+
+
+def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
+    """List the sources without their padding."""
+    return [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
+
+
+def _end_within(limit: int, tokens: list[int], end: int) -> list[int]:
+    """Cut what is longer than ``limit`` tokens, and close with the end symbol what has none."""
+    tokens = tokens[:limit]
+    if not tokens or tokens[-1] != end:
+        tokens = [*tokens[: limit - 1], end]
+    return tokens
+
+
+def _as_output(
+    hypotheses: list[list[int]], scores: list[float], config: VanillaTransformerConfig, num_return: int
+) -> BeamSearchOutput:
+    longest = max(map(len, hypotheses))
+    start, pad = config.decoder_start_token_id, config.pad_token_id or 0
+    return BeamSearchOutput(
+        sequences=torch.tensor([[start, *tokens, *[pad] * (longest - len(tokens))] for tokens in hypotheses]),
+        sequences_scores=torch.tensor(scores),
+        lengths=torch.tensor([len(tokens) for tokens in hypotheses]),
+        num_return=num_return,
+    )
+
+
+__all__ = ["ENGINES", "CTranslate2Model", "ExportedModel", "OnnxModel", "load_engine"]

@@ -1,0 +1,239 @@
+"""CTranslate2: the same log-probabilities, the same translations, and clear words where the formats differ."""
+
+# ruff: noqa: E402 (what is optional is asked for first)
+
+import json
+import logging
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+pytest.importorskip("ctranslate2", reason="needs the extra ctranslate2")
+
+import ctranslate2
+
+from hf_vanilla_transformer import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    embedded_corpus,
+    export_checkpoint,
+    load_engine,
+    preset,
+    train_tokenizer,
+    translate,
+)
+from hf_vanilla_transformer.checkpoints.to_ctranslate2 import build_spec, refused_fields, write_ctranslate2
+from hf_vanilla_transformer.cli import main
+
+FIELDS = dict(vocab_size=23, d_model=16, d_ff=24, num_heads=2, encoder_layers=2, decoder_layers=3)
+SOURCES = [[5, 6, 7, 8, 2], [9, 10, 2]]
+TARGETS = [[4, 9, 11, 6], [13, 5, 4, 4, 8, 7]]
+
+
+def random_model(**fields) -> VanillaTransformerForConditionalGeneration:
+    torch.manual_seed(0)
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{**FIELDS, **fields})).eval()
+    with torch.no_grad():  # biases and norms away from 0 and 1, so that leaving one out shows
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("ctranslate2") / "checkpoint"
+    rows = embedded_corpus("train", 300)["translation"]
+    tokenizer = train_tokenizer((text for row in rows for text in row.values()), 400)
+    sizes = dict(d_model=32, d_ff=48, num_heads=4, encoder_layers=2, decoder_layers=2)
+    model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=len(tokenizer), **sizes))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint):
+    return export_checkpoint("ctranslate2", checkpoint, checkpoint.parent / "exported")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"final_norm": True},
+        {"norm_position": "pre"},
+        {"norm_position": "pre", "final_norm": True},
+        {"attention_bias": True, "output_bias": True},
+        {"position_embedding": "sinusoidal_t2t", "position_offset": 2},
+        {"position_embedding": "learned", "max_position_embeddings": 30, "position_offset": 2},
+        {"tie_source_target": False, "target_vocab_size": 29, "tie_word_embeddings": False},
+        {"tie_word_embeddings": False},
+        {"scale_embedding": False, "layer_norm_eps": 1e-2},
+        {"activation_function": "swish"},
+        {"activation_function": "gelu"},
+        {"d_k": 4, "d_v": 4},
+        {"d_k": 12, "d_v": 12},
+    ],
+    ids=lambda fields: ",".join(fields) or "paper",
+)
+def test_log_probabilities_equal_ours(fields, tmp_path):
+    model = random_model(**fields)
+    source = [f"s{i}" for i in range(model.config.vocab_size)]
+    target = source if model.config.tie_source_target else [f"t{i}" for i in range(model.config.decoder_vocab_size)]
+    write_ctranslate2(model, source, target, tmp_path, None)
+    runtime = ctranslate2.Translator(str(tmp_path), device="cpu", compute_type="float32", intra_threads=1)
+    scored = runtime.score_batch(
+        [[source[i] for i in ids] for ids in SOURCES], [[target[i] for i in t] for t in TARGETS]
+    )
+    for ids, tokens, result in zip(SOURCES, TARGETS, scored, strict=True):
+        labels = torch.tensor([[*tokens, model.config.eos_token_id]])
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]), labels=labels).logits
+        ours = logits.log_softmax(dim=-1).gather(-1, labels[..., None])[0, :, 0]
+        # Pre-norm without a norm behind it has logits of some 60 nats, of which fp32 keeps 5e-6.
+        tolerance = 1e-5 if fields != {"norm_position": "pre"} else 3e-5
+        assert (ours - torch.tensor(result.log_probs)).abs().max() <= tolerance
+
+
+def test_greedy_translations_are_ours(checkpoint, exported):
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint).eval()
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    texts = [row["en"] for row in embedded_corpus("test", 12)["translation"]] + ["", "five 🇰🇷 <pad>"]
+    options = dict(beam_size=1, return_scores=True, max_extra_tokens=5)  # a random model writes to the limit
+    ours = translate(model, tokenizer, texts, **options)
+    theirs = translate(load_engine("ctranslate2", exported), tokenizer, texts, **options)
+    assert [row.text for row in theirs] == [row.text for row in ours]
+
+
+def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
+    model = random_model()
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", *(f"s{i}" for i in range(19))]
+    notes = write_ctranslate2(model, tokens, tokens, tmp_path, None)
+    record = {"format": "ctranslate2", **notes, "config": model.config.to_dict()}
+    (tmp_path / "export.json").write_text(json.dumps(record), encoding="utf-8")
+    engine = load_engine("ctranslate2", tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]])
+    output = engine.beam_search(
+        ids, (ids != 0).long(), beam_size=3, num_return=3, length_penalty="power", alpha=1.0, max_extra_tokens=4
+    )
+    assert output.sequences_scores.shape == (6,)
+    compared = 0
+    for row, score in enumerate(output.sequences_scores.tolist()):
+        source, length = ids[row // 3][ids[row // 3] != 0], int(output.lengths[row])
+        labels = output.sequences[row, 1 : 1 + length][None]
+        with torch.no_grad():
+            logits = model(source[None], labels=labels).logits
+        logits[..., [0, 1]] = -torch.inf  # CTranslate2 shares out the probability of what is never written
+        total = logits.log_softmax(dim=-1).gather(-1, labels[..., None]).sum()
+        if length < len(source) + 4:  # those at the limit are ended by force here, without the end symbol's cost there
+            assert score == pytest.approx(float(total) / length, abs=1e-4)
+            compared += 1
+    assert compared
+    assert output.sequences_scores[0] >= output.sequences_scores[1] >= output.sequences_scores[2]
+
+
+def test_int8_is_smaller_and_close(checkpoint, exported, tmp_path):
+    small = export_checkpoint("ctranslate2", checkpoint, tmp_path / "int8", quantization="int8")
+    record = json.loads((small / "export.json").read_text(encoding="utf-8"))
+    assert record["quantization"] == "int8"
+
+    def weights(folder):  # without the position table, which stays fp32: 4,096 rows of 32 numbers
+        return (folder / "model.bin").stat().st_size - 4096 * 32 * 4
+
+    assert weights(small) < 0.4 * weights(exported)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokens = [tokenizer.convert_ids_to_tokens(tokenizer("three million and five")["input_ids"])]
+    target = [tokenizer.convert_ids_to_tokens(tokenizer("삼백만 오")["input_ids"][:-1])]
+    both = [
+        ctranslate2.Translator(str(folder), device="cpu", intra_threads=1).score_batch(tokens, target)[0].log_probs
+        for folder in (small, exported)
+    ]
+    assert max(abs(a - b) for a, b in zip(*both, strict=True)) < 0.05
+
+
+def test_ctranslate2s_own_converter_reads_our_checkpoints(checkpoint, exported, tmp_path):
+    from ctranslate2.converters import TransformersConverter
+
+    TransformersConverter(str(checkpoint)).convert(str(tmp_path / "theirs"))
+    assert (tmp_path / "theirs" / "model.bin").read_bytes() == (exported / "model.bin").read_bytes()
+
+
+# --------------------------------------------------------------------------- what is refused
+
+
+def test_everything_that_cannot_be_expressed_is_named_at_once():
+    config = VanillaTransformerConfig(**FIELDS, d_k=4, activation_function="tanh", unk_token_id=None)
+    assert len(refused_fields(config)) == 3
+    model = VanillaTransformerForConditionalGeneration(config)
+    with pytest.raises(ValueError, match=r"d_k=4 and d_v=8 differ.*'tanh'.*unk_token_id is missing"):
+        build_spec(model)
+
+
+def test_a_refused_model_leaves_nothing_behind(checkpoint, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = random_model(vocab_size=len(tokenizer), d_k=4)
+    model.save_pretrained(tmp_path / "narrow")
+    tokenizer.save_pretrained(tmp_path / "narrow")
+    with pytest.raises(ValueError, match="d_k=4 and d_v=8 differ"):
+        export_checkpoint("ctranslate2", tmp_path / "narrow", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["narrow"]
+
+
+def test_the_gnmt_penalty_is_refused_with_the_way_out(checkpoint, exported, capsys):
+    engine, tokenizer = load_engine("ctranslate2", exported), AutoTokenizer.from_pretrained(checkpoint)
+    with pytest.raises(ValueError, match=r"no GNMT length penalty.*length_penalty='power'.*alpha=0.6"):
+        translate(engine, tokenizer, ["five"])
+    assert translate(engine, tokenizer, [""], length_penalty="power") == [""]
+    assert translate(engine, tokenizer, [""], alpha=0.0) == [""]  # both are the plain log-probability
+    assert main(["translate", str(exported), "--engine", "ctranslate2"]) == 2
+    assert "no GNMT length penalty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("onnx-runtime", "{source}", "{out}"), "target_format='onnx-runtime' is unknown"),
+        (("ctranslate2", "{source}", "{source}"), "would replace the checkpoint"),
+        (("ctranslate2", "{source}", "{exported}"), "is there already"),
+    ],
+)
+def test_bad_arguments_are_refused(words, message, checkpoint, exported, tmp_path):
+    places = {"source": checkpoint, "exported": exported, "out": tmp_path / "out"}
+    with pytest.raises((ValueError, OSError), match=message):
+        export_checkpoint(*(word.format(**places) for word in words))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_quantization_is_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="quantization='int4' is unknown; choose one of float32"):
+        export_checkpoint("ctranslate2", checkpoint, tmp_path / "out", quantization="int4")
+
+
+def test_what_is_no_export_is_refused(checkpoint, exported, tmp_path):
+    with pytest.raises(ValueError, match="holds no exported checkpoint"):
+        load_engine("ctranslate2", checkpoint)
+    with pytest.raises(ValueError, match="exported for ctranslate2, not for onnx"):
+        load_engine("onnx", exported)
+    (tmp_path / "export.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged"):
+        load_engine("ctranslate2", tmp_path)
+
+
+def test_overwriting_replaces_the_folder(checkpoint, tmp_path):
+    export_checkpoint("ctranslate2", checkpoint, tmp_path / "out")
+    (tmp_path / "out" / "old").write_text("x")
+    export_checkpoint("ctranslate2", checkpoint, tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "old").exists()
+
+
+def test_sources_beyond_the_position_table_become_empty_with_a_warning(checkpoint, exported, caplog):
+    engine, tokenizer = load_engine("ctranslate2", exported), AutoTokenizer.from_pretrained(checkpoint)
+    engine.positions = 6
+    texts = ["five", "five " * 40]
+    caplog.set_level(logging.WARNING)
+    logging.getLogger("transformers").propagate = True  # HF's and our loggers keep their records to themselves
+    logging.getLogger("hf_vanilla_transformer").propagate = True
+    output = translate(engine, tokenizer, texts, beam_size=1, max_source_tokens=10**6)
+    assert output[1] == "" and "1 text(s) of more than 6 tokens" in caplog.text

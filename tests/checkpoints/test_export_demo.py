@@ -1,0 +1,90 @@
+"""The demo's checkpoint in other runtimes: 500 held-out expressions, the same greedy translations."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from hf_vanilla_transformer import (
+    VanillaTransformerForConditionalGeneration,
+    embedded_corpus,
+    export_checkpoint,
+    load_engine,
+    translate,
+)
+from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.training.demo import RECIPE, run_demo
+
+pytestmark = pytest.mark.slow
+
+DEMO = Path(__file__).resolve().parents[2] / "runs" / "demo"
+EXPRESSIONS = 500
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """The checkpoint of `make demo` where there is one, else one that is trained for a third of its updates."""
+    if (DEMO / "model.safetensors").is_file():
+        return DEMO
+    folder = tmp_path_factory.mktemp("demo")
+    recipe = RECIPE.read_text(encoding="utf-8")
+    for name, value in {"max_steps": "400", "warmup_steps": "100", "cooldown_steps": "150"}.items():
+        lines = [f"{name}: {value}" if line.startswith(f"{name}:") else line for line in recipe.splitlines()]
+        recipe = "\n".join(lines)
+    (folder / "short.yaml").write_text(recipe, encoding="utf-8")
+    run_demo(folder / "checkpoint", folder / "short.yaml")
+    return folder / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [row["en"] for row in embedded_corpus("test", EXPRESSIONS, seed=11)["translation"]]
+
+
+@pytest.fixture(scope="module")
+def ours(checkpoint, texts) -> list[str]:
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    return translate(model, AutoTokenizer.from_pretrained(checkpoint), texts, beam_size=1)
+
+
+def _needs(target_format: str) -> None:
+    for package in {"ctranslate2": ["ctranslate2"], "onnx": ["onnx", "onnxruntime", "onnxscript"]}[target_format]:
+        pytest.importorskip(package, reason=f"needs the extra {target_format}")
+
+
+@pytest.mark.parametrize("target_format", ["ctranslate2", "onnx"])
+def test_greedy_translations_are_the_same(target_format, checkpoint, texts, ours, tmp_path):
+    _needs(target_format)
+    exported = export_checkpoint(target_format, checkpoint, tmp_path / "exported")
+    theirs = translate(
+        load_engine(target_format, exported), AutoTokenizer.from_pretrained(exported), texts, beam_size=1
+    )
+    assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 0
+
+
+def test_int8_keeps_the_quality(checkpoint, texts, ours, tmp_path):
+    _needs("ctranslate2")
+    import sacrebleu
+
+    references = [row["ko"] for row in embedded_corpus("test", EXPRESSIONS, seed=11)["translation"]]
+    exported = export_checkpoint("ctranslate2", checkpoint, tmp_path / "int8", quantization="int8")
+    theirs = translate(
+        load_engine("ctranslate2", exported), AutoTokenizer.from_pretrained(exported), texts, beam_size=1
+    )
+    scores = [sacrebleu.corpus_bleu(output, [references], tokenize="char").score for output in (ours, theirs)]
+    assert scores[1] >= scores[0] - 0.5
+
+
+def test_the_command_line_translates_with_the_export(checkpoint, texts, ours, tmp_path, monkeypatch, capfdbinary):
+    _needs("ctranslate2")
+    exported = export_checkpoint("ctranslate2", checkpoint, tmp_path / "exported")
+
+    class Stdin:
+        buffer = io.BytesIO("".join(f"{text}\n" for text in texts[:20]).encode())
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    assert main(["translate", str(exported), "--engine", "ctranslate2", "--beam-size", "1"]) == 0
+    assert capfdbinary.readouterr().out.decode().splitlines() == ours[:20]

@@ -1,0 +1,131 @@
+"""Key maps: renaming, dropping, copies, and every incompatibility named in one sentence."""
+
+import pytest
+import torch
+
+from hf_vanilla_transformer.checkpoints.fsmt import _FAIRSEQ, _FSMT
+from hf_vanilla_transformer.checkpoints.key_map import (
+    check_complete,
+    detect_tying,
+    expected_shapes,
+    list_names,
+    refuse,
+    rename_keys,
+    restore_keys,
+    untie,
+)
+from hf_vanilla_transformer.checkpoints.marian import _MODEL_AXIS, _UNTIED
+from hf_vanilla_transformer.checkpoints.torch_transformer import _STACKS
+from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
+
+SMALL = dict(vocab_size=11, d_model=8, d_ff=12, num_heads=2, encoder_layers=2, decoder_layers=1)
+SOURCE, TARGET = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
+
+
+def test_layers_keep_their_numbers_and_none_drops():
+    key_map = {"enc.layers.*.fc.weight": "model.layers.*.w_1.weight", "table": None, "head": "lm_head.weight"}
+    tensors = {name: torch.zeros(1) for name in ("enc.layers.0.fc.weight", "enc.layers.11.fc.weight", "table", "head")}
+    problems: list[str] = []
+    renamed = rename_keys(tensors, key_map, problems)
+    assert list(renamed) == ["model.layers.0.w_1.weight", "model.layers.11.w_1.weight", "lm_head.weight"]
+    assert problems == []
+
+
+def test_unknown_names_broken_numbers_and_differing_copies_are_all_reported():
+    key_map = {"a": "x", "b": "x", "c": "y"}
+    problems: list[str] = []
+    tensors = {"a": torch.ones(2), "b": torch.zeros(2), "c": torch.tensor([1.0, float("inf")])}
+    tensors |= {f"e.layers.{number}.u": torch.ones(1) for number in (0, 1, 5)}
+    rename_keys(tensors, key_map, problems)
+    assert problems == [
+        "nothing here takes e.layers.{0,1,5}.u",
+        "what should be copies of one matrix differs: a and b",
+        "not every number is finite in c",
+    ]
+    with pytest.raises(ValueError, match="^there can't be converted from X: nothing .*u; what .* b; not every .* c$"):
+        refuse("there", "from X", problems)
+    refuse("there", "from X", [])
+
+
+def test_missing_surplus_and_misshapen_tensors_are_all_reported():
+    config = VanillaTransformerConfig(**SMALL)
+    tensors = {name: torch.zeros(shape) for name, shape in expected_shapes(config).items()}
+    problems: list[str] = []
+    check_complete(tensors, config, problems)
+    assert problems == []
+    del (
+        tensors["model.encoder.layers.0.self_attn.q_proj.weight"],
+        tensors["model.encoder.layers.1.self_attn.q_proj.weight"],
+    )
+    tensors["model.encoder.final_norm.weight"] = torch.zeros(8)
+    tensors[SOURCE] = torch.zeros(11, 7)
+    check_complete(tensors, config, problems)
+    assert problems == [
+        "no weight is there for model.encoder.layers.{0,1}.self_attn.q_proj.weight",
+        "a model of this configuration has no model.encoder.final_norm.weight",
+        "model.encoder.embed_tokens.weight is (11, 7) instead of (11, 8)",
+    ]
+
+
+def test_tied_matrices_are_expected_once():
+    three_way = expected_shapes(VanillaTransformerConfig(**SMALL))
+    assert SOURCE in three_way and TARGET not in three_way and "lm_head.weight" not in three_way
+    untied = expected_shapes(
+        VanillaTransformerConfig(**SMALL, tie_source_target=False, tie_word_embeddings=False, target_vocab_size=13)
+    )
+    assert untied[TARGET] == untied["lm_head.weight"] == (13, 8)
+
+
+@pytest.mark.parametrize(
+    ("matrices", "expected", "kept"),
+    [
+        ("aaa", (True, True), 1),
+        ("aab", (True, False), 2),
+        ("abb", (False, True), 2),
+        ("abc", (False, False), 3),
+        ("aba", (False, False), 3),  # an output that equals the source only is tied to nothing here
+    ],
+)
+def test_equal_matrices_are_tied(matrices, expected, kept):
+    values = {letter: torch.full((2, 2), float(ord(letter))) for letter in "abc"}
+    names = (SOURCE, TARGET, "lm_head.weight")
+    tensors = {name: values[letter].clone() for name, letter in zip(names, matrices, strict=True)}
+    before = dict(tensors)
+    tying = detect_tying(tensors)
+    assert (tying["tie_source_target"], tying["tie_word_embeddings"]) == expected
+    assert len(tensors) == kept
+    spelled = untie(tensors, VanillaTransformerConfig(**SMALL, **tying))
+    assert {name: spelled[name][0, 0].item() for name in names} == {name: before[name][0, 0].item() for name in names}
+
+
+def test_names_come_back():
+    key_map = {"e.layers.*.a": "m.layers.*.b", "one": "x", "two": "x", "gone": None}
+    ours = {"m.layers.3.b": torch.ones(1), "x": torch.zeros(1)}
+    assert set(restore_keys(ours, key_map)) == {"e.layers.3.a", "one", "two"}
+
+
+def test_names_of_several_layers_are_one_entry():
+    assert list_names(["a.layers.0.x", "b", "a.layers.2.x"]) == "a.layers.{0,2}.x, b"
+    assert list_names(["a.layers.7.x"]) == "a.layers.7.x"
+
+
+@pytest.mark.parametrize("key_map", [_FSMT, _FAIRSEQ, _UNTIED, _STACKS], ids=["fsmt", "fairseq", "marian", "torch"])
+def test_maps_cover_every_layer_of_ours_and_name_nothing_else(key_map):
+    config = VanillaTransformerConfig(
+        **SMALL, attention_bias=True, output_bias=True, final_norm=True, tie_source_target=False,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    expected = {name.replace(".0.", ".*.").replace(".1.", ".*.") for name in expected_shapes(config)}
+    named = {ours for ours in key_map.values() if ours is not None}
+    assert named <= expected
+    assert {name for name in expected if "layers" in name} <= named
+
+
+def test_every_tensor_of_ours_has_a_known_model_axis():
+    config = VanillaTransformerConfig(
+        **{**SMALL, "vocab_size": 7, "d_ff": 12}, attention_bias=True, output_bias=True, d_k=3, d_v=5
+    )
+    for name, shape in expected_shapes(config).items():
+        axis = _MODEL_AXIS[".".join(name.split(".")[-2:])]
+        # d_model is 8 and no other size is; so the axis of length 8 is the model's.
+        assert (shape.index(8) if 8 in shape else None) == axis, name

@@ -1,0 +1,389 @@
+"""Publishing with the real client against the double: what is sent, what is refused, and every failure of the Hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from hub_double import Hub
+from huggingface_hub import ModelCard
+
+from hf_vanilla_transformer import (
+    VanillaTransformerForConditionalGeneration,
+    preset,
+    train_tokenizer,
+    translate,
+)
+from hf_vanilla_transformer.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["one two three", "two", "three two one three", "하나 둘", "   "]
+CODE = {path.name for path in (ROOT / "hf_vanilla_transformer" / "model").glob("*_vanilla_transformer.py")}
+SENT = CODE | {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+def build(folder, **fields):
+    """Save a tiny random model whose translations differ from text to text, with its tokenizer."""
+    tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
+    torch.manual_seed(3)
+    sizes = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    untied = {"tie_word_embeddings": False, "output_bias": True}
+    config = preset("tiny", **{"vocab_size": len(tokenizer), **sizes, **untied, **fields})
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8.0)
+        model.lm_head.bias[2] = 3.0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "checkpoint"
+    model, tokenizer = build(folder)
+    return folder, translate(model, tokenizer, TEXTS)
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    """A copy of the toy checkpoint that a test may damage."""
+    return Path(shutil.copytree(toy[0], tmp_path / "checkpoint"))
+
+
+# ---------------------------------------------------------------------------------------------- a client
+
+
+class Client:
+    """A process with huggingface_hub's client, started once, that is pointed at a test's own double."""
+
+    LOOP = """
+        import json, os, sys, traceback
+        import huggingface_hub.constants as constants
+        from huggingface_hub import HfApi, snapshot_download
+        from hf_vanilla_transformer.hub import publish
+        from hf_vanilla_transformer.hub.publish import push_to_hub
+        publish._WAITS = (0.01, 0.01)  # seconds
+        answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            wanted = json.loads(line)
+            names = {**globals(), "result": None, **wanted["names"]}
+            try:
+                exec(wanted["code"], names)
+                answer = {"value": names["result"]}
+            except Exception as error:
+                traceback.print_exc()
+                answer = {"error": type(error).__name__, "message": str(error)}
+            print(json.dumps(answer, default=vars), file=answers, flush=True)
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.log = home / "stderr.txt"
+        self.hub = Hub()  # at one address for the whole process: the client reads it once
+        self.hub.__enter__()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(self.LOOP)],
+            env={**os.environ, **self.hub.environment(home), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("wb"),
+            text=True,
+            cwd=home,
+        )
+
+    def run(self, code: str, **names):
+        """Run code there, which finds the names and leaves a ``result``; an error comes back as a RuntimeError."""
+        wanted = {"code": textwrap.dedent(code), "names": names}
+        print(json.dumps(wanted, default=str), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline())
+        if "error" in answer:
+            raise RuntimeError(f"{answer['error']}: {answer['message']}")
+        return answer["value"]
+
+    def push(self, folder, repo_id="someone/toy", **options):
+        options = {"check": False, **options}
+        return self.run(
+            "result = push_to_hub(folder, repo_id, **options)", folder=folder, repo_id=repo_id, options=options
+        )
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.hub.__exit__()
+
+
+@pytest.fixture(scope="module")
+def one_client(tmp_path_factory):
+    client = Client(tmp_path_factory.mktemp("client"))
+    yield client
+    client.close()
+    assert "Secret" not in client.log.read_text(encoding="utf-8", errors="replace")  # no token was ever printed
+
+
+@pytest.fixture
+def client(one_client):
+    """The client, with a Hub that is empty and in order."""
+    for memory in (one_client.hub.repositories, one_client.hub.objects, one_client.hub.requests, one_client.hub.faults):
+        memory.clear()
+    return one_client
+
+
+@pytest.fixture
+def hub(client):
+    return client.hub
+
+
+def newest(hub, repo_id="someone/toy"):
+    return list(hub.repositories[repo_id].commits.values())[-1]
+
+
+def assert_nothing_published(hub):
+    assert all(set(newest(hub, repo_id)) == {".gitattributes"} for repo_id in hub.repositories)
+
+
+# ---------------------------------------------------------------------------------------------- what is sent
+
+
+def test_a_push_makes_a_private_repository_with_everything_in_one_commit(client, hub, toy):
+    folder, _ = toy
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    published = client.push(folder)
+    assert hub.repositories["someone/toy"].private
+    assert len(hub.repositories["someone/toy"].commits) == 2  # its making and the push
+    files = newest(hub)
+    assert set(files) == SENT | {".gitattributes"}
+    assert published["files"] == {name: len(files[name]) for name in SENT}
+    assert published["commit"] == list(hub.repositories["someone/toy"].commits)[-1]
+    assert files["model.safetensors"] == before["model.safetensors"]
+    config = json.loads(files["config.json"])
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
+    assert config["custom_pipelines"]["translation"]["impl"] == "pipeline_vanilla_transformer.TranslationPipeline"
+    card = ModelCard(files["README.md"].decode("utf-8"))
+    assert card.data.pipeline_tag == "translation" and '"someone/toy"' in card.text
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # the source stays as it was
+    assert not any(b"Secret" in data for data in files.values())
+
+
+def test_a_model_goes_with_its_tokenizer(client, hub, toy):
+    code = """
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+        model, tokenizer = (auto.from_pretrained(folder) for auto in (AutoModelForSeq2SeqLM, AutoTokenizer))
+        push_to_hub(model, "someone/toy", tokenizer=tokenizer, check=False)
+    """
+    client.run(code, folder=toy[0])
+    assert set(newest(hub)) == SENT | {".gitattributes"}
+
+
+def test_two_vocabularies_and_shards_are_sent(client, hub, tmp_path):
+    target = train_tokenizer(["uno dos tres"], 290)
+    model, _ = build(tmp_path, target_vocab_size=len(target), tie_source_target=False)
+    target.save_pretrained(tmp_path / "target_tokenizer")
+    (tmp_path / "model.safetensors").unlink()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = {path.name for path in tmp_path.glob("model-*.safetensors")}
+    assert len(shards) > 1
+    client.push(tmp_path)
+    sent = set(newest(hub))
+    assert shards | {"model.safetensors.index.json", "target_tokenizer/tokenizer.json"} <= sent
+    assert "model.safetensors" not in sent
+
+
+def test_a_dry_run_lists_and_sends_nothing(client, hub, toy):
+    published = client.push(toy[0], dry_run=True)
+    assert set(published["files"]) == SENT and published["commit"] is None and hub.requests == []
+
+
+def test_the_command_lists_what_would_be_sent(toy, capsys):
+    assert main(["push", str(toy[0]), "someone/toy", "--dry-run", "--no-check"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in SENT) and "nothing was sent to someone/toy" in printed
+
+
+def test_an_own_card_is_sent_as_it_is_but_for_the_name(client, hub, copy):
+    (copy / "README.md").write_text("---\nlicense: mit\n---\n\n# mine\n\nBy hand.\n", encoding="utf-8")
+    client.push(copy)
+    assert newest(hub)["README.md"] == (copy / "README.md").read_bytes()
+
+
+def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    build(tmp_path, d_ff=20)
+    with pytest.raises(RuntimeError, match="someone/toy holds a README.md already; .*--force"):
+        client.push(tmp_path)
+    assert len(hub.repositories["someone/toy"].commits) == 2
+    stale = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"old", "notes.txt": b"kept"}
+    hub.repositories["someone/toy"].commit({**newest(hub), **stale})
+    client.push(tmp_path, force=True)
+    assert set(newest(hub)) == SENT | {".gitattributes", "notes.txt"}
+    assert newest(hub)["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_a_public_repository_is_not_taken_for_a_private_push(client, hub, toy):
+    client.run("HfApi().create_repo('someone/toy', private=False)")
+    with pytest.raises(RuntimeError, match="everybody can see it"):
+        client.push(toy[0])
+    assert_nothing_published(hub)
+    client.push(toy[0], private=False)
+    assert set(newest(hub)) >= SENT
+
+
+def test_a_name_alone_belongs_to_the_tokens_user(client, hub, toy):
+    assert client.push(toy[0], repo_id="toy")["repo_id"] == "someone/toy"
+    assert set(newest(hub)) >= SENT
+
+
+# ---------------------------------------------------------------------------------------------- failures of the Hub
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "message"),
+    [
+        ("POST", "/api/repos/create", 401, "doesn't know the token"),
+        ("POST", "/api/repos/create", 403, "doesn't let this token write to someone/toy"),
+        ("POST", "/preupload/", 404, "has no someone/toy that this token can see"),
+        ("POST", "/commit/", 409, "run the same command again"),
+        ("POST", "/commit/", 412, "changed by somebody else meanwhile"),
+        ("POST", "/commit/", 429, "asks for patience"),
+        ("POST", "/commit/", 500, "trouble of its own .HTTP 500"),
+        ("POST", "/commit/", 503, "trouble of its own .HTTP 503"),
+        ("POST", "/commit/", "hang up", "can't be reached"),
+        ("POST", "/commit/", 418, "didn't take it .HTTP 418"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_publishes_nothing(client, hub, toy, method, path, status, message):
+    hub.fail(method, path, status)
+    with pytest.raises(RuntimeError, match=message) as caught:
+        client.push(toy[0])
+    assert "OSError" in str(caught.value) and "nothing was published" in str(caught.value)
+    assert "\n" not in str(caught.value) and "Secret" not in str(caught.value)
+    assert_nothing_published(hub)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, "hang up"])
+def test_what_passes_is_tried_again(client, hub, toy, status):
+    hub.fail("POST", "/commit/", status, times=2)
+    client.push(toy[0])
+    assert set(newest(hub)) >= SENT
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(client, hub, toy):
+    hub.fail("POST", "/commit/", "lose the answer", times=1)
+    published = client.push(toy[0])
+    assert list(hub.repositories["someone/toy"].commits)[1:] == [published["commit"]]
+
+
+def test_somebody_elses_commit_meanwhile_is_not_overwritten(client, hub, toy):
+    client.run("HfApi().create_repo('someone/toy', private=True)")
+    seen = hub.repositories["someone/toy"]
+    original = seen.resolve
+    calls = []
+
+    def resolve(revision):  # between the first look and the commit, somebody commits
+        calls.append(revision)
+        if len(calls) == 2:
+            seen.commit({**list(seen.commits.values())[-1], "theirs.txt": b"theirs"})
+        return original(revision)
+
+    seen.resolve = resolve
+    with pytest.raises(RuntimeError, match="changed by somebody else meanwhile"):
+        client.push(toy[0])
+    assert set(newest(hub)) == {".gitattributes", "theirs.txt"}
+
+
+def test_an_interrupted_push_is_run_again_and_sends_nothing_twice(client, hub, toy):
+    hub.fail("POST", "/commit/", "hang up")
+    with pytest.raises(RuntimeError, match="can't be reached"):
+        client.push(toy[0])
+    assert_nothing_published(hub)
+    uploads = [request for request in hub.requests if request.startswith("PUT")]
+    assert len(uploads) == 1
+    hub.faults.clear()
+    client.push(toy[0])
+    assert set(newest(hub)) >= SENT
+    assert [request for request in hub.requests if request.startswith("PUT")] == uploads
+
+
+def test_weights_that_arrive_damaged_are_not_committed(client, hub, toy):
+    hub.fail("PUT", "/objects/", "corrupt", times=1)
+    with pytest.raises(RuntimeError, match="didn't take it .HTTP 422"):
+        client.push(toy[0])
+    assert_nothing_published(hub)
+    client.push(toy[0])
+    assert newest(hub)["model.safetensors"] == (toy[0] / "model.safetensors").read_bytes()
+
+
+def test_without_a_token_nothing_is_asked(client, hub, toy):
+    code = """
+        token = os.environ.pop("HF_TOKEN")
+        try:
+            push_to_hub(folder, "someone/toy", check=False)
+        finally:
+            os.environ["HF_TOKEN"] = token
+    """
+    with pytest.raises(RuntimeError, match="ValueError: there is no token for the Hub; run `hf auth login`"):
+        client.run(code, folder=toy[0])
+    assert hub.requests == []
+
+
+def test_a_token_that_may_only_read_is_refused(client, hub, toy):
+    with pytest.raises(RuntimeError, match="doesn't let this token write") as caught:
+        client.push(toy[0], token="hf_readersSecret")
+    assert "Secret" not in str(caught.value)
+
+
+def test_a_card_that_the_hub_refuses_stops_the_push(client, hub, toy):
+    hub.fail("POST", "/api/validate-yaml", 400)
+    with pytest.raises(RuntimeError, match="Invalid metadata in README.md"):
+        client.push(toy[0])
+    assert_nothing_published(hub)
+
+
+# ---------------------------------------------------------------------------------------------- downloads
+
+
+def snapshot(client, repo_id="someone/toy", **options):
+    return client.run("result = snapshot_download(repo_id, **options)", repo_id=repo_id, options=options)
+
+
+def test_a_truncated_download_is_resumed_and_whole(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    hub.fail("GET", "/resolve/.*safetensors", "truncate", times=1)
+    folder = Path(snapshot(client, cache_dir=str(tmp_path)))
+    assert (folder / "model.safetensors").read_bytes() == (toy[0] / "model.safetensors").read_bytes()
+
+
+def test_a_download_with_another_hash_is_found_out(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    hub.fail("GET", "/resolve/.*safetensors", "corrupt", times=1)
+    snapshot(client, cache_dir=str(tmp_path))  # of the right size, so the client keeps it
+    code = """
+        found = HfApi().verify_repo_checksums("someone/toy", cache_dir=where)
+        result = [mismatch["path"] for mismatch in found.mismatches]
+    """
+    assert client.run(code, where=str(tmp_path)) == ["model.safetensors"]
+
+
+def test_a_private_repository_is_for_its_owner(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    for token in ("hf_readersSecret", False):
+        with pytest.raises(RuntimeError, match="RepositoryNotFoundError"):
+            snapshot(client, cache_dir=str(tmp_path), token=token)
+
+
+def test_an_unknown_revision_is_an_error(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    with pytest.raises(RuntimeError, match="RevisionNotFoundError"):
+        snapshot(client, cache_dir=str(tmp_path), revision="v9")

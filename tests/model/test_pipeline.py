@@ -1,0 +1,205 @@
+"""pipeline("translation"): every form of input, what `translate` gives, and clear refusals."""
+
+import json
+
+import datasets
+import pytest
+import torch
+from transformers import BertConfig, BertModel, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from hf_vanilla_transformer import (
+    TranslationPipeline,
+    VanillaTransformerForConditionalGeneration,
+    preset,
+    train_tokenizer,
+    translate,
+)
+
+TEXTS = [
+    "one two three",
+    "",
+    "two",
+    " \t ",
+    "three two one three two one",
+    "하나 둘",
+    "</s> <pad>",
+    "\ud800",
+    "one " * 60,
+]
+
+
+def build(tokenizer, end_bias=3.0, **fields):
+    """A tiny random model whose translations differ from text to text, and end; ``end_bias`` is in nats."""
+    torch.manual_seed(3)
+    sizes = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    untied = {"tie_word_embeddings": False, "output_bias": True}
+    config = preset("tiny", **{"vocab_size": len(tokenizer), **sizes, **untied, **fields})
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8.0)
+        model.lm_head.bias[2] = end_bias
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["one two three", "하나 둘 셋"], 300)
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer):
+    return TranslationPipeline(build(tokenizer), tokenizer, task="translation", device="cpu")
+
+
+def texts_of(results):
+    return [result["translation_text"] for result in results]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_lists_come_back_as_translate_gives_them(translator, batch_size):
+    expected = translate(translator.model, translator.tokenizer, TEXTS)
+    assert len(set(expected)) > 3  # or agreement would say little
+    assert texts_of(translator(TEXTS, batch_size=batch_size)) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_n_best_and_scores_are_translates(translator, batch_size):
+    settings = {"beam_size": 3, "alpha": 1.0, "length_penalty": "power", "num_return": 2, "max_extra_tokens": 5}
+    found = translator(TEXTS, batch_size=batch_size, return_scores=True, **settings)
+    expected = translate(translator.model, translator.tokenizer, TEXTS, return_scores=True, **settings)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert texts_of(ours) == [one.text for one in theirs]
+        assert [one["score"] for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-4)
+
+
+def test_one_text_gives_a_list_of_one(translator):
+    assert translator("one two three") == [{"translation_text": translate(*parts(translator), "one two three")}]
+    assert translator("  ") == [{"translation_text": ""}]
+
+
+def parts(translator):
+    return translator.model, translator.tokenizer
+
+
+def test_no_texts_give_no_translations(translator):
+    assert translator([]) == [] and translator(()) == []
+    assert list(translator(text for text in [])) == []
+
+
+def test_tuples_are_lists(translator):
+    assert translator(("one", "two")) == translator(["one", "two"])
+
+
+def test_generators_are_read_as_they_are_needed(translator):
+    read = []
+
+    def endless():
+        while True:
+            read.append("one two")
+            yield "one two"
+
+    results = iter(translator(endless(), batch_size=2))
+    assert next(results) == translator("one two")
+    assert 1 <= len(read) <= 4
+
+
+def test_data_sets_stream(translator):
+    rows = datasets.Dataset.from_dict({"en": TEXTS[:3], "other": [1, 2, 3]})
+    expected = [[{"translation_text": text}] for text in translate(*parts(translator), TEXTS[:3])]
+    assert list(translator(KeyDataset(rows, "en"), batch_size=2)) == expected
+    assert list(translator(rows["en"], batch_size=2)) == expected
+    assert list(translator(row["en"] for row in rows.to_iterable_dataset())) == expected
+
+
+def test_settings_of_the_pipeline_hold_unless_a_call_says_otherwise(tokenizer):
+    model = build(tokenizer)
+    translator = TranslationPipeline(model, tokenizer, device="cpu", num_return=2, return_scores=True)
+    assert [len(result) for result in translator(["one", "two"])] == [2, 2]
+    assert set(translator(["one"], num_return=1)[0]) == {"translation_text", "score"}
+
+
+def test_left_padding_changes_nothing(translator, tokenizer):
+    expected = translator(TEXTS)
+    tokenizer.padding_side = "left"
+    try:
+        assert translator(TEXTS, batch_size=4) == expected
+    finally:
+        tokenizer.padding_side = "right"
+
+
+def test_texts_too_long_become_empty_with_a_warning(translator, caplog):
+    from transformers.utils import logging
+
+    logging.enable_propagation()
+    try:
+        assert texts_of(translator(["one two", "one " * 30], max_source_tokens=20))[1] == ""
+    finally:
+        logging.disable_propagation()
+    assert "more than 20" in caplog.text and "raise max_source_tokens" in caplog.text
+
+
+def test_learned_positions_limit_the_source(tokenizer):
+    model = build(tokenizer, position_embedding="learned", max_position_embeddings=12)
+    translator = TranslationPipeline(model, tokenizer, device="cpu")
+    texts = ["one two", "one " * 30]
+    assert texts_of(translator(texts)) == translate(model, tokenizer, texts)
+
+
+def test_pipeline_class_works_without_remote_code(translator, tokenizer, tmp_path):
+    translator.save_pretrained(tmp_path)
+    loaded = pipeline("translation", model=str(tmp_path), pipeline_class=TranslationPipeline, device="cpu")
+    assert loaded(TEXTS) == translator(TEXTS)
+    # transformers puts classes into what it reads of the configuration, which still has to be written.
+    loaded.save_pretrained(tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
+    assert config["custom_pipelines"]["translation"]["impl"] == "pipeline_vanilla_transformer.TranslationPipeline"
+    assert config["custom_pipelines"]["translation"]["pt"] == ["AutoModelForSeq2SeqLM"]
+
+
+def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer, tmp_path):
+    target = train_tokenizer(["uno dos tres cuatro"], 290)
+    model = build(tokenizer, end_bias=0.0, target_vocab_size=len(target), tie_source_target=False)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no folder target_tokenizer"):
+        pipeline("translation", model=str(tmp_path), pipeline_class=TranslationPipeline, device="cpu")
+    target.save_pretrained(tmp_path / "target_tokenizer")
+    found = pipeline("translation", model=str(tmp_path), pipeline_class=TranslationPipeline, device="cpu")(TEXTS)
+    assert found == TranslationPipeline(model, tokenizer, target_tokenizer=target, device="cpu")(TEXTS)
+    assert found != TranslationPipeline(model, tokenizer, target_tokenizer=tokenizer, device="cpu")(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"num_beams": 5}, "doesn't take num_beams; give the width as beam_size"),
+        ({"num_return_sequences": 2}, "give the number as num_return"),
+        ({"max_length": 40}, "give max_extra_tokens"),
+        ({"src_lang": "en"}, "one direction"),
+        ({"beams": 2}, "doesn't take beams; it takes beam_size"),
+        ({"beam_size": 0}, "beam_size=0 is not a whole number"),
+        ({"num_return": 5}, "num_return=5 is more than beam_size=4"),
+        ({"max_source_tokens": 0}, "max_source_tokens=0 is not a whole number"),
+    ],
+)
+def test_keywords_out_of_place_are_refused_with_the_way_out(translator, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        translator("one two", **keywords)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"one", {"en": "one"}, ["one", None]])
+def test_what_is_no_string_is_refused(translator, text):
+    with pytest.raises(ValueError, match="translates strings, not"):
+        translator(text)
+
+
+def test_other_models_are_refused(tokenizer):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    with pytest.raises(ValueError, match="vanilla_transformer model, not with bert"):
+        TranslationPipeline(BertModel(BertConfig(vocab_size=9, **sizes)), tokenizer)
+
+
+def test_a_missing_tokenizer_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="needs the model's tokenizer"):
+        TranslationPipeline(build(tokenizer))

@@ -1,0 +1,345 @@
+"""Complete or ignored: every flipped bit is caught, what was trained with something else is refused, nothing is run."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from test_trainer import Collator, arguments, assert_same_checkpoint, examples, tiny_model
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from hf_vanilla_transformer.checkpoints.averaging import average_checkpoints
+from hf_vanilla_transformer.checkpoints.manifest import (
+    MANIFEST_NAME,
+    BrokenCheckpointError,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+from hf_vanilla_transformer.training import checkpointing
+from hf_vanilla_transformer.training.checkpointing import (
+    checkpoints,
+    clear_leftovers,
+    data_sha256,
+    differences,
+    newest_whole,
+    put_in_place,
+    replace_files,
+    rotate,
+)
+from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
+
+FIELDS = dict(max_steps=6, save_strategy="steps", save_steps=2, logging_steps=3)
+
+
+def make_trainer(folder: Path, data: list | None = None, model=None, **fields) -> VanillaTransformerTrainer:
+    args = arguments(folder, **{**FIELDS, **fields})
+    return VanillaTransformerTrainer(model or tiny_model(0.3), args, Collator(), data or examples(40))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    make_trainer(folder).train()
+    return folder
+
+
+@pytest.fixture
+def run_dir(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+# --------------------------------------------------------------------------- the manifest
+
+
+def test_a_checkpoint_is_vouched_for_and_nothing_half_written_is_left(finished: Path) -> None:
+    assert [path.name for path in checkpoints(finished)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    for checkpoint in checkpoints(finished):
+        facts = verify(checkpoint)
+        assert facts["step"] == int(checkpoint.name.removeprefix("checkpoint-"))
+        named = read_manifest(checkpoint)["files"]
+        assert {path.name for path in checkpoint.iterdir()} == {*named, MANIFEST_NAME}
+        assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= set(
+            named
+        )
+    assert not list(finished.glob(".*"))
+
+
+def test_one_flipped_bit_in_any_file_is_caught_and_the_file_is_named(run_dir: Path) -> None:
+    checkpoint = run_dir / "checkpoint-6"
+    draw = random.Random(0)
+    files = sorted(checkpoint.iterdir())
+    assert len(files) >= 8
+    for file in files:
+        bits = 8 * file.stat().st_size
+        whole = file.read_bytes()
+        every = range(bits) if bits < 2_000 else [0, bits - 1, *(draw.randrange(bits) for _ in range(30))]
+        for bit in every:
+            flip(file, bit)
+            with pytest.raises(BrokenCheckpointError, match=file.name.replace(".", r"\.")):
+                verify(checkpoint)
+            file.write_bytes(whole)
+    verify(checkpoint)
+
+
+def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    write_manifest(tmp_path, {"step": 1})
+    manifest = tmp_path / MANIFEST_NAME
+    whole = manifest.read_bytes()
+    for bit in range(8 * len(whole)):
+        flip(manifest, bit)
+        with pytest.raises(BrokenCheckpointError):
+            verify(tmp_path)
+        manifest.write_bytes(whole)
+    assert verify(tmp_path) == {"step": 1}
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "longer", "link"])
+def test_a_file_that_is_not_as_it_was_is_named(run_dir: Path, damage: str) -> None:
+    file = run_dir / "checkpoint-6" / "optimizer.pt"
+    data = file.read_bytes()
+    if damage in ("missing", "link"):
+        file.unlink()
+    if damage == "link":
+        file.symlink_to(run_dir / "checkpoint-4" / "optimizer.pt")
+    if damage in ("shorter", "longer"):
+        file.write_bytes(data[:-1] if damage == "shorter" else data + b"x")
+    with pytest.raises(BrokenCheckpointError, match=r"checkpoint-6/optimizer\.pt (is missing|has )"):
+        verify(run_dir / "checkpoint-6")
+
+
+# --------------------------------------------------------------------------- going on
+
+
+def test_a_broken_checkpoint_is_passed_over_and_the_end_is_the_same(finished: Path, run_dir: Path, caplog) -> None:
+    flip(run_dir / "checkpoint-6" / "model.safetensors", 4_000)
+    (run_dir / "checkpoint-4" / "scheduler.pt").unlink()
+    (run_dir / ".checkpoint-8.saving").mkdir()
+    trainer = make_trainer(run_dir)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.resumed_from == str(run_dir / "checkpoint-2")
+    assert "checkpoint-6/model.safetensors is damaged" in caplog.text
+    assert "checkpoint-4/scheduler.pt is missing" in caplog.text
+    assert not list(run_dir.glob(".*"))
+    for step in (4, 6):
+        verify(run_dir / f"checkpoint-{step}")
+        assert_same_checkpoint(finished / f"checkpoint-{step}", run_dir / f"checkpoint-{step}")
+
+
+def test_a_run_that_is_over_makes_no_further_update(finished: Path, run_dir: Path) -> None:
+    trainer = make_trainer(run_dir)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 6
+    weights = torch.load(finished / "checkpoint-6" / "optimizer.pt")  # nothing was saved again
+    assert [path.name for path in checkpoints(run_dir)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert weights["state"][0]["step"].item() == 6
+
+
+def test_a_named_checkpoint_that_is_broken_is_refused(run_dir: Path) -> None:
+    flip(run_dir / "checkpoint-6" / "rng_state.pth", 999)
+    with pytest.raises(ValueError, match=r"rng_state\.pth is damaged.*resume_from_checkpoint=True goes on from"):
+        make_trainer(run_dir).train(resume_from_checkpoint=str(run_dir / "checkpoint-6"))
+
+
+def test_no_whole_checkpoint_is_an_error_and_no_checkpoint_another(run_dir: Path, tmp_path: Path) -> None:
+    for checkpoint in checkpoints(run_dir):
+        (checkpoint / MANIFEST_NAME).unlink()
+    with pytest.raises(ValueError, match="none of the 3 checkpoints .* is whole"):
+        make_trainer(run_dir).train(resume_from_checkpoint=True)
+    trainer = make_trainer(run_dir, resume_anyway=True)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.resumed_from == str(run_dir / "checkpoint-6")
+    with pytest.raises(ValueError, match="there is no checkpoint in .*empty to resume from"):
+        make_trainer(tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
+def other_data() -> list[dict[str, list[int]]]:
+    data = examples(40)
+    data[7]["labels"][0] += 1 if data[7]["labels"][0] < 20 else -1
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": other_data()}, "data: content;"),
+        ({"seed": 7}, r"data: seed \(42 there, 7 now\)"),
+        ({"max_tokens_per_batch": 50}, r"data: max_tokens_per_batch \(60 there, 50 now\)"),
+        ({"model": tiny_model(0.1)}, r"configuration: dropout \(0\.3 there, 0\.1 now\)"),
+    ],
+)
+def test_something_else_is_refused_and_named_unless_forced(run_dir: Path, changes: dict, message: str, caplog) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*set resume_anyway to go on nevertheless"):
+        make_trainer(run_dir, **changes).train(resume_from_checkpoint=True)
+    make_trainer(run_dir, **changes, max_steps=7, resume_anyway=True).train(resume_from_checkpoint=True)
+    assert "going on nevertheless" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("optimizer.pt", r"without the optimizer's state \(optimizer\.pt\)"),
+        ("scheduler.pt", r"without the learning rate's state \(scheduler\.pt\)"),
+        ("rng_state.pth", r"without the random numbers' state \(rng_state\.pth\)"),
+        ("trainer_state.json", "has no trainer_state.json, which says where the data stood"),
+    ],
+)
+def test_missing_state_is_refused_even_where_the_manifest_agrees(run_dir: Path, file: str, message: str) -> None:
+    checkpoint = run_dir / "checkpoint-6"
+    facts = verify(checkpoint)
+    (checkpoint / file).unlink()
+    (checkpoint / MANIFEST_NAME).unlink()
+    write_manifest(checkpoint, facts)  # as after saving with save_only_model
+    with pytest.raises(ValueError, match=message):
+        make_trainer(run_dir).train(resume_from_checkpoint=True)
+
+
+class Payload:
+    """What a hostile pickle does when it is loaded as stock pickles are."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.proof}",)
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_no_code_in_training_state_is_run(run_dir: Path, tmp_path: Path, file: str) -> None:
+    checkpoint = run_dir / "checkpoint-6"
+    facts = verify(checkpoint)
+    torch.save({"state": Payload(tmp_path / "proof")}, checkpoint / file)
+    write_manifest(checkpoint, facts)
+    with pytest.raises(Exception, match="Weights only load failed|WeightsUnpickler error"):
+        make_trainer(run_dir, max_steps=8).train(resume_from_checkpoint=True)
+    assert not (tmp_path / "proof").exists()
+
+
+# --------------------------------------------------------------------------- saving and deleting
+
+
+def test_a_save_that_fails_leaves_the_older_checkpoints(run_dir: Path, monkeypatch) -> None:
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpointing, "write_manifest", full)
+    message = "the checkpoint of update 8 can't be saved .*No space left on device.*older checkpoints are as they were"
+    with pytest.raises(OSError, match=message):
+        make_trainer(run_dir, max_steps=8).train(resume_from_checkpoint=True)
+    assert [path.name for path in checkpoints(run_dir)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    for checkpoint in checkpoints(run_dir):
+        verify(checkpoint)
+    assert not list(run_dir.glob(".*"))
+
+
+def whole(run_dir: Path, step: int, kept_for: str = checkpointing.FOR_THE_SCHEDULE) -> Path:
+    aside = checkpointing.aside_folder(run_dir, step)
+    aside.mkdir(parents=True)
+    (aside / "model.safetensors").write_bytes(bytes([step]))
+    return put_in_place(aside, run_dir, step, {"step": step, "kept_for": kept_for})
+
+
+def steps(run_dir: Path) -> list[int]:
+    return [int(path.name.removeprefix("checkpoint-")) for path in checkpoints(run_dir)]
+
+
+def test_rotation_keeps_the_last_and_the_best_and_drops_what_a_signal_left(tmp_path: Path) -> None:
+    for step in (2, 4, 5, 6, 8, 10):
+        whole(tmp_path, step, checkpointing.FOR_A_STOP if step == 5 else checkpointing.FOR_THE_SCHEDULE)
+    rotate(tmp_path, None, None)
+    assert steps(tmp_path) == [2, 4, 6, 8, 10]
+    rotate(tmp_path, 3, str(tmp_path / "checkpoint-4"))
+    assert steps(tmp_path) == [4, 8, 10]
+    rotate(tmp_path, 1, None)
+    assert steps(tmp_path) == [10]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_checkpoint_takes_the_place_of_one_of_its_name(tmp_path: Path) -> None:
+    whole(tmp_path, 3)
+    (tmp_path / "checkpoint-3" / "model.safetensors").write_bytes(b"broken")
+    whole(tmp_path, 3)
+    assert newest_whole(tmp_path) == tmp_path / "checkpoint-3"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_leftovers_go_and_a_replaced_checkpoint_comes_back(tmp_path: Path) -> None:
+    whole(tmp_path, 3)
+    os.rename(tmp_path / "checkpoint-3", tmp_path / ".checkpoint-3.replaced")  # killed between two renames
+    for name in (".checkpoint-4.saving", ".checkpoint-2.deleting", ".hidden"):
+        (tmp_path / name).mkdir()
+    clear_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "checkpoint-3"]
+    assert newest_whole(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("old")
+
+    def write(folder: str, fail: bool = False) -> None:
+        (Path(folder) / "config.json").write_text("new")
+        if fail:
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        replace_files(tmp_path, lambda folder: write(folder, fail=True))
+    assert (tmp_path / "config.json").read_text() == "old"
+    replace_files(tmp_path, write)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config.json", "new")]
+
+
+# --------------------------------------------------------------------------- averaging
+
+
+def test_the_average_is_of_whole_checkpoints_and_has_no_manifest(run_dir: Path, tmp_path: Path) -> None:
+    average_checkpoints(run_dir, tmp_path / "mean", last=2)
+    assert not (tmp_path / "mean" / MANIFEST_NAME).exists()
+    flip(run_dir / "checkpoint-4" / "model.safetensors", 20_000)
+    with pytest.raises(ValueError, match=r"checkpoint-4/model\.safetensors is damaged"):
+        average_checkpoints(run_dir, tmp_path / "other", last=2)
+
+
+def test_stock_trainers_checkpoints_are_averaged_as_before(tmp_path: Path) -> None:
+    args = Seq2SeqTrainingArguments(
+        output_dir=tmp_path / "stock",
+        max_steps=2,
+        save_steps=1,
+        use_cpu=True,
+        disable_tqdm=True,
+        label_names=["labels"],
+    )
+    Seq2SeqTrainer(tiny_model(), args, Collator(), examples(16)).train()
+    average_checkpoints(tmp_path / "stock", tmp_path / "mean", last=2)
+    assert (tmp_path / "mean" / "model.safetensors").is_file()
+
+
+# --------------------------------------------------------------------------- what differs
+
+
+def test_differences_are_named_by_path_without_digests() -> None:
+    before = {"a": 1, "b": {"c": [1], "sha256": "00"}, "only": None}
+    now = {"a": 1, "b": {"c": [2], "sha256": "ff"}, "new": 3}
+    assert differences(before, now) == ["b.c ([1] there, [2] now)", "b.content", "new (None there, 3 now)"]
+
+
+def test_data_has_one_digest_however_it_is_held() -> None:
+    data = examples(30)
+    digest = data_sha256(data)
+    assert digest == data_sha256(Dataset.from_list(data)) == data_sha256(json.loads(json.dumps(data)))
+    assert digest != data_sha256(data[::-1])
+    assert digest != data_sha256(other_data()[:30])
+    assert data_sha256(iter(data)) is None
+    shuffled = Dataset.from_list(data[::-1]).select(range(29, -1, -1))  # Arrow in another order behind an index
+    assert data_sha256(shuffled) == digest

@@ -1,0 +1,104 @@
+"""Figures: what is drawn, files and their formats, fonts, and errors of one sentence."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_vanilla_transformer import attention_maps
+from hf_vanilla_transformer.visualization import figures
+from hf_vanilla_transformer.visualization.figures import (
+    alignment_figure,
+    font_families,
+    head_figure,
+    layer_figure,
+    save_figure,
+)
+from hf_vanilla_transformer.visualization.maps import AttentionMaps, Token
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def maps(model: Any, tokenizer: Any) -> AttentionMaps:
+    return attention_maps(model, tokenizer, "two hundred and five won", "이백오 원")
+
+
+def pictures_of(figure: Any) -> list[Any]:
+    return [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()]
+
+
+def test_one_head_is_drawn_as_it_is(maps: AttentionMaps) -> None:
+    figure = head_figure(maps, "decoder", 1, 2)
+    np.testing.assert_array_equal(pictures_of(figure)[0], maps.decoder[1, 2])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [token.text for token in maps.target_tokens]
+    # Hangul stands upright, from top to bottom; what is Latin lies.
+    labels = axes.get_xticklabels()
+    assert [label.get_text().replace("\n", "") for label in labels] == [t.text for t in maps.decoder_input_tokens]
+    assert labels[0].get_text() == "<s>" and labels[0].get_rotation() == 90
+    assert any(label.get_rotation() == 0 for label in labels)
+
+
+def test_all_heads_of_a_layer_are_drawn(maps: AttentionMaps) -> None:
+    drawn = pictures_of(layer_figure(maps, "cross", 0))
+    assert len(drawn) == 3
+    np.testing.assert_array_equal(np.stack(drawn), maps.cross[0])
+
+
+def test_alignment_is_the_average_of_the_heads(maps: AttentionMaps) -> None:
+    np.testing.assert_allclose(pictures_of(alignment_figure(maps))[0], maps.cross.mean(axis=(0, 1)), atol=1e-7)
+    np.testing.assert_allclose(pictures_of(alignment_figure(maps, 1))[0], maps.cross[1].mean(axis=0), atol=1e-7)
+    np.testing.assert_array_equal(pictures_of(alignment_figure(maps, 1, 0))[0], maps.cross[1, 0])
+
+
+def test_a_figure_is_written_with_odd_tokens_in_it(maps: AttentionMaps, tmp_path: Path) -> None:
+    odd = [Token("$x_{$", True, False), Token("\x00\x1b", True, False), Token("\ue123", True, False)]
+    tokens = (odd * len(maps.target_tokens))[: len(maps.target_tokens)]
+    path = save_figure(head_figure(replace(maps, target_tokens=tokens), "cross", 0, 0), tmp_path / "new" / "head.png")
+    assert path.read_bytes().startswith(PNG)
+
+
+def test_bad_layers_and_heads_are_named(maps: AttentionMaps) -> None:
+    for make in (
+        lambda: head_figure(maps, "encoder", 0, 3),
+        lambda: layer_figure(maps, "cross", 2),
+        lambda: alignment_figure(maps, 7),
+    ):
+        with pytest.raises(ValueError, match="there is no (layer|head) [273] in"):
+            make()
+
+
+def test_a_path_that_is_no_picture_or_not_writable_is_named(maps: AttentionMaps, tmp_path: Path) -> None:
+    figure = head_figure(maps, "encoder", 0, 0)
+    with pytest.raises(ValueError, match=r"head\.xyz ends in no picture format; choose one of .*png"):
+        save_figure(figure, tmp_path / "head.xyz")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=re.escape(f"can't write {tmp_path / 'file' / 'head.png'}: ")):
+        save_figure(figure, tmp_path / "file" / "head.png")
+
+
+def test_a_font_is_sought_for_what_matplotlibs_own_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = frozenset(map(ord, "abc"))
+    fonts = {"DejaVu Sans": letters, "Cyrillic only": frozenset(map(ord, "ж")), "Hangul": frozenset(map(ord, "이오"))}
+    monkeypatch.setattr(figures, "_fonts", lambda: [(name, name) for name in fonts])
+    monkeypatch.setattr(figures, "_characters_of", fonts.__getitem__)
+    assert font_families("ab 이") == (["DejaVu Sans", "Hangul"], set())
+    assert font_families("cab") == (["DejaVu Sans"], set())
+    assert font_families("a漢") == (["DejaVu Sans"], {"漢"})
+
+
+def test_a_missing_font_is_said_once(maps: AttentionMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(figures, "font_families", lambda text: (["DejaVu Sans"], {"이"}))
+    monkeypatch.setattr(figures.logger, "warning_once", said.append)
+    save_figure(head_figure(maps, "encoder", 0, 0), tmp_path / "head.svg")
+    assert len(said) == 1 and "no installed font has the characters 이" in said[0] and "Nanum" in said[0]
+
+
+def test_installed_fonts_include_matplotlibs_own() -> None:
+    assert figures._fonts()[0][0] == "DejaVu Sans"
+    assert ord("a") in figures._characters_of(figures._fonts()[0][1])
