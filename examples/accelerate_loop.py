@@ -5,7 +5,7 @@ tokens of the whole update, over all processes and accumulated batches, so that 
 learning rate is the paper's Equation 3. The data is the embedded corpus: numbers, dates and times, English to Korean.
 
     python examples/accelerate_loop.py runs/loop
-    accelerate launch --num_processes 4 examples/accelerate_loop.py runs/loop
+    accelerate launch --config_file examples/configs/accelerate/cpu.yaml examples/accelerate_loop.py runs/loop
 
 Hardware: two CPU cores do. Minutes: about five on them.
 The last line is "accelerate_loop: exact=… of 200 model=runs/loop"; exactness grows with UPDATES.
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     set_seed(1)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # or each process would train for itself
     pairs = embedded_corpus("train", options.pairs)["translation"]
     tokenizer = train_tokenizer((text for pair in pairs for text in pair.values()), VOCABULARY)
     examples = [

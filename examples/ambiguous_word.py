@@ -1,29 +1,37 @@
 """배 is a belly, a pear or a boat: watch attention find the word that tells which.
 
-You learn: that an encoder gives one and the same word another meaning in another sentence (an embedding alone can't),
-which heads do it, which words they look at, and what one head instead of four changes on the same budget.
+You learn: how attention to one other word gives the same word another meaning in another sentence (an embedding alone
+can't), which heads do it, how many of them, and what one head instead of four changes on the same budget.
 
     python examples/ambiguous_word.py
 
 The corpus is made by rule: in every sentence only one word, before or after 배 and near or far, decides between the
 three. Pairs of that word and the sentence's main clause are held out, so that no held-out context was ever seen whole.
-A head "decides" if silencing it, all others left alone, costs the most accuracy.
 
-Minutes: 4 in all, under 2 a model. Hardware: two CPU cores. Results: results.json, attention.png and
-the model in --output. The last line is "ambiguous_word: accuracy=… (held-out contexts) one_head=… output=…".
+Two measurements say which heads decide. First, how much of its attention a head gives to the deciding word: in the
+encoder from 배, between decoder and encoder as belly, pear or boat is being written. Second, what silencing does. One
+head alone is hardly missed, since others look there, too; so heads are silenced one after another, once beginning with
+those that look at the deciding word most and once with those that look there least. Accuracy falls in the first order
+and stays in the second: attention to that word is what decides, not just what can be seen.
+
+Minutes: 4 in all, under 2 a model. Hardware: two CPU cores. Results in --output: results.json, attention.png, the page
+attention.html with the head that looks at the deciding word most, and the model. The last line is
+"ambiguous_word: accuracy=… (held-out contexts) one_head=… output=…".
 """
 
 import argparse
+import functools
 import hashlib
 import itertools
 import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import set_seed
@@ -32,10 +40,12 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerTrainer,
     VanillaTransformerTrainingArguments,
+    attention_maps,
     preset,
     train_tokenizer,
     translate,
 )
+from hf_vanilla_transformer.cli import main as vanilla_transformer
 
 SENSES = ("belly", "pear", "boat")
 # 배가 + clue, "because the … was …": the clue stands behind 배.
@@ -60,7 +70,10 @@ PLACES = {
     "boat": {"항구에서": "at the harbour", "바다에서": "at sea", "섬에서": "on the island"},
 }
 WHEN = {"어제 밤에": "last night", "오늘 아침에": "this morning", "지난 주에": "last week", "일요일에": "on Sunday"}
-WHO = {"민수는": "Minsu", "지수는": "Jisu", "선생님은": "the teacher", "아이는": "the child", "할머니는": "grandmother"}
+WHO = {
+    "": "I",  # Korean leaves it out
+    "민수는": "Minsu", "지수는": "Jisu", "선생님은": "the teacher", "아이는": "the child", "할머니는": "grandmother",
+}  # fmt: skip
 ADVERBS = {"": "", "너무": "so much", "정말": "really", "조금": "a little", "갑자기": "suddenly"}
 ADJECTIVES = {"": "", "작은": "small ", "큰": "big ", "하얀": "white ", "예쁜": "pretty "}
 MAIN = {
@@ -82,16 +95,21 @@ KOREAN_FONTS = (
     "Malgun Gothic",
     "AppleGothic",
 )
-SHOWN = "어제 밤에 민수는 배가 너무 고파서 피자를 먹었다"
+SHOWN = (  # the same sentence three times, but for one word
+    "어제 밤에 배가 고파서 피자를 먹었다",
+    "어제 밤에 배가 달아서 피자를 먹었다",
+    "어제 밤에 배가 늦어서 피자를 먹었다",
+)
 
 
 class Sentence(NamedTuple):
-    """A sentence with 배 in it, and what decides its meaning."""
+    """A sentence with 배 in it, the word that decides its meaning, and its main clause."""
 
     ko: str
     en: str
     sense: str
     clue: str
+    main: str
 
 
 def all_sentences() -> Iterator[Sentence]:
@@ -102,20 +120,25 @@ def all_sentences() -> Iterator[Sentence]:
             for (when, at), (who, name), (main, did) in frames:
                 ko = " ".join(f"{when} {who} 배가 {adverb} {clue} {main}".split())
                 en = " ".join(f"{at} {name} {did} because the {sense} {fact} {degree}".split())
-                yield Sentence(ko, en, sense, clue)
+                yield Sentence(ko, en, sense, clue, main)
         for (clue, place), (adjective, kind) in itertools.product(PLACES[sense].items(), ADJECTIVES.items()):
             for (when, at), (who, name), (main, did) in frames:
                 ko = " ".join(f"{clue} {when} {who} {adjective} 배를 보고 {main}".split())
                 en = f"{place} {at} {name} saw the {kind}{sense} and {did}"
-                yield Sentence(ko, en, sense, clue)
+                yield Sentence(ko, en, sense, clue, main)
+
+
+@functools.cache
+def bucket_of(clue: str, main: str) -> int:
+    """Draw 0 to 99 for a context, always the same."""
+    return int.from_bytes(hashlib.sha256(f"{clue}/{main}".encode()).digest()[:4], "big") % 100
 
 
 def split_contexts(seed: int) -> tuple[list[Sentence], list[Sentence]]:
     """Shuffle the sentences into training and held-out ones; no pair of clue and main clause is in both."""
     train, held_out = [], []
     for sentence in all_sentences():
-        main = next(main for main in MAIN if sentence.ko.endswith(main))
-        bucket = int.from_bytes(hashlib.sha256(f"{sentence.clue}/{main}".encode()).digest()[:4], "big") % 100
+        bucket = bucket_of(sentence.clue, sentence.main)
         (held_out if bucket < HELD_OUT_PERCENT else train).append(sentence)
     for sentences in (train, held_out):
         random.Random(seed).shuffle(sentences)
@@ -164,9 +187,12 @@ def sense_accuracy(model: Any, tokenizer: Any, sentences: list[Sentence]) -> flo
 
 
 @contextmanager
-def silenced(model: Any, layer: int, head: int) -> Iterator[None]:
-    """Take one head's share out of what an encoder layer's attention writes."""
-    projection = model.get_encoder().layers[layer].self_attn.out_proj
+def silenced(model: Any, kind: str, layer: int, head: int) -> Iterator[None]:
+    """Take one head's share out of what a layer's attention writes."""
+    if kind == "encoder":
+        projection = model.get_encoder().layers[layer].self_attn.out_proj
+    else:
+        projection = model.get_decoder().layers[layer].cross_attn.out_proj
     width = projection.in_features // model.config.num_heads
 
     def silence(_: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -181,48 +207,108 @@ def silenced(model: Any, layer: int, head: int) -> Iterator[None]:
         hook.remove()
 
 
-def words_of(tokenizer: Any, ids: list[int]) -> list[int]:
-    """Say, for each token, which word of the sentence it belongs to; the end symbol is a word of its own."""
-    words, word = [], -1
-    for token in tokenizer.convert_ids_to_tokens(ids):
-        word += token.startswith("▁") or token == tokenizer.eos_token
-        words.append(word)
-    return words
+def word_numbers(tokens: Sequence[Any]) -> np.ndarray:
+    """Say, for each token, which word of its sentence it belongs to; the end symbol is a word of its own."""
+    return np.cumsum([token.starts_word or token.special for token in tokens]) - 1
 
 
-def looks_at_clue(model: Any, tokenizer: Any, sentences: list[Sentence]) -> torch.Tensor:
-    """Weight that 배 gives to its clue in the encoder, on average: (layers, heads)."""
-    model.set_attn_implementation("eager")  # the implementation that keeps weights
-    total = torch.zeros(model.config.encoder_layers, model.config.num_heads)
-    for sentence in sentences:
-        ids = tokenizer(sentence.ko)["input_ids"]
-        words, spelled = torch.tensor(words_of(tokenizer, ids)), sentence.ko.split()
-        at_pear = words == next(place for place, word in enumerate(spelled) if word in ("배가", "배를"))
-        at_clue = words == spelled.index(sentence.clue)
-        with torch.no_grad():
-            attentions = model.get_encoder()(torch.tensor([ids]), output_attentions=True).attentions
-        for layer, weights in enumerate(attentions):
-            total[layer] += weights[0][:, at_pear][:, :, at_clue].sum(dim=-1).mean(dim=-1)
-    return total / len(sentences)
+def tokens_in(tokenizer: Any, text: str) -> int:
+    """Count the tokens of a text, the end symbol left out; a word has as many by itself as in a sentence."""
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def place_of_pear(text: str) -> int:
+    """Say which word of a sentence is 배, with its particle."""
+    return next(place for place, word in enumerate(text.split()) if word in ("배가", "배를"))
+
+
+def looks_at_words(model: Any, tokenizer: Any, text: str, translation: str | None = None) -> dict[str, np.ndarray]:
+    """Say what the heads look at where the meaning is at stake, word by word of the source.
+
+    Args:
+        model: the translation model.
+        tokenizer: its own.
+        text: a sentence with 배.
+        translation: None takes the model's own.
+
+    Returns:
+        For "encoder" what 배 gives to each word, for "cross" what the decoder gives as it writes belly, pear or boat:
+        each (layers, heads, words), the end symbol's share last. "cross" is missing if none of the three is written.
+    """
+    maps = attention_maps(model, tokenizer, text, translation)
+    source = word_numbers(maps.source_tokens)
+    rows = {"encoder": source == place_of_pear(text)}
+    named = [place for place, word in enumerate(maps.target.split()) if word in SENSES]
+    if named:
+        rows["cross"] = word_numbers(maps.target_tokens) == named[0]
+    return {
+        kind: np.stack(
+            [
+                maps.weights(kind)[:, :, chosen][..., source == word].sum(axis=-1).mean(axis=-1)
+                for word in range(source[-1] + 1)
+            ],
+            axis=-1,
+        )
+        for kind, chosen in rows.items()
+    }
 
 
 def deciding_heads(model: Any, tokenizer: Any, sentences: list[Sentence]) -> list[dict[str, Any]]:
-    """Measure every encoder head: accuracy without it, and how much of 배's attention it gives to the clue."""
-    looks = looks_at_clue(model, tokenizer, sentences)
+    """Measure every head that could tell the meaning: accuracy without it, and its weight on the deciding word."""
+    looks: dict[str, list[np.ndarray]] = {"encoder": [], "cross": []}
+    for sentence in sentences:
+        found = looks_at_words(model, tokenizer, sentence.ko, sentence.en)
+        for kind, weights in found.items():
+            looks[kind].append(weights[..., sentence.ko.split().index(sentence.clue)])
     heads = []
-    for layer, head in itertools.product(range(looks.shape[0]), range(looks.shape[1])):
-        with silenced(model, layer, head):
-            accuracy = sense_accuracy(model, tokenizer, sentences)
-        row = {"layer": layer, "head": head, "accuracy_without": accuracy, "weight_on_clue": float(looks[layer, head])}
-        heads.append(row)
-    return sorted(heads, key=lambda row: (row["accuracy_without"], -row["weight_on_clue"]))
+    for kind, of_sentences in looks.items():
+        on_clue = np.mean(of_sentences, axis=0)  # (layers, heads)
+        for layer, head in np.ndindex(*on_clue.shape):
+            with silenced(model, kind, layer, head):
+                accuracy = sense_accuracy(model, tokenizer, sentences)
+            weight = round(float(on_clue[layer, head]), 4)
+            row = {"kind": kind, "layer": layer, "head": head, "accuracy_without": accuracy, "weight_on_clue": weight}
+            heads.append(row)
+    return sorted(heads, key=lambda row: -row["weight_on_clue"])
+
+
+def accuracy_as_silence_grows(
+    model: Any, tokenizer: Any, sentences: list[Sentence], heads: list[dict[str, Any]]
+) -> list[float]:
+    """Silence heads one after another, each for good; the accuracy after each."""
+    accuracies = []
+    with ExitStack() as silences:
+        for row in heads:
+            silences.enter_context(silenced(model, row["kind"], row["layer"], row["head"]))
+            accuracies.append(round(sense_accuracy(model, tokenizer, sentences), 4))
+    return accuracies
+
+
+@torch.no_grad()
+def similarity_of_meanings(model: Any, tokenizer: Any, sentences: list[Sentence]) -> dict[str, float]:
+    """Compare the vectors of 배가 behind the encoder: cosine, on average, within a meaning and between two.
+
+    In front of the encoder the vector is the same in all of them but for its position.
+    """
+    chosen = [sentence for sentence in sentences if sentence.clue in BECAUSE[sentence.sense]]
+    vectors = []
+    for sentence in chosen:
+        encoded = tokenizer(sentence.ko, return_tensors="pt")
+        words = word_numbers(attention_maps(model, tokenizer, sentence.ko, sentence.en).source_tokens)
+        states = model.get_encoder()(**encoded).last_hidden_state[0]
+        vectors.append(states[torch.from_numpy(words == place_of_pear(sentence.ko))].mean(dim=0))
+    unit = torch.nn.functional.normalize(torch.stack(vectors), dim=-1)
+    cosines = unit @ unit.T
+    same = torch.tensor([[a.sense == b.sense for b in chosen] for a in chosen])
+    others = ~torch.eye(len(chosen), dtype=torch.bool)
+    return {"same": round(float(cosines[same & others].mean()), 3), "other": round(float(cosines[~same].mean()), 3)}
 
 
 # --------------------------------------------------------------------------- showing it
 
 
-def draw(model: Any, tokenizer: Any, layer: int, path: Path) -> None:
-    """Draw, for one sentence a sense, what 배 looks at in every head of a layer."""
+def draw(model: Any, tokenizer: Any, kind: str, layer: int, path: Path) -> None:
+    """Draw, for one sentence a meaning, what every head of a layer looks at for 배."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -230,25 +316,22 @@ def draw(model: Any, tokenizer: Any, layer: int, path: Path) -> None:
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     pyplot.rcParams["font.family"] = [*(name for name in KOREAN_FONTS if name in installed), "DejaVu Sans"]
-    shown = [
-        SHOWN,
-        "어제 밤에 민수는 배가 너무 달아서 피자를 먹었다",
-        "어제 밤에 민수는 배가 너무 늦어서 피자를 먹었다",
-    ]
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(4 * len(shown), 3.2), layout="constrained")
-    for axis, text in zip(axes, shown, strict=True):
-        ids = tokenizer(text)["input_ids"]
-        words = torch.tensor(words_of(tokenizer, ids))
-        with torch.no_grad():
-            weights = model.get_encoder()(torch.tensor([ids]), output_attentions=True).attentions[layer][0]
+    figure, axes = pyplot.subplots(1, len(SHOWN), figsize=(4 * len(SHOWN), 3.4), layout="constrained")
+    image = None
+    for axis, text in zip(axes, SHOWN, strict=True):
+        found = looks_at_words(model, tokenizer, text)
+        translation = translate(model, tokenizer, text, beam_size=1)
         spelled = [*text.split(), "</s>"]
-        place = next(place for place, word in enumerate(spelled) if word in ("배가", "배를"))
-        rows = weights[:, words == place].mean(dim=1)  # (H, S)
-        by_word = torch.stack([rows[:, words == word].sum(dim=-1) for word in range(len(spelled))], dim=-1)
-        axis.imshow(by_word, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-        axis.set_xticks(range(len(spelled)), spelled, rotation=60, ha="right")
-        axis.set_yticks(range(len(by_word)), [f"head {head}" for head in range(len(by_word))])
-        axis.set_title(translate(model, tokenizer, text, beam_size=1), fontsize=8)
+        axis.set_xticks(range(len(spelled)), spelled, rotation=45, ha="right", fontsize=11)
+        axis.set_title(translation, fontsize=9)
+        if kind in found:
+            image = axis.imshow(found[kind][layer], vmin=0, vmax=1, cmap="Blues", aspect="auto")
+            heads = range(len(found[kind][layer]))
+            axis.set_yticks(heads, [f"head {head}" for head in heads])
+    who = "배 looks at" if kind == "encoder" else "written: belly, pear or boat; the decoder looks at"
+    figure.suptitle(f"{who} … ({kind} attention, layer {layer})", fontsize=11)
+    if image is not None:
+        figure.colorbar(image, ax=axes, label="attention weight", shrink=0.9)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
@@ -273,23 +356,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for heads in (1, HEADS):
         model, seconds = train_model(train, tokenizer, heads, updates, options.output / "run")
         accuracy = sense_accuracy(model, tokenizer, held_out)
-        results["models"][heads] = {"accuracy": accuracy, "train_seconds": round(seconds, 1)}
-        print(f"{heads} head(s): right meaning in {accuracy:.4f} of the held-out contexts, {seconds:.0f} s of training")
+        texts = translate(model, tokenizer, [sentence.ko for sentence in held_out], beam_size=1)
+        whole = sum(text == sentence.en for text, sentence in zip(texts, held_out, strict=True)) / len(held_out)
+        results["models"][heads] = {"accuracy": accuracy, "exact": whole, "train_seconds": round(seconds, 1)}
+        right = f"right meaning in {accuracy:.4f} of the held-out contexts, every word in {whole:.4f}"
+        print(f"{heads} head(s): {right}, {seconds:.0f} s of training")
     looked = held_out[: 15 if options.quick else 120]
     results["heads"] = deciding_heads(model, tokenizer, looked)
-    print("encoder head  accuracy without it  weight from 배 to the deciding word")
+    print("head                     accuracy without it  weight on the deciding word")
     for row in results["heads"]:
-        print(f"  layer {row['layer']} head {row['head']}  {row['accuracy_without']:.3f}  {row['weight_on_clue']:.3f}")
-    lengths = sum(len(tokenizer(s.ko)["input_ids"]) for s in looked) / len(looked)
-    results["chance_weight"] = 1 / lengths
-    print(f"  (a head that looked at all tokens alike would give each {1 / lengths:.3f})")
+        name = f"{row['kind']:8} layer {row['layer']} head {row['head']}"
+        print(f"  {name:26} {row['accuracy_without']:.3f}  {row['weight_on_clue']:.3f}")
+    shares = [tokens_in(tokenizer, s.clue) / (tokens_in(tokenizer, s.ko) + 1) for s in looked]  # + 1: </s>
+    results["chance_weight"] = chance = round(sum(shares) / len(shares), 4)
+    print(f"  (a head that looked at all tokens alike would give {chance:.3f})")
+    half = len(results["heads"]) // 2
+    for order, rows in (("most_first", results["heads"]), ("least_first", results["heads"][::-1])):
+        growing = accuracy_as_silence_grows(model, tokenizer, looked, rows[:half])
+        results[f"silenced_{order}"] = growing
+        print(f"accuracy with 1 to {half} heads silenced, {order.replace('_', ' ')}: {growing}")
+    results["cosine_of_meanings"] = alike = similarity_of_meanings(model, tokenizer, looked)
+    print(
+        f"배가 behind the encoder: cosine {alike['same']} within a meaning, {alike['other']} between two; before it, 1"
+    )
 
-    draw(model, tokenizer, results["heads"][0]["layer"], options.output / "attention.png")
     model.save_pretrained(options.output / "model")
     tokenizer.save_pretrained(options.output / "model")
+    first = results["heads"][0]
+    draw(model, tokenizer, first["kind"], first["layer"], options.output / "attention.png")
+    page = ["--source", SHOWN[0], "--output", str(options.output / "attention.html"), "--attention", first["kind"]]
+    place = ["--layer", str(first["layer"]), "--head", str(first["head"])]
+    vanilla_transformer(["visualize", str(options.output / "model"), *page, *place])
     (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     several, one = (results["models"][heads]["accuracy"] for heads in (HEADS, 1))
-    print(f"See it: vanilla-transformer visualize {options.output}/model '{SHOWN}'")
     print(f"ambiguous_word: accuracy={several:.4f} (held-out contexts) one_head={one:.4f} output={options.output}")
 
 

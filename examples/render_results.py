@@ -93,7 +93,7 @@ def results_section(folder: Path) -> str:
                     ", ".join(str(part["seed"]) for part in training if "seed" in part),
                     f"{members[0]['model']['parameters'] / 1e6:.1f} M",
                     f"{training[0]['updates']:,}" if "updates" in training[0] else "",
-                    _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False),
+                    _minutes(training),
                     f"{members[0]['hardware']}, {members[0].get('precision') or training[0].get('precision')}",
                 )
             )
@@ -137,6 +137,13 @@ def _mean(values: Sequence[float], digits: int, unit: str = "", each: bool = Tru
         return ""
     shown = f"{sum(values) / len(values):.{digits}f}{unit}"
     return f"{shown} ({', '.join(f'{value:.{digits}f}' for value in values)})" if each and len(values) > 1 else shown
+
+
+def _minutes(training: Sequence[dict[str, Any]]) -> str:
+    """Return the mean time; of a run that was stopped and gone on with, the record knows the last part alone."""
+    shown = _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False)
+    resumed = sorted({part["resumed_from"] for part in training if part.get("resumed_from")})
+    return f"{shown} from {', '.join(resumed)} on" if resumed else shown
 
 
 # ------------------------------------------------------------------ measurements

@@ -131,8 +131,8 @@ def main() -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(record, indent=2) + "\n")
     print(
-        f"scaling: memory {ratios['memory_bytes']:.2f} of predicted, traffic {ratios['traffic_bytes']:.2f} of predicted, "
-        f"step {ratios['step_seconds']:.2f} of predicted"
+        f"scaling: memory {ratios['memory_bytes']:.2f} of predicted, traffic {ratios['traffic_bytes']:.2f} of "
+        f"predicted, step {ratios['step_seconds']:.2f} of predicted"
     )
 
 

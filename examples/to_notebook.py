@@ -15,8 +15,9 @@ MARK = "# %%\n"
 
 def notebook_of(script: str) -> str:
     """Turn a script into the JSON text of a notebook (format 4.5), the same for the same script."""
-    docstring = ast.get_docstring(ast.parse(script)) or ""
-    code = script.split('"""\n', 2)[-1] if docstring else script
+    tree = ast.parse(script)
+    docstring = ast.get_docstring(tree) or ""
+    code = "".join(script.splitlines(keepends=True)[tree.body[0].end_lineno if docstring else 0 :])
     title, _, rest = docstring.partition("\n")
     cells = [{"cell_type": "markdown", "id": "about", "metadata": {}, "source": f"# {title}\n{rest}"}]
     for number, source in enumerate(code.split(MARK)):

@@ -121,7 +121,8 @@ def rename_card(text: str, name: str) -> str:
     if _SIGNED not in text or heading is None:
         return text
     old = heading[1]
-    text = text.replace(heading[0], f"# {name}", 1).replace(json.dumps(old), json.dumps(name))
+    text = text.replace(heading[0], f"# {name}", 1)
+    text = re.sub(rf"(model=|from_pretrained\(){re.escape(json.dumps(old))}", lambda m: m[1] + json.dumps(name), text)
     return re.sub(rf"^- name: {re.escape(old)}$", lambda _: f"- name: {name}", text, count=1, flags=re.MULTILINE)
 
 

@@ -289,14 +289,31 @@ def _show_attention(options: argparse.Namespace, source: str) -> None:
     print(f"attention: page={page} figure={figure}\n")
 
 
-def _train(options: argparse.Namespace) -> int:
-    from transformers.utils import logging
+def _show_log(first_process: bool) -> None:
+    """Write what the package and transformers have to say to standard error; other processes only warn."""
+    import logging
 
+    from transformers.utils.logging import set_verbosity
+
+    level = logging.INFO if first_process else logging.WARNING
+    set_verbosity(level)
+    logger = logging.getLogger(__package__)
+    logger.setLevel(level)
+    if not logger.handlers:  # otherwise somebody has decided already where it goes
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def _train(options: argparse.Namespace) -> int:
     from .training.recipe import read_recipe
     from .training.run import train
 
-    logging.set_verbosity_info()  # what was read, skipped and chosen is part of a run's record
+    first_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate has started
+    _show_log(first_process)  # what was read, skipped and chosen is part of a run's record
     result = train(read_recipe(options.recipe, options.overrides))
+    if not first_process:
+        return 0
     for split, scores in result.scores.items():
         print(f"{split}: {scores}")
     print(f"train: output={result.output_dir}")
@@ -304,8 +321,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _translate(options: argparse.Namespace) -> int:
+    from .checkpoints.loading import load_checkpoint, load_tokenizer
     from .evaluation import translate
-    from .loading import load_checkpoint, load_tokenizer
 
     model: Any
     if options.engine == "torch":
@@ -499,15 +516,14 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _visualize(options: argparse.Namespace) -> int:
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
+    from .checkpoints.loading import load_checkpoint
     from .visualization.figures import alignment_figure, head_figure, layer_figure, save_figure
     from .visualization.maps import attention_maps
     from .visualization.page import save_page
 
     kind, layer, head = options.attention, options.layer, options.head
-    model = AutoModelForSeq2SeqLM.from_pretrained(options.model)
-    maps = attention_maps(model, AutoTokenizer.from_pretrained(options.model), options.source, options.target)
+    model, tokenizer = load_checkpoint(options.model)
+    maps = attention_maps(model, tokenizer, options.source, options.target)
     maps.weights(kind, layer, head)  # says what is wrong with them before anything is written
     page = save_page(maps, options.output, kind=kind, layer=layer, head=head)
     written = f"page={page}"

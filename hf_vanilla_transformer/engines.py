@@ -38,6 +38,7 @@ class ExportedModel:
     def __init__(self, directory: str | Path, expected_format: str) -> None:
         record = _read_record(Path(directory), expected_format)
         self.config = VanillaTransformerConfig(**{k: v for k, v in record["config"].items() if k != "model_type"})
+        self.config.name_or_path = str(directory)  # where a second tokenizer is looked for
         self.device = torch.device("cpu")
         self.positions: int | None = record["positions"]
         ends = self.config.eos_token_id
@@ -261,7 +262,14 @@ def load_engine(engine: str, directory: str | Path) -> ExportedModel:
     package = {"onnx": "onnxruntime"}.get(engine, engine)
     if importlib.util.find_spec(package) is None:
         raise ImportError(f"engine={engine!r} needs {package}; run `pip install 'hf_vanilla_transformer[{engine}]'`")
-    return CTranslate2Model(directory) if engine == "ctranslate2" else OnnxModel(directory)
+    _read_record(Path(directory), engine)
+    try:
+        return CTranslate2Model(directory) if engine == "ctranslate2" else OnnxModel(directory)
+    except Exception as error:  # runtimes raise what their libraries raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the export in {directory} can't be loaded ({reason}); write it again with --force"
+        ) from error
 
 
 def _read_record(directory: Path, expected_format: str) -> dict[str, Any]:
@@ -271,8 +279,8 @@ def _read_record(directory: Path, expected_format: str) -> dict[str, Any]:
         raise ValueError(f"{directory} holds no exported checkpoint (there is no export.json); {way_out}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        found = record["format"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        found, _, _ = record["format"], record["positions"], record["config"].items()
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); {way_out}") from error
     if found != expected_format:
         raise ValueError(f"{directory} was exported for {found}, not for {expected_format}; {way_out}")

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from .engines import ExportedModel
 from .model.decoding_vanilla_transformer import check_search_settings, paper_beam_search
+from .model.pipeline_vanilla_transformer import load_target_tokenizer
 from .tokenization import check_tokenizer_fits
 
 logger = logging.get_logger(__name__)
@@ -81,6 +82,7 @@ def translate(
     max_source_tokens: int = 1024,
     num_return: int = 1,
     return_scores: bool = False,
+    target_tokenizer: Any = None,
 ) -> Any:
     """Translate texts by the paper's beam search.
 
@@ -104,6 +106,8 @@ def translate(
         max_source_tokens: texts with more tokens, the end symbol included, are not translated.
         num_return: translations a text.
         return_scores: give `ScoredTranslation` instead of strings.
+        target_tokenizer: writes the translations where source and target have vocabularies of their own; None takes the
+            folder target_tokenizer beside the weights.
 
     Returns:
         For one text its translation, for a list a list, for anything else an iterator. With ``num_return`` > 1 there is
@@ -140,7 +144,9 @@ def translate(
         max_extra_tokens=max_extra_tokens,
         num_return=num_return,
     )
-    shape = _Shape(num_return, return_scores)
+    if target_tokenizer is None:
+        target_tokenizer = tokenizer if model.config.target_vocab_size is None else load_target_tokenizer(model)
+    shape = _Shape(num_return, return_scores, target_tokenizer)
     batches = _Batches(batch_size, batch_tokens, window, max_source_tokens)
     if isinstance(texts, str):
         return next(_translate_all(model, tokenizer, [texts], search, batches, shape))
@@ -154,6 +160,7 @@ class _Shape:
 
     num_return: int
     with_scores: bool
+    tokenizer: Any  # the target's
 
     def of(self, hypotheses: list[ScoredTranslation]) -> Any:
         wanted = [hypothesis if self.with_scores else hypothesis.text for hypothesis in hypotheses]
@@ -227,14 +234,14 @@ def _translate_window(
             sources[place] = ids
     for batch in batches.of({place: len(ids) for place, ids in sources.items()}):
         for place, hypotheses in zip(
-            batch, _translate_batch(model, tokenizer, [sources[p] for p in batch], search), strict=True
+            batch, _translate_batch(model, tokenizer, [sources[p] for p in batch], search, shape.tokenizer), strict=True
         ):
             translations[place] = shape.of(hypotheses)
     return translations
 
 
 def _translate_batch(
-    model: Any, tokenizer: Any, sources: list[list[int]], search: Any
+    model: Any, tokenizer: Any, sources: list[list[int]], search: Any, target_tokenizer: Any
 ) -> Iterator[list[ScoredTranslation]]:
     longest = max(map(len, sources))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -243,7 +250,7 @@ def _translate_batch(
     output = search(model, ids, mask)
     scores = output.sequences_scores.view(len(sources), -1).tolist()
     for hypotheses, their_scores in zip(output.hypotheses(), scores, strict=True):
-        texts = [tokenizer.decode(hypothesis, skip_special_tokens=True) for hypothesis in hypotheses]
+        texts = [target_tokenizer.decode(hypothesis, skip_special_tokens=True) for hypothesis in hypotheses]
         yield [ScoredTranslation(text, score) for text, score in zip(texts, their_scores, strict=True)]
 
 

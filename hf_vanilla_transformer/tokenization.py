@@ -114,11 +114,12 @@ def check_tokenizer_fits(tokenizer: Any, config: Any) -> None:
 
 
 def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
+    forms: dict[str | None, list[normalizers.Normalizer]]
     forms = {"NFC": [normalizers.NFC()], "NFKC": [normalizers.NFKC()], None: []}
     if normalization not in forms:
         raise ValueError(f"normalization={normalization!r} is unknown; choose 'NFC', 'NFKC' or None")
     # Lower case first: the lower case of some letters is decomposed and has to be composed again.
-    steps = [normalizers.Lowercase()] if lowercase else []
+    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
     steps += [*forms[normalization], normalizers.Replace(_WORD_START, "_"), normalizers.Strip()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(steps)

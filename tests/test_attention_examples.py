@@ -4,9 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,12 +27,6 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run(name: str, *words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
 
 
 # The worked example.
@@ -118,10 +110,12 @@ def small_figures() -> ModuleType:
     return load("small_figures")
 
 
-def test_small_figures_are_written(tmp_path: Path) -> None:
-    done = run("small_figures", str(tmp_path / "new"))
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().splitlines()[-1] == f"small_figures: 5 pictures in {tmp_path / 'new'}"
+def test_small_figures_are_written(
+    small_figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["small_figures.py", str(tmp_path / "new")])
+    small_figures.main()
+    assert capsys.readouterr().out.splitlines()[-1] == f"small_figures: 5 pictures in {tmp_path / 'new'}"
     names = "causal_mask label_smoothing learning_rate parameter_budget sinusoids".split()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "new").iterdir())

@@ -163,6 +163,12 @@ def test_a_card_takes_another_name_and_keeps_what_was_changed_by_hand(folder):
     assert rename_card("# theirs\n", "someone/else") == "# theirs\n"
 
 
+def test_a_folder_called_translation_leaves_the_pipelines_name_alone(tmp_path):
+    preset("tiny", vocab_size=8_000).save_pretrained(tmp_path / "translation")
+    renamed = rename_card(model_card(tmp_path / "translation"), "someone/else")
+    assert 'pipeline("translation", model="someone/else"' in renamed and 'model="translation"' not in renamed
+
+
 def test_relative_folders_are_named_as_they_can_be_loaded(folder, monkeypatch):
     monkeypatch.chdir(folder.parent.parent)
     relative = Path(folder.parent.name) / "mine"

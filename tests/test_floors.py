@@ -27,7 +27,6 @@ FLOORS = {
     "checkpoints": 1,
     "engines": 1,
     "evaluation": 1,
-    "loading": 1,
     "card": 1,
     "training": 2,
     "visualization": 2,
@@ -38,7 +37,7 @@ FLOORS = {
 }
 # Those of them that are files: together they are one folder, the top of the package.
 TOP_FILES = {
-    "version", "presets", "tokenization", "engines", "evaluation", "loading", "card", "cli", "__main__", "__init__",
+    "version", "presets", "tokenization", "engines", "evaluation", "card", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")
@@ -186,7 +185,9 @@ def check_examples(examples: Path, public_names: Collection[str] | None) -> list
                     f"{where}:{item.line}: {item.module} is not public; write `from {PACKAGE} import ...`"
                 )
             elif library == PACKAGE and item.name is not None:
-                public = item.name not in {*FLOORS, "*"} and not item.name.startswith("_")
+                public = item.name not in {*FLOORS, "*"} and (
+                    item.name == "__version__" or not item.name.startswith("_")
+                )
                 if not public or (public_names is not None and item.name not in public_names):
                     violations.append(f"{where}:{item.line}: {item.name} is not a public name of {PACKAGE}")
     return violations

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.checkpoints.averaging import average_checkpoints
+from hf_vanilla_transformer.checkpoints.loading import check_folder, load_checkpoint, read_header
 from hf_vanilla_transformer.checkpoints.manifest import MANIFEST_NAME, BrokenCheckpointError, verify, write_manifest
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.loading import check_folder, load_checkpoint, read_header
 from hf_vanilla_transformer.training.checkpointing import read_json
 from hf_vanilla_transformer.training.recipe import read_recipe
 

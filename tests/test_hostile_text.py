@@ -68,7 +68,7 @@ def hostile_lines(count: int, seed: int) -> list[bytes]:
     return [hostile_line(draw) for _ in range(count)]
 
 
-@pytest.mark.parametrize("count", [pytest.param(200, id="few"), pytest.param(LINES, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(100, id="few"), pytest.param(LINES, id="many", marks=pytest.mark.slow)])
 def test_the_command_writes_one_line_for_each(tokenizer, tmp_path: Path, count: int) -> None:
     tiny(tokenizer).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -105,7 +105,7 @@ def run(model, tokenizer, sources: list[str], batch_size: int, beam_size: int) -
 
 @pytest.mark.parametrize(
     ("count", "beam_size"),
-    [(40, 1), (24, 3), pytest.param(1000, 1, marks=pytest.mark.slow), pytest.param(400, 4, marks=pytest.mark.slow)],
+    [(20, 1), (12, 3), pytest.param(1000, 1, marks=pytest.mark.slow), pytest.param(400, 4, marks=pytest.mark.slow)],
 )
 def test_in_fp64_neighbours_change_nothing(tokenizer, count: int, beam_size: int) -> None:
     model = tiny(tokenizer).double()
@@ -135,7 +135,7 @@ def narrowest_choice(model, tokenizer, source: str) -> float:
     return narrowest
 
 
-@pytest.mark.parametrize("count", [pytest.param(60, id="few"), pytest.param(2000, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(30, id="few"), pytest.param(2000, id="many", marks=pytest.mark.slow)])
 def test_in_fp32_a_neighbour_tips_only_what_hangs_in_the_balance(tokenizer, count: int) -> None:
     model, exact = tiny(tokenizer), tiny(tokenizer).double()
     sources = texts(count, seed=5)

@@ -34,6 +34,7 @@ REQUIRED = {
 PUBLIC = REQUIRED | {
     "TranslationPipeline",
     "TokenBudgetSampler",
+    "TokenBudgetStream",
     "VanillaTransformerTrainingArguments",
     "VanillaTransformerTrainer",
     "paper_beam_search",
@@ -41,6 +42,8 @@ PUBLIC = REQUIRED | {
     "train",
     "average_checkpoints",
     "convert_checkpoint",
+    "export_checkpoint",
+    "load_engine",
     "translate",
     "TranslationMetric",
     "push_to_hub",

@@ -1,6 +1,7 @@
 """The teaching examples run from beginning to end, say what their docstrings promise, and write their results."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -8,9 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+from hf_vanilla_transformer import (
+    VanillaTransformerForConditionalGeneration,
+    attention_maps,
+    preset,
+    train_tokenizer,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -48,7 +58,7 @@ def run_quickly(path: str, output: Path) -> str:
         (
             "ambiguous_word.py",
             r"ambiguous_word: accuracy=[\d.]+ \(held-out contexts\) one_head=[\d.]+ output=.+",
-            ["attention.png", "model/model.safetensors"],
+            ["attention.png", "attention.html", "model/model.safetensors"],
         ),
         (
             "compare_with_rnn/run.py",
@@ -83,7 +93,7 @@ def test_no_held_out_context_was_seen_and_only_the_clue_tells_the_meaning() -> N
     assert len(train) + len(held_out) == len({sentence.ko for sentence in [*train, *held_out]})
 
     def contexts(sentences: list) -> set[tuple[str, str]]:
-        return {(s.clue, next(main for main in example.MAIN if s.ko.endswith(main))) for s in sentences}
+        return {(s.clue, s.main) for s in sentences}
 
     assert not contexts(train) & contexts(held_out)
     assert {s.clue for s in held_out} <= {s.clue for s in train}
@@ -92,8 +102,62 @@ def test_no_held_out_context_was_seen_and_only_the_clue_tells_the_meaning() -> N
     for sentence in [*train, *held_out]:
         meanings.setdefault(sentence.ko.replace(sentence.clue, "…"), set()).add(sentence.sense)
     assert all(senses == set(example.SENSES) for senses in meanings.values())
+    assert all(s.ko.endswith(s.main) and s.clue in s.ko.split() for s in held_out)
     for sentence in held_out:
         assert {sense for sense in example.SENSES if sense in sentence.en.split()} == {sentence.sense}
+
+
+@pytest.fixture(scope="module")
+def ambiguous() -> tuple[ModuleType, Any, Any]:
+    """The example with an untrained model of its kind and a tokenizer."""
+    example = load("ambiguous_word.py")
+    rows = list(itertools.islice(example.all_sentences(), 0, 40_000, 400))
+    tokenizer = train_tokenizer((text for row in rows for text in (row.ko, row.en)), 500)
+    torch.manual_seed(0)
+    sizes = {**example.SIZES, "d_model": 16, "d_ff": 16}
+    model = VanillaTransformerForConditionalGeneration(
+        preset("tiny", vocab_size=len(tokenizer), num_heads=4, **sizes)
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "q_proj" in name:
+                parameter.mul_(8.0)  # far from uniform, so that heads differ
+    return example, model, tokenizer
+
+
+def test_what_heads_look_at_is_summed_by_word(ambiguous: tuple) -> None:
+    example, model, tokenizer = ambiguous
+    text, translation = example.SHOWN[0], "last night I ate pizza because the belly was empty"
+    looks = example.looks_at_words(model, tokenizer, text, translation)
+    for weights in looks.values():
+        assert weights.shape == (2, 4, len(text.split()) + 1)  # layers, heads, words and </s>
+        np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
+    # By hand, for the last word, which is </s>: the mean over the tokens of 배가.
+    maps = attention_maps(model, tokenizer, text, translation)
+    starts = [index for index, token in enumerate(maps.source_tokens) if token.starts_word]
+    first, after = starts[text.split().index("배가")], starts[text.split().index("배가") + 1]
+    np.testing.assert_allclose(looks["encoder"][..., -1], maps.encoder[:, :, first:after, -1].mean(axis=-1), rtol=1e-5)
+    assert set(example.looks_at_words(model, tokenizer, text, "something else")) == {"encoder"}
+
+
+@pytest.mark.parametrize("kind", ["encoder", "cross"])
+def test_a_silenced_head_adds_nothing_and_comes_back(ambiguous: tuple, kind: str) -> None:
+    example, model, tokenizer = ambiguous
+    ids = tokenizer(example.SHOWN[0], return_tensors="pt")["input_ids"]
+    inputs = {"input_ids": ids, "decoder_input_ids": torch.tensor([[1, 9, 10]])}
+    stack = model.get_encoder() if kind == "encoder" else model.get_decoder()
+    layer = stack.layers[1].self_attn if kind == "encoder" else stack.layers[1].cross_attn
+    with torch.no_grad():
+        before = model(**inputs).logits
+        with example.silenced(model, kind, 1, 2):
+            without = model(**inputs).logits
+        assert torch.equal(model(**inputs).logits, before) and not torch.allclose(without, before)
+        # The same by its weights: 16 / 4 = 4 columns a head of the matrix that mixes the heads.
+        layer.out_proj.weight[:, 8:12], kept = 0.0, layer.out_proj.weight[:, 8:12].clone()
+        try:
+            torch.testing.assert_close(model(**inputs).logits, without)
+        finally:
+            layer.out_proj.weight[:, 8:12] = kept
 
 
 # --------------------------------------------------------------------------- the recurrent models
@@ -142,6 +206,37 @@ def test_the_source_is_turned_around_within_its_own_length() -> None:
     states = torch.arange(1.0, 9.0).view(2, 4, 1)
     turned = models._backwards(states, torch.tensor([4, 2]))
     assert turned.squeeze(-1).tolist() == [[4, 3, 2, 1], [6, 5, 7, 8]]
+
+
+def test_quality_counts_words_in_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = load("compare_with_rnn/run.py")
+    rows = [("one , two", "일 , 이"), ("twenty", "이 십")]
+    tokenizer = train_tokenizer((text for row in rows * 5 for text in row), 300)
+    written = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("일 , 삼", "이")]
+    monkeypatch.setattr(comparison, "greedy", lambda *arguments: written)
+    # 일 and the comma of three words, 이 of two.
+    assert comparison.quality(torch.nn.Identity(), tokenizer, rows) == pytest.approx(3 / 5)
+
+
+def test_claims_are_read_off_the_results() -> None:
+    comparison = load("compare_with_rnn/run.py")
+    plan = comparison.Plan(test_lengths=(1, 10, 40), speed_lengths=(8, 256), depths=(2, 12))
+    depth = {"post-norm, 2 + 2 layers": 0.9, "post-norm, 12 + 12 layers": 0.2, "pre-norm, 12 + 12 layers": 0.8}
+    results = {
+        "tokens_per_second": {"rnn": [2.0, 2.0], "rnn+attention": [1.0, 2.0], "transformer": [4.0, 6.0]},
+        "quality_by_length": {name: [1.0, 0.95, 0.3] for name in comparison.NAMES},
+        "quality_by_time": {name: [{"seconds": 5.0, "quality": 0.6}] for name in comparison.NAMES},
+        "gradient_norms": {name: {"untrained": [1.0], "trained": [0.5]} for name in comparison.NAMES},
+        "depth": {name: {"quality": value} for name, value in {**depth, "no positions, 2 + 2 layers": 0.1}.items()},
+    }
+    found = comparison.claims(results, plan)
+    assert found["claim_1"]["number"] == 3.0  # 6 / 2 at the longest
+    assert found["claim_1"]["by_length"]["rnn"] == {"8": 2.0, "256": 3.0}
+    assert found["claim_1"]["seconds_to_quality"] == {
+        "0.5": dict.fromkeys(comparison.NAMES, 5.0), "0.9": dict.fromkeys(comparison.NAMES)
+    }  # fmt: skip
+    assert found["claim_2"]["number"] == -0.05 and found["claim_2"]["beyond"]["transformer"] == 0.3
+    assert found["claim_4"]["number"] == -0.7 and found["claim_7"]["number"] == 0.1
 
 
 # --------------------------------------------------------------------------- descendants

@@ -2,17 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convert checkpoints of the same family into ours, exactly, and back where the other format can express ours."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers.utils import logging
 
 from .fsmt import read_fairseq, read_fsmt, write_fsmt
 from .importing import ImportedCheckpoint, check_target, written_aside
+from .loading import fetch
 from .marian import read_marian, write_marian
 from .torch_transformer import read_torch, write_torch
 
@@ -21,7 +19,7 @@ logger = logging.get_logger(__name__)
 SOURCE_FORMATS = ("marian", "fsmt", "fairseq", "torch")
 RESTORED_FORMATS = ("marian", "fsmt", "torch")
 
-_WANTED_FILES = ["*.json", "*.safetensors", "*.bin", "*.spm", "*.txt"]  # of a repository on the Hub
+_WANTED_FILES = ("*.json", "*.safetensors", "*.bin", "*.spm", "*.txt")  # of a repository on the Hub
 
 
 def convert_checkpoint(
@@ -58,7 +56,7 @@ def convert_checkpoint(
     path = Path(source)
     check_target(output, (path,), force)
     if source_format in ("marian", "fsmt"):
-        path = _on_this_machine(source)
+        path = fetch(source, wanted=_WANTED_FILES)
     imported = _read(source_format, path, options or {})
     with written_aside(output, (path,), force) as aside:
         imported.save(aside)
@@ -92,7 +90,8 @@ def restore_checkpoint(
     """
     _check_format(target_format, RESTORED_FORMATS, options)
     path = Path(source)
-    with written_aside(Path(target), (path,), force) as aside:
+    mark = "model.safetensors" if target_format == "torch" else "config.json"  # a state dict has no configuration
+    with written_aside(Path(target), (path,), force, mark) as aside:
         if target_format == "marian":
             write_marian(path, aside)
         elif target_format == "fsmt":
@@ -117,19 +116,6 @@ def _read(source_format: str, path: Path, options: Mapping[str, Any]) -> Importe
     if source_format == "fairseq":
         return read_fairseq(path)
     return read_torch(path, options)
-
-
-def _on_this_machine(source: str | Path) -> Path:
-    """Return a local directory: the source itself, or what the Hub has by that name."""
-    if Path(source).exists():
-        return Path(source)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
-        raise FileNotFoundError(f"there is no directory {source}")
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=_WANTED_FILES))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OSError(f"there is no directory {source}, and the Hub doesn't give one by that name: {reason}") from error
 
 
 __all__ = ["RESTORED_FORMATS", "SOURCE_FORMATS", "convert_checkpoint", "restore_checkpoint"]

@@ -4,23 +4,18 @@
 
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
-from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
-from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..version import __version__
+from .importing import TARGET_TOKENIZER, check_target, written_aside
+from .loading import fetch, load_checkpoint, load_tokenizer
 
 logger = logging.get_logger(__name__)
 
 EXPORT_NAME = "export.json"  # in the result: the format, what the runtime has to know, and the model's configuration
-TARGET_TOKENIZER = "target_tokenizer"  # a second vocabulary's tokenizer, in a folder of its own
 TARGET_FORMATS = {  # format → the packages it needs, which are an extra of the same name
     "ctranslate2": ("ctranslate2",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -49,7 +44,7 @@ def export_checkpoint(
         target: directory for the result.
         quantization: how weights are stored. CTranslate2: "float32" (None), "int8" and the others that it has; ONNX:
             None.
-        overwrite: replace ``target`` if it is there.
+        overwrite: replace an exported checkpoint that is at ``target``.
 
     Returns:
         ``target``.
@@ -57,7 +52,8 @@ def export_checkpoint(
     Raises:
         ValueError: If the format is unknown, the checkpoint is of another model, or the format can't express it; all
             reasons are named.
-        OSError: If the checkpoint is missing, or ``target`` is there and ``overwrite`` isn't set.
+        OSError: If the checkpoint is missing, or ``target`` is there and ``overwrite`` isn't set, or it holds other
+            things than an exported checkpoint.
         ImportError: If a package that writes the format is missing.
     """
     output = Path(target)
@@ -66,22 +62,18 @@ def export_checkpoint(
             f"target_format={target_format!r} is unknown; choose one of {', '.join(map(repr, TARGET_FORMATS))}"
         )
     _check_packages(target_format)
-    _check_output(output, Path(source), overwrite)
-    config = AutoConfig.from_pretrained(source)
-    if config.model_type != VanillaTransformerConfig.model_type:
-        raise ValueError(
-            f"{source} is a {config.model_type} model; only {VanillaTransformerConfig.model_type} checkpoints are "
-            "exported: bring it in first with convert --from"
-        )
-    model = VanillaTransformerForConditionalGeneration.from_pretrained(source).eval()
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    check_target(output, (Path(source),), overwrite, EXPORT_NAME)
+    folder = fetch(source)
+    model, tokenizer = load_checkpoint(folder)
     target_tokenizer = None
-    if (Path(source) / TARGET_TOKENIZER).is_dir():
-        target_tokenizer = AutoTokenizer.from_pretrained(Path(source) / TARGET_TOKENIZER)
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    if (folder / TARGET_TOKENIZER).is_dir():
+        target_tokenizer = load_tokenizer(folder / TARGET_TOKENIZER)
+    elif model.config.target_vocab_size is not None:
+        raise ValueError(
+            f"the target has a vocabulary of its own ({model.config.target_vocab_size} tokens), but {source} has no "
+            f"folder {TARGET_TOKENIZER}; save the target's tokenizer there"
+        )
+    with written_aside(output, (folder,), overwrite, EXPORT_NAME) as aside:
         if target_format == "ctranslate2":
             from .to_ctranslate2 import write_ctranslate2
 
@@ -99,14 +91,6 @@ def export_checkpoint(
         fields.pop("_name_or_path", None)  # a published file should not tell where it was made
         record = {"format": target_format, "hf_vanilla_transformer": __version__, **notes, "config": fields}
         (aside / EXPORT_NAME).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(aside, 0o777 & ~mask)  # mkdtemp's folder is for its owner only
-        if output.exists():
-            shutil.rmtree(output)
-        os.rename(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     logger.info(f"exported {source} for {target_format} to {output}")
     return output
 
@@ -118,16 +102,6 @@ def _check_packages(target_format: str) -> None:
             f"the format {target_format} needs {', '.join(missing)}; run "
             f"`pip install 'hf_vanilla_transformer[{target_format}]'`"
         )
-
-
-def _check_output(output: Path, source: Path, overwrite: bool) -> None:
-    """Refuse to write over what is there, unless asked to, and over the source in any case."""
-    if source.exists() and (output.resolve() == source.resolve() or output.resolve() in source.resolve().parents):
-        raise ValueError(f"writing to {output} would replace the checkpoint {source}; choose another directory")
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"{output} is a file; choose a directory")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise FileExistsError(f"{output} is there already; choose another directory or set overwrite")
 
 
 def _tokens(tokenizer: Any) -> list[str]:

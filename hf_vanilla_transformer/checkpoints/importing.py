@@ -68,8 +68,11 @@ class ImportedCheckpoint:
         model.save_pretrained(directory)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(directory)
-        if self.target_tokenizer is not None:
-            self.target_tokenizer.save_pretrained(directory / TARGET_TOKENIZER)
+        target_tokenizer = self.target_tokenizer
+        if target_tokenizer is None and self.config.target_vocab_size is not None:
+            target_tokenizer = self.tokenizer  # two matrices, one vocabulary: what writes the target is still there
+        if target_tokenizer is not None:
+            target_tokenizer.save_pretrained(directory / TARGET_TOKENIZER)
 
 
 # --------------------------------------------------------------------------- reading
@@ -236,19 +239,22 @@ def read_own(source: Path) -> ImportedCheckpoint:
 
 
 @contextmanager
-def written_aside(target: Path, sources: tuple[Path, ...] = (), force: bool = False) -> Iterator[Path]:
+def written_aside(
+    target: Path, sources: tuple[Path, ...] = (), force: bool = False, mark: str = "config.json"
+) -> Iterator[Path]:
     """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
 
     Args:
         target: the directory that is to appear.
         sources: what must not be replaced.
         force: replace a checkpoint that is there.
+        mark: the file by which such a checkpoint is known.
 
     Raises:
         OSError: If ``target`` is there and ``force`` isn't set, or it is no checkpoint.
         ValueError: If it would replace a source.
     """
-    check_target(target, sources, force)
+    check_target(target, sources, force, mark)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     aside, replaced = work / "new", work / "replaced"
@@ -267,7 +273,7 @@ def written_aside(target: Path, sources: tuple[Path, ...] = (), force: bool = Fa
         shutil.rmtree(work, ignore_errors=True)
 
 
-def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False) -> None:
+def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False, mark: str = "config.json") -> None:
     """Refuse to write over what is there, unless asked to; over a source, or what is no checkpoint, in any case."""
     for source in sources:
         if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
@@ -277,7 +283,7 @@ def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = Fal
     if target.exists() and any(target.iterdir()):
         if not force:
             raise FileExistsError(f"{target} is there already; choose another directory or set --force")
-        if not (target / "config.json").is_file():
+        if not (target / mark).is_file():
             raise FileExistsError(f"{target} holds other things than a checkpoint; --force replaces checkpoints only")
 
 

@@ -141,14 +141,15 @@ def _check_entry(manifest: Path, name: str, entry: Any) -> None:
 
 def flush(path: Path) -> None:
     """Have the system write a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError:
-        if not path.is_dir():  # some file systems can't for folders
+        if not path.is_dir():  # some systems can't open folders, some file systems can't flush them
             raise
-    finally:
-        os.close(descriptor)
 
 
 __all__ = [

@@ -313,7 +313,12 @@ class TokenBudgetStream(IterableDataset):
 
     A pool of examples is read, planned as `TokenBudgetSampler` plans an epoch, and its batches are yielded; then the
     next. So budget, padding, equal numbers of batches on every rank, and every example exactly once hold here too; the
-    order doesn't: only a pool is shuffled. Every rank reads the whole stream.
+    order doesn't: only a pool is shuffled. Every rank reads the whole stream, so that an update is made of the same
+    examples on any number of them.
+
+    Several loader workers share the stream out: a data set of `datasets` by its files, of which there have to be as
+    many, anything else example by example. Each worker fills and shuffles pools of its own, and their batches come in
+    turn, so another number of workers gives other batches.
 
     Attributes:
         skipped: number of examples left out so far in this epoch.
@@ -365,23 +370,32 @@ class TokenBudgetStream(IterableDataset):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        worker = get_worker_info()
-        if worker is not None and worker.num_workers > 1:  # `datasets` would give each of them a part of its own
-            raise ValueError("a stream can't be shared among loader workers; set dataloader_num_workers to 0 or 1")
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        shards = getattr(self.examples, "num_shards", None)  # of `datasets`, which shares them out by itself
+        if workers > 1 and shards is not None and shards < workers:
+            raise ValueError(
+                f"a stream of {shards} files can't be shared among {workers} loader workers; set "
+                f"dataloader_num_workers to {shards} or fewer, or cut the text into more files"
+            )
+        if workers > 1 and self.num_ranks > 1 and self.rank is None:
+            raise ValueError("with several loader workers a stream has to be told its rank")
         epoch = self.epoch
         while True:
-            yield from self._one_epoch(epoch)
+            yield from self._one_epoch(epoch, worker, workers, dealt_out=shards is not None)
             if not self.endless:
                 return
             epoch += 1
 
-    def _one_epoch(self, epoch: int) -> Iterator[list[dict[str, Any]]]:
+    def _one_epoch(self, epoch: int, worker: int, workers: int, dealt_out: bool) -> Iterator[list[dict[str, Any]]]:
         self.skipped = 0
         if hasattr(self.examples, "set_epoch"):
             self.examples.set_epoch(epoch)
         examples = iter(self.examples)
+        if not dealt_out:
+            examples = itertools.islice(examples, worker, None, workers)
         empty = True
-        for pool_index in itertools.count():
+        for pool_index in itertools.count(worker, workers):  # a number of its own for every pool of every worker
             pool = list(itertools.islice(examples, self.pool_size))
             if not pool:
                 break

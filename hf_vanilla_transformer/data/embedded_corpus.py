@@ -190,9 +190,9 @@ def number_to_english(number: int) -> str:
         return f"{_BELOW_TWENTY[number // 100]} hundred{rest}"
     for unit, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
         if number >= unit:
-            rest = number % unit
-            joint = " and " if 0 < rest < 100 else " "
-            return f"{number_to_english(number // unit)} {name}" + (joint + number_to_english(rest) if rest else "")
+            below = number % unit
+            joint = " and " if 0 < below < 100 else " "
+            return f"{number_to_english(number // unit)} {name}" + (joint + number_to_english(below) if below else "")
     raise AssertionError(number)
 
 
@@ -259,7 +259,7 @@ def number_to_korean(number: int) -> str:
     _check_number(number)
     if number == 0:
         return "영"
-    groups = []
+    groups: list[str] = []
     for unit, name in ((10**8, "억"), (10**4, "만"), (1, "")):
         group = number // unit % 10**4
         if not group:

@@ -127,16 +127,16 @@ def push_to_hub(
         folder.mkdir()
         model, tokenizer, target_tokenizer = _gather(source, tokenizer, folder, Path(work))
         _write_card(source, folder, repo_id, license, data_license)
-        if check:
-            _check_without_package(folder, model, tokenizer, target_tokenizer, Path(work))
-        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files_of(folder)}
-        if dry_run:
-            return Published(repo_id, files)
-        token = token or get_token()
-        if not token:
+        token = None if dry_run else token or get_token()
+        if not dry_run and not token:
             raise ValueError(
                 "there is no token for the Hub; run `hf auth login`, or set HF_TOKEN, with a token that may write"
             )
+        if check:
+            _check_without_package(folder, model, tokenizer, target_tokenizer, Path(work))
+        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files_of(folder)}
+        if token is None:
+            return Published(repo_id, files)
         return _send(folder, repo_id, files, token, private, commit_message, force)
 
 

@@ -9,6 +9,8 @@ their gradient is made while they are at hand.
 
 # Shapes: N tokens of the batch · D d_model · V vocabulary
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -71,7 +73,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
         wants_gradient = any(ctx.needs_input_grad[:3])
         device = hidden.device.type
@@ -137,7 +139,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, kept, grad_weight, grad_bias = ctx.saved_tensors
         shape, hidden_dtype, weight_dtype, bias_dtype = ctx.like
         grad_hidden = None

@@ -60,11 +60,12 @@ class TranslationPipeline(Pipeline):
             is no string.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = True
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = True
+    tokenizer: Any
     _pipeline_calls_generate = False  # so that generate()'s keywords reach us and can be refused with a way out
 
     def __init__(self, model: Any, tokenizer: Any = None, *, target_tokenizer: Any = None, **kwargs: Any) -> None:
@@ -75,7 +76,7 @@ class TranslationPipeline(Pipeline):
             raise ValueError("TranslationPipeline needs the model's tokenizer; give tokenizer=AutoTokenizer.…")
         super().__init__(model=model, tokenizer=tokenizer, **kwargs)
         if target_tokenizer is None:
-            target_tokenizer = tokenizer if model.config.target_vocab_size is None else _target_tokenizer_of(model)
+            target_tokenizer = tokenizer if model.config.target_vocab_size is None else load_target_tokenizer(model)
         self.target_tokenizer = target_tokenizer
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
@@ -139,7 +140,7 @@ class TranslationPipeline(Pipeline):
             text with nothing to translate.
         """
         wanted = model_inputs["wanted"]
-        output = None
+        output: Any = None
         if bool(wanted.any()):
             output = paper_beam_search(
                 self.model, model_inputs["input_ids"][wanted], model_inputs["attention_mask"][wanted], **search
@@ -165,8 +166,12 @@ class TranslationPipeline(Pipeline):
         return translations
 
 
-def _target_tokenizer_of(model: Any) -> Any:
-    """Load the tokenizer of the target's own vocabulary from beside the weights."""
+def load_target_tokenizer(model: Any) -> Any:
+    """Load the tokenizer of the target's own vocabulary from beside the weights.
+
+    Raises:
+        ValueError: If there is none.
+    """
     config = model.config
     try:
         return AutoTokenizer.from_pretrained(
@@ -179,4 +184,4 @@ def _target_tokenizer_of(model: Any) -> Any:
         ) from error
 
 
-__all__ = ["TranslationPipeline"]
+__all__ = ["TARGET_TOKENIZER", "TranslationPipeline", "load_target_tokenizer"]

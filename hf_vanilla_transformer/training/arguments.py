@@ -109,6 +109,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Log a loss that isn't finite as 0, which hides that training has failed."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without a gradient in every update; there are none."}
+    )
     hub_private_repo: bool | None = field(
         default=True, metadata={"help": "Nobody else sees the repository that push_to_hub makes."}
     )
@@ -141,6 +144,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 f"train_sampling_strategy={self.train_sampling_strategy!r} makes batches of a fixed number of "
                 "sentences; leave it out, training batches are filled by max_tokens_per_batch"
             )
+        if not torch.accelerator.is_available():
+            # Unless told that the CPU is meant, accelerate runs each of several processes for itself there, as if it
+            # were alone, and Trainer refuses bf16.
+            self.use_cpu = True
         self._choose_precision()
         super().__post_init__()
 
@@ -167,9 +174,6 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             logger.info(f"precision: {self.precision} ({reason})")
         self.bf16 = self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
-        # Trainer refuses bf16 on a machine without a GPU unless it is told that the CPU is meant.
-        if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True
 
 
 def best_precision(use_cpu: bool = False) -> tuple[str, str]:

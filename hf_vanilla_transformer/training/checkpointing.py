@@ -74,23 +74,23 @@ def put_in_place(aside: Path, run_dir: Path, step: int, facts: dict[str, Any]) -
     return final
 
 
-def rotate(run_dir: Path, limit: int | None, best: str | None) -> None:
+def rotate(newest: Path, limit: int | None, best: str | None) -> None:
     """Delete what is too many, oldest first; called when the newest checkpoint is whole.
 
     Checkpoints that a signal caused go in any case, so that a run that was stopped leaves the same ones as one that
-    wasn't, and the same average.
+    wasn't, and the same average. What has a later number than the newest is broken, or of a run that was continued
+    from further back: it neither counts nor goes.
 
     Args:
-        run_dir: the run's directory.
+        newest: the checkpoint of the run that is whole, which stays.
         limit: how many to keep; None or 0 keeps all of the schedule.
         best: path of the one of the best score, which stays.
     """
-    found = checkpoints(run_dir)
-    for path in found[:-1]:
-        if has_manifest(path) and _facts(path).get("kept_for") == FOR_A_STOP:
+    for path in checkpoints_until(newest):
+        if path.name != newest.name and kept_for_a_stop(path):
             _delete(path)
-    found = checkpoints(run_dir)
-    protected = {found[-1].name} if found else set()
+    found = checkpoints_until(newest)
+    protected = {newest.name}
     if best is not None:
         protected.add(Path(best).name)
     removable = [path for path in found if path.name not in protected]
@@ -154,6 +154,17 @@ def checkpoints(run_dir: Path) -> list[Path]:
         return []
     found = [path for path in run_dir.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def checkpoints_until(newest: Path) -> list[Path]:
+    """List the checkpoints of a run up to one of them."""
+    found = checkpoints(newest.parent)
+    return found[: 1 + [path.name for path in found].index(newest.name)]
+
+
+def kept_for_a_stop(checkpoint: Path) -> bool:
+    """Tell whether a signal caused a checkpoint, and not the schedule."""
+    return has_manifest(checkpoint) and _facts(checkpoint).get("kept_for") == FOR_A_STOP
 
 
 def newest_whole(run_dir: Path, unverified: bool = False) -> Path | None:
@@ -282,8 +293,8 @@ def data_sha256(dataset: Any, columns: tuple[str, ...] = ("input_ids", "labels")
     digest = hashlib.sha256()
     for column in columns:
         for lengths, ids in _arrays(dataset, column):
-            digest.update(np.ascontiguousarray(lengths, dtype=np.int64))
-            digest.update(np.ascontiguousarray(ids, dtype=np.int64))
+            digest.update(np.ascontiguousarray(lengths, dtype=np.int64).tobytes())
+            digest.update(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
     return digest.hexdigest()
 
 
@@ -331,6 +342,7 @@ __all__ = [
     "clear_leftovers",
     "data_sha256",
     "differences",
+    "kept_for_a_stop",
     "missing_state",
     "newest_whole",
     "put_in_place",

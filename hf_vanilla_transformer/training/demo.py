@@ -124,6 +124,7 @@ def _train(recipe: Recipe) -> dict[str, Any]:
         "labels": tokenizer(text_target=[row.ko for row in rows])["input_ids"],
     }
     config = preset(recipe.model.preset, vocab_size=len(tokenizer), **recipe.model.overrides)
+    assert config.decoder_start_token_id is not None
     check_tokenizer_fits(tokenizer, config)
     trainer = VanillaTransformerTrainer(
         model=VanillaTransformerForConditionalGeneration(config),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..evaluation import TranslationMetric, translate
 from .recipe import Recipe
@@ -112,10 +112,10 @@ def evaluate_checkpoint(
         lines = corpora[name].report.pairs_kept
         if len(labels) != lines:
             raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one a line")
-    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    loaded, tokenizer = load_checkpoint(checkpoint)
+    model: Any = loaded
     if torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     scores: dict[str, dict[str, Any]] = {}
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}

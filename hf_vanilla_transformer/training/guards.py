@@ -8,6 +8,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_PASSED_ON_SECONDS = 2.0  # within which a launcher passes a signal on
 # What the CPU's allocators say, in torch and in oneDNN; CUDA's has a class of its own.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
 # What gloo, NCCL and the store say when the other end of a connection is gone.
@@ -109,12 +111,13 @@ def not_finite(named: Iterable[tuple[str, Any]]) -> str | None:
     return None
 
 
-def check_finite(model: nn.Module, optimizer: Optimizer | None = None) -> None:
+def check_finite(model: nn.Module | None, optimizer: Optimizer | None = None) -> None:
     """Refuse a model, and an optimizer's state, that must not be saved or published.
 
     Raises:
         FloatingPointError: If a value isn't finite; the message names the tensor.
     """
+    assert model is not None  # Trainer's is typed so, but only before a `model_init` has made it
     name = not_finite([*model.named_parameters(), *model.named_buffers()])
     if name is None and optimizer is not None:
         state = ((f"the optimizer's {key}", value) for slot in optimizer.state.values() for key, value in slot.items())
@@ -182,7 +185,10 @@ def out_of_memory_message(update: int, batch: dict[str, Any], budget: int, share
 class StopSignals:
     """Catches SIGTERM and SIGINT while a run is in its ``with`` block; the second one ends the process at once.
 
-    Outside of the main thread, where Python allows no handlers, it catches nothing.
+    Outside of the main thread, where Python allows no handlers, it catches nothing. Under torchrun and `accelerate
+    launch` a signal to all processes of a job comes twice, from its sender and from the launcher, which passes it on:
+    there, one that follows within two seconds is the same. Loader workers, forked from this process, leave the first
+    signal to it.
 
     Attributes:
         received: the first signal, None while there was none.
@@ -190,6 +196,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._when = 0.0  # seconds of the monotonic clock
+        self._owner = os.getpid()
+        self._launched = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun, or by accelerate, which uses it
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -204,13 +213,15 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.received is not None:
+            if self._launched and now - self._when < _PASSED_ON_SECONDS:
+                return
             os._exit(128 + number)
-        self.received = signal.Signals(number)
-        line = f"{self.received.name}: finishing this update, saving, then stopping; a second signal stops at once\n"
-        os.write(
-            2, line.encode("ascii")
-        )  # not through a logger, which may have been interrupted in the middle of a line
+        self.received, self._when = signal.Signals(number), now
+        if os.getpid() == self._owner:
+            line = f"{self.received.name}: finishing this update, saving, then stopping; a second signal stops at once"
+            os.write(2, f"{line}\n".encode("ascii"))  # not through a logger, which may be in the middle of a line
 
 
 def exit_status(number: int) -> int:

@@ -33,7 +33,7 @@ from ..model.modeling_vanilla_transformer import VanillaTransformerForConditiona
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
 from ..version import __version__
-from .checkpointing import read_json, replace_files
+from .checkpointing import clear_leftovers, read_json, replace_files
 from .guards import check_finite
 from .recipe import EMBEDDED, DataArguments, Recipe
 from .record import commit, data_record, hardware, shown, versions, write_json
@@ -333,6 +333,7 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
             _delete_run(output_dir)
         elif asked is None:
             _check_same_run(output_dir, read_json(mark), identity, recipe.training.resume_anyway)
+            clear_leftovers(output_dir)
             checkpoint = get_last_checkpoint(str(output_dir))
             if checkpoint is not None:
                 logger.warning(f"{output_dir} holds this recipe's run; going on from {checkpoint}")
@@ -396,6 +397,7 @@ def _translation_scores(
         beam_size=run.beam_size,
         alpha=run.alpha,
         max_source_tokens=run.max_source_tokens,
+        target_tokenizer=tokenizer,  # a run has one vocabulary, whatever its matrices
     )
     folder = output_dir / "translations"
     folder.mkdir(exist_ok=True)

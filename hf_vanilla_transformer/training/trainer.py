@@ -259,6 +259,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                     f"{self.args.process_index} stops at update {self.state.global_step}; start the same command again "
                     f"to go on from the newest whole checkpoint ({reason})"
                 ) from error
+            if guards.is_out_of_memory(error):  # in the passes over a micro-batch `training_step` says more
+                raise MemoryError(
+                    f"out of memory after update {self.state.global_step}, in the optimizer, in evaluation or in "
+                    f"saving: lower per_device_eval_batch_size={self.args.per_device_eval_batch_size} or "
+                    f"max_tokens_per_batch={self.args.max_tokens_per_batch}, or choose a smaller preset"
+                ) from error
             raise
 
     def compute_loss(
@@ -467,7 +473,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 final = checkpointing.put_in_place(aside, run_dir, step, facts)
                 logger.info(f"{final} is whole")
                 if not self._saving_for_a_stop:
-                    checkpointing.rotate(run_dir, args.save_total_limit, state.best_model_checkpoint)
+                    checkpointing.rotate(final, args.save_total_limit, state.best_model_checkpoint)
         except OSError as caught:
             error = caught
         self._agree_on_saving(error, aside)
@@ -491,23 +497,27 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
     def _export_callback_states(self) -> None:
         """Put the callbacks that have something to remember into the state that is saved."""
         states: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        saved: Any = self.state.stateful_callbacks
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
                 states[type(callback).__name__].append(callback.state())
         for name, exported in states.items():
-            self.state.stateful_callbacks[name] = exported[0] if len(exported) == 1 else exported
+            saved[name] = exported[0] if len(exported) == 1 else exported
 
     def _run_identity(self) -> dict[str, Any]:
         """Say what a run that goes on from here has to share: data, tokenizer and how they are laid out."""
         if self._identity is None:
             args = self.args
+            data = {
+                "sha256": checkpointing.data_sha256(self.train_dataset),
+                "seed": args.seed if args.data_seed is None else args.data_seed,
+                "max_tokens_per_batch": args.max_tokens_per_batch,
+                "max_sentence_tokens": args.max_sentence_tokens,
+            }
+            if isinstance(self.train_dataset, IterableDataset) and args.dataloader_num_workers > 1:
+                data["loader_workers"] = args.dataloader_num_workers  # they share the stream out
             self._identity = {
-                "data": {
-                    "sha256": checkpointing.data_sha256(self.train_dataset),
-                    "seed": args.seed if args.data_seed is None else args.data_seed,
-                    "max_tokens_per_batch": args.max_tokens_per_batch,
-                    "max_sentence_tokens": args.max_sentence_tokens,
-                },
+                "data": data,
                 "tokenizer": {"sha256": checkpointing.tokenizer_sha256(self.processing_class)},
                 "layout": {
                     "processes": args.world_size,
@@ -558,11 +568,11 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         config: Any = self.accelerator.unwrap_model(self.model).config
         saved = checkpoint / "config.json"
         if saved.is_file():
-            architectures = [
+            there, here = (
                 checkpointing.architecture(one.to_dict())
                 for one in (type(config).from_dict(checkpointing.read_json(saved)), config)
-            ]
-            problems += [f"configuration: {difference}" for difference in checkpointing.differences(*architectures)]
+            )
+            problems += [f"configuration: {difference}" for difference in checkpointing.differences(there, here)]
         ranks = layout.get("processes", 1)
         states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
         missing = checkpointing.missing_state(checkpoint, states, self.args.fp16)
@@ -723,17 +733,29 @@ class _Watch(TrainerCallback):
     ) -> None:
         self.first = None
         if state.is_world_process_zero:
-            ours = self.trainer.args
+            self._finish_rotation(state)
+            ours, model = self.trainer.args, self.trainer.model
+            assert model is not None
             processes = "1 process" if args.world_size == 1 else f"{args.world_size} processes"
             share = args.world_size * args.gradient_accumulation_steps
             precision = self.trainer.accelerator.mixed_precision
-            dtype = str(next(self.trainer.model.parameters()).dtype).removeprefix("torch.")
+            dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
             logger.info(
                 f"{processes} on {args.device.type}, precision {dtype if precision == 'no' else precision}, "
                 f"at most {ours.max_tokens_per_batch} source and as many target tokens an update "
                 f"({share} micro-batches of {ours.max_tokens_per_batch // share}), updates {state.global_step + 1} to "
                 f"{state.max_steps}; the estimated time follows after {_UPDATES_TIMED + 1} updates"
             )
+
+    def _finish_rotation(self, state: TrainerState) -> None:
+        """Delete what a run should have deleted that was killed between giving a checkpoint its name and that."""
+        newest = self.trainer.resumed_from
+        run_dir = Path(str(self.trainer.args.output_dir))
+        if newest is None or Path(newest).resolve().parent != run_dir.resolve():
+            return
+        if not checkpointing.kept_for_a_stop(Path(newest)):  # after one of these the next save will do it
+            limit = self.trainer.args.save_total_limit
+            checkpointing.rotate(run_dir / Path(newest).name, limit, state.best_model_checkpoint)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         now = time.perf_counter()

@@ -58,9 +58,9 @@ def layer_figure(maps: AttentionMaps, kind: str, layer: int) -> Figure:
     """Draw all heads of a layer side by side; arguments and errors as in `head_figure`."""
     heads = maps.weights(kind, layer)
     rows, columns = maps.axes(kind)
-    across = min(4, len(heads))
-    down = math.ceil(len(heads) / across)
     width, height = len(columns) * _CELL + 1.1, len(rows) * _CELL + 1.2
+    across = _heads_in_a_row(len(heads), width / height)
+    down = math.ceil(len(heads) / across)
     figure = Figure(figsize=(max(across * width, 4.0), down * height + 0.5), layout="constrained")
     grid: NDArray[Any] = figure.subplots(down, across, squeeze=False)
     for head, axes in enumerate(grid.flat):
@@ -112,6 +112,17 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 # --------------------------------------------------------------------------- drawing
+
+
+def _heads_in_a_row(heads: int, shape: float) -> int:
+    """Choose how many maps stand side by side, so that all are about 3 : 2; shape is a map's width by its height."""
+
+    def strangeness(across: int) -> float:
+        down = math.ceil(heads / across)
+        empty = across * down - heads
+        return abs(math.log(shape * across / down / 1.5)) + 0.2 * empty
+
+    return min(range(1, heads + 1), key=strangeness)
 
 
 def _one_map(maps: AttentionMaps, kind: str, weights: NDArray[np.float32], title: str) -> Figure:

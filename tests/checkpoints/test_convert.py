@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.checkpoints import convert
+from hf_vanilla_transformer.checkpoints import loading
 from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.checkpoints.importing import written_aside
 from hf_vanilla_transformer.cli import main
@@ -103,21 +103,21 @@ def test_only_our_checkpoints_go_out(tmp_path):
 def test_a_name_on_the_hub_is_fetched_and_a_failure_is_one_sentence(tmp_path, monkeypatch):
     asked = []
 
-    def fetch(name, allow_patterns):
-        asked.append((name, "*.safetensors" in allow_patterns))
+    def fetch(name, revision, allow_patterns):
+        asked.append((name, "*.safetensors" in allow_patterns and "*.bin" in allow_patterns))
         (tmp_path / "cache").mkdir()
         return str(tmp_path / "cache")
 
-    monkeypatch.setattr(convert, "snapshot_download", fetch)
+    monkeypatch.setattr(loading, "snapshot_download", fetch)
     with pytest.raises(ValueError, match="cache has no config.json"):
         convert_checkpoint("marian", "somebody/opus-mt-en-ko", tmp_path / "ours")
     assert asked == [("somebody/opus-mt-en-ko", True)]
 
-    def fail(name, allow_patterns):
-        raise OSError("401\n\nnobody")
+    def fail(name, revision, allow_patterns):
+        raise OSError("no\n\nnetwork")
 
-    monkeypatch.setattr(convert, "snapshot_download", fail)
-    with pytest.raises(OSError, match="the Hub doesn't give one by that name: 401 nobody"):
+    monkeypatch.setattr(loading, "snapshot_download", fail)
+    with pytest.raises(OSError, match="there is no directory somebody/wmt, and the Hub can't be reached"):
         convert_checkpoint("fsmt", "somebody/wmt", tmp_path / "ours")
     with pytest.raises(FileNotFoundError, match="there is no directory ../x"):
         convert_checkpoint("fsmt", "../x", tmp_path / "ours")
@@ -142,6 +142,8 @@ def test_command_converts_there_and_back(source, tmp_path, capsys):
     assert main(["convert", "--to", "torch", *AS_WORDS, str(tmp_path / "ours"), str(tmp_path / "back")]) == 0
     back, before = load_file(tmp_path / "back" / "model.safetensors"), torch.load(source, weights_only=True)
     assert back.keys() == before.keys() and all(torch.equal(back[name], before[name]) for name in back)
+    again = ["convert", "--to", "torch", *AS_WORDS, str(tmp_path / "ours"), str(tmp_path / "back")]
+    assert main(again) == 2 and main([*again, "--force"]) == 0
 
 
 @pytest.mark.parametrize(

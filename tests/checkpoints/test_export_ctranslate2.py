@@ -4,9 +4,11 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 pytest.importorskip("ctranslate2", reason="needs the extra ctranslate2")
@@ -108,7 +110,9 @@ def test_greedy_translations_are_ours(checkpoint, exported):
 
 
 def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
-    model = random_model()
+    model = random_model(tie_word_embeddings=False, output_bias=True)
+    with torch.no_grad():
+        model.lm_head.bias[2] += 2.0  # nats: some hypotheses end before the limit
     tokens = ["<pad>", "<s>", "</s>", "<unk>", *(f"s{i}" for i in range(19))]
     notes = write_ctranslate2(model, tokens, tokens, tmp_path, None)
     record = {"format": "ctranslate2", **notes, "config": model.config.to_dict()}
@@ -195,7 +199,7 @@ def test_the_gnmt_penalty_is_refused_with_the_way_out(checkpoint, exported, caps
     ("words", "message"),
     [
         (("onnx-runtime", "{source}", "{out}"), "target_format='onnx-runtime' is unknown"),
-        (("ctranslate2", "{source}", "{source}"), "would replace the checkpoint"),
+        (("ctranslate2", "{source}", "{source}"), "would replace the source"),
         (("ctranslate2", "{source}", "{exported}"), "is there already"),
     ],
 )
@@ -219,6 +223,13 @@ def test_what_is_no_export_is_refused(checkpoint, exported, tmp_path):
     (tmp_path / "export.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="is damaged"):
         load_engine("ctranslate2", tmp_path)
+    (tmp_path / "export.json").write_text('{"format": "ctranslate2", "config": {}}', encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged .*positions"):
+        load_engine("ctranslate2", tmp_path)
+    shutil.copytree(exported, tmp_path / "cut")
+    (tmp_path / "cut" / "model.bin").write_bytes((exported / "model.bin").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cut can't be loaded .*write it again with --force"):
+        load_engine("ctranslate2", tmp_path / "cut")
 
 
 def test_overwriting_replaces_the_folder(checkpoint, tmp_path):
@@ -226,6 +237,41 @@ def test_overwriting_replaces_the_folder(checkpoint, tmp_path):
     (tmp_path / "out" / "old").write_text("x")
     export_checkpoint("ctranslate2", checkpoint, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "old").exists()
+
+
+def test_overwriting_replaces_exports_only(checkpoint, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other things than a checkpoint"):
+        export_checkpoint("ctranslate2", checkpoint, tmp_path / "thesis", overwrite=True)
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+
+
+def test_a_failure_leaves_the_export_that_was_there(checkpoint, tmp_path, monkeypatch):
+    out = export_checkpoint("ctranslate2", checkpoint, tmp_path / "out")
+    before = (out / "model.bin").read_bytes()
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("hf_vanilla_transformer.checkpoints.to_ctranslate2.build_spec", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        export_checkpoint("ctranslate2", checkpoint, out, overwrite=True)
+    assert (out / "model.bin").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_weights_that_are_missing_are_not_made_up(checkpoint, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.encoder.layers.1.self_attn.q_proj.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match="not those that config.json describes: model.encoder.layers.1.self_attn.q_proj"
+    ):
+        export_checkpoint("ctranslate2", broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_sources_beyond_the_position_table_become_empty_with_a_warning(checkpoint, exported, caplog):

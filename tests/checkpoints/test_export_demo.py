@@ -20,7 +20,9 @@ from hf_vanilla_transformer.training.demo import RECIPE, run_demo
 
 pytestmark = pytest.mark.slow
 
-DEMO = Path(__file__).resolve().parents[2] / "runs" / "demo"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "runs" / "demo"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXPRESSIONS = 500
 
 
@@ -55,16 +57,6 @@ def _needs(target_format: str) -> None:
         pytest.importorskip(package, reason=f"needs the extra {target_format}")
 
 
-@pytest.mark.parametrize("target_format", ["ctranslate2", "onnx"])
-def test_greedy_translations_are_the_same(target_format, checkpoint, texts, ours, tmp_path):
-    _needs(target_format)
-    exported = export_checkpoint(target_format, checkpoint, tmp_path / "exported")
-    theirs = translate(
-        load_engine(target_format, exported), AutoTokenizer.from_pretrained(exported), texts, beam_size=1
-    )
-    assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 0
-
-
 def test_int8_keeps_the_quality(checkpoint, texts, ours, tmp_path):
     _needs("ctranslate2")
     import sacrebleu
@@ -78,13 +70,39 @@ def test_int8_keeps_the_quality(checkpoint, texts, ours, tmp_path):
     assert scores[1] >= scores[0] - 0.5
 
 
-def test_the_command_line_translates_with_the_export(checkpoint, texts, ours, tmp_path, monkeypatch, capfdbinary):
-    _needs("ctranslate2")
-    exported = export_checkpoint("ctranslate2", checkpoint, tmp_path / "exported")
+# As they stand in README, one format a line.
+COMMANDS = {
+    "ctranslate2": "vanilla-transformer convert --to ctranslate2 runs/demo runs/demo-ct2",
+    "onnx": "vanilla-transformer convert --to onnx runs/demo runs/demo-onnx",
+}
+TRANSLATE = {
+    "ctranslate2": "vanilla-transformer translate runs/demo-ct2 --engine ctranslate2 --beam-size 1",
+    "onnx": "vanilla-transformer translate runs/demo-onnx --engine onnx --beam-size 1",
+}
+
+
+@pytest.mark.parametrize("target_format", COMMANDS)
+def test_the_commands_of_readme_export_and_translate_alike(
+    target_format, checkpoint, texts, ours, tmp_path, monkeypatch, capfdbinary
+):
+    _needs(target_format)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(checkpoint, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
 
     class Stdin:
-        buffer = io.BytesIO("".join(f"{text}\n" for text in texts[:20]).encode())
+        buffer = io.BytesIO("".join(f"{text}\n" for text in texts).encode())
 
+    assert main(COMMANDS[target_format].split()[1:]) == 0
+    capfdbinary.readouterr()
     monkeypatch.setattr(sys, "stdin", Stdin)
-    assert main(["translate", str(exported), "--engine", "ctranslate2", "--beam-size", "1"]) == 0
-    assert capfdbinary.readouterr().out.decode().splitlines() == ours[:20]
+    assert main(TRANSLATE[target_format].split()[1:]) == 0
+    assert capfdbinary.readouterr().out.decode().splitlines() == ours
+    assert main(COMMANDS[target_format].split()[1:]) == 2  # nothing is overwritten without --force
+    assert b"is there already" in capfdbinary.readouterr().err
+
+
+@pytest.mark.skipif("convert --to" not in README, reason="README's section on formats isn't there yet")
+def test_readme_has_these_commands():
+    lines = [line.partition("#")[0].partition("<")[0].strip() for line in README.splitlines()]
+    assert {*COMMANDS.values(), *TRANSLATE.values()} <= {*lines}

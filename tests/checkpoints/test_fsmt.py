@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, FSMTConfig, FSMTForConditionalGeneration
 from transformers.models.fsmt import modeling_fsmt
 
-import hf_vanilla_transformer  # noqa: F401  (registers the classes)
+from hf_vanilla_transformer import TranslationPipeline, export_checkpoint, load_engine
 from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
+from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
 from hf_vanilla_transformer.evaluation import translate
 
 PAD, EOS = 1, 2
@@ -240,6 +242,42 @@ def test_fairseq_is_what_fsmt_ported(name, form, tmp_path):
     assert source("en0 en5 what")["input_ids"] == [4, 9, 3, EOS]  # four special symbols come first
     target = AutoTokenizer.from_pretrained(tmp_path / "ours" / "target_tokenizer")
     assert target.decode([4, 6, EOS], skip_special_tokens=True) == "de0 de2"
+
+
+@pytest.mark.parametrize("one_dictionary", [False, True])
+def test_translations_are_written_in_the_targets_words(one_dictionary, tmp_path):
+    model = fsmt_model("one size, untied, unscaled")
+    write_fairseq(tmp_path / "fairseq", fairseq_state(model), "cfg", (27, 27), no_scale_embedding=True)
+    if one_dictionary:  # with two matrices of embeddings, as fairseq's --joined-dictionary alone has it
+        shutil.copy(tmp_path / "fairseq" / "dict.en.txt", tmp_path / "fairseq" / "dict.de.txt")
+    convert_checkpoint("fairseq", tmp_path / "fairseq", tmp_path / "ours")
+    ours, tokenizer = load_checkpoint(tmp_path / "ours")
+    texts, settings = ["en0 en5 en7", "en3"], dict(beam_size=2, max_extra_tokens=5)
+    found = translate(ours, tokenizer, texts, **settings)
+    words = {word[:2] for text in found for word in text.split() if word != "<unk>"}
+    assert words == {"en" if one_dictionary else "de"}
+    piped = TranslationPipeline(ours, tokenizer, device="cpu")(texts, **settings)
+    assert [result["translation_text"] for result in piped] == found
+    shutil.rmtree(tmp_path / "ours" / "target_tokenizer")
+    with pytest.raises(ValueError, match="has no folder target_tokenizer; give target_tokenizer"):
+        translate(ours, tokenizer, texts)
+
+
+def test_two_vocabularies_are_exported_with_both_tokenizers(tmp_path):
+    pytest.importorskip("ctranslate2", reason="needs the extra ctranslate2")
+    model = fsmt_model("two vocabularies")
+    write_fairseq(tmp_path / "fairseq", fairseq_state(model), "cfg", (23, 31))
+    convert_checkpoint("fairseq", tmp_path / "fairseq", tmp_path / "ours")
+    ours, tokenizer = load_checkpoint(tmp_path / "ours")
+    export_checkpoint("ctranslate2", tmp_path / "ours", tmp_path / "exported")
+    texts, settings = ["en0 en5 en7", "en3", "what en1"], dict(beam_size=1, max_extra_tokens=5)
+    engine = load_engine("ctranslate2", tmp_path / "exported")
+    found = translate(engine, AutoTokenizer.from_pretrained(tmp_path / "exported"), texts, **settings)
+    assert found == translate(ours, tokenizer, texts, **settings) and any("de" in text for text in found)
+    shutil.rmtree(tmp_path / "ours" / "target_tokenizer")
+    with pytest.raises(ValueError, match="has no folder target_tokenizer; save the target's tokenizer there"):
+        export_checkpoint("ctranslate2", tmp_path / "ours", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 class PreNormReference(nn.Module):

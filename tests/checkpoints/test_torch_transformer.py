@@ -120,6 +120,16 @@ def test_logits_and_greedy_tokens_are_torchs(name, tmp_path):
         assert torch.equal(found, greedy(model, **inputs, length=14))
 
 
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_logits_in_fp32_are_torchs(name, tmp_path):
+    model = translator(name, torch.float32)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    convert_checkpoint("torch", tmp_path / "model.pt", tmp_path / "ours", options=options_of(name))
+    ours = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        assert (ours(**batch()).logits - model(**batch())).abs().max() <= 1e-5
+
+
 def test_beam_search_is_that_of_the_same_numbers(tmp_path):
     # torch has no beam search: the beams of the converted model are held against scores by the live module.
     name = "post-norm, two vocabularies"

@@ -1,6 +1,7 @@
 """Token-budget batches: what fits, what repeats, what is wasted, and how ranks share the work."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,39 @@ def test_an_endless_stream_goes_on_with_the_next_epoch():
     second = list(once)
     endless = iter(TokenBudgetStream(examples_of(60), 300, endless=True))
     assert [next(endless) for _ in range(len(first) + len(second))] == first + second
+
+
+def numbered(files: list[int]) -> Iterator[dict[str, list[int]]]:
+    """Yield what is in "files" of 100 examples each."""
+    everything = examples_of(400)
+    for file in files:
+        for i in range(100 * file, 100 * file + 100):
+            yield {**everything[i], "number": [i]}
+
+
+@pytest.mark.parametrize("kind", ["list", "files"])
+def test_loader_workers_share_a_stream_out(kind):
+    if kind == "list":
+        examples = list(numbered([0, 1, 2, 3]))
+    else:
+        examples = StreamedDataset.from_generator(numbered, gen_kwargs={"files": [0, 1, 2, 3]})
+    ranks = []
+    for rank in (0, 1):
+        stream = TokenBudgetStream(examples, 600, num_ranks=2, rank=rank, pool_size=80)
+        loader = DataLoader(stream, batch_size=None, collate_fn=list, num_workers=2, multiprocessing_context="fork")
+        ranks.append([[example["number"][0] for example in batch] for batch in loader])
+    assert len(ranks[0]) == len(ranks[1])
+    assert sorted(sum(ranks[0] + ranks[1], [])) == list(range(400))
+    for one, two in zip(*ranks, strict=True):  # what the ranks do at the same time comes from the same worker
+        sides = [{i % 2 if kind == "list" else i // 100 % 2 for i in batch} for batch in (one, two)]
+        assert sides[0] == sides[1] and len(sides[0]) == 1
+
+
+def test_a_stream_of_too_few_files_for_its_workers_is_refused():
+    examples = StreamedDataset.from_generator(numbered, gen_kwargs={"files": [0]})
+    loader = DataLoader(TokenBudgetStream(examples, 600), batch_size=None, num_workers=2, collate_fn=list)
+    with pytest.raises(ValueError, match="a stream of 1 files can't be shared among 2 loader workers; set dataloader_"):
+        list(loader)
 
 
 def test_a_stream_without_a_fitting_example_ends_in_an_error():

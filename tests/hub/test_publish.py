@@ -387,3 +387,98 @@ def test_an_unknown_revision_is_an_error(client, hub, toy, tmp_path):
     client.push(toy[0])
     with pytest.raises(RuntimeError, match="RevisionNotFoundError"):
         snapshot(client, cache_dir=str(tmp_path), revision="v9")
+
+
+# ---------------------------------------------------------------------------------------------- a checkpoint by name
+
+
+def load(client, where, name="someone/toy", offline=False):
+    """Load by name as the commands do, into a cache of the test's own."""
+    code = """
+        from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
+        from hf_vanilla_transformer.evaluation import translate
+        constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = where, offline
+        try:
+            result = translate(*load_checkpoint(name), texts)
+        finally:
+            constants.HF_HUB_OFFLINE = False
+    """
+    return client.run(code, where=str(where), name=name, offline=offline, texts=TEXTS)
+
+
+def test_a_checkpoint_loads_by_name_and_again_without_a_network(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    assert load(client, tmp_path) == toy[1]
+    hub.requests.clear()
+    assert load(client, tmp_path, offline=True) == toy[1] and hub.requests == []
+
+
+def test_damaged_weights_are_found_out_removed_and_fetched_anew(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    hub.fail("GET", "/resolve/.*safetensors", "corrupt", times=1)
+    with pytest.raises(
+        RuntimeError, match="OSError: model.safetensors of someone/toy arrived damaged .*again"
+    ) as caught:
+        load(client, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert load(client, tmp_path) == toy[1]
+
+
+def test_a_small_file_that_arrives_damaged_is_found_out(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    hub.fail("GET", "/resolve/.*/config.json", "corrupt", times=1)
+    with pytest.raises(RuntimeError, match="OSError: config.json of someone/toy arrived damaged"):
+        load(client, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        ("/api/models/", 401, "has no someone/toy that you can see .HTTP 401.; .*log in"),
+        ("/api/models/", 403, "refuses it .HTTP 403"),
+        ("/api/models/", 404, "has no someone/toy that you can see .HTTP 404"),
+        ("/api/models/", 429, "asks for patience"),
+        ("/api/models/", 500, "has trouble of its own .HTTP 500"),
+        ("/api/models/", "hang up", "can't be reached"),
+        pytest.param(
+            "/resolve/", 503, "has trouble of its own .HTTP 503", marks=pytest.mark.slow
+        ),  # the client is patient
+    ],
+)
+def test_what_the_hub_does_not_give_is_one_sentence(client, hub, toy, tmp_path, path, kind, message):
+    client.push(toy[0])
+    hub.fail("GET", path, kind)
+    hub.fail("HEAD", path, kind)
+    with pytest.raises(
+        RuntimeError, match=f"OSError: there is no directory someone/toy, and the Hub {message}"
+    ) as caught:
+        load(client, tmp_path)
+    assert "\n" not in str(caught.value) and "Secret" not in str(caught.value)
+
+
+def test_a_name_that_was_never_fetched_needs_the_network(client, hub, toy, tmp_path):
+    client.push(toy[0])
+    with pytest.raises(RuntimeError, match="OSError: there is no directory someone/toy, and the Hub may not be asked"):
+        load(client, tmp_path, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"notes.txt": b"nothing else"}, "has no config.json"),
+        ({"config.json": b'{"model_type": "marian"}'}, "of type 'marian', not 'vanilla_transformer'; .*convert --from"),
+        ({"config.json": b'{"model_type": "vanilla_transformer"}'}, "has no model.safetensors"),
+    ],
+)
+def test_a_repository_without_a_model_of_ours_is_named(client, hub, tmp_path, files, message):
+    client.run("HfApi().create_repo('someone/toy', private=True)")
+    hub.repositories["someone/toy"].commit(files)
+    with pytest.raises(RuntimeError, match=f"ValueError: .*{message}"):
+        load(client, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["..", "../toy", "someone/..", "someone/../toy", "a/b/c", ""])
+def test_what_is_no_name_is_not_asked_for(client, hub, tmp_path, name):
+    with pytest.raises(RuntimeError, match="(FileNotFoundError: there is no directory|has no config.json)"):
+        load(client, tmp_path, name=name)
+    assert hub.requests == []

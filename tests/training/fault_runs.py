@@ -6,6 +6,7 @@ Its processes are forked from one that has imported everything, so that starting
 import os
 import resource
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,9 @@ def run(folder: Path, rank: int = 0, ranks: int = 1, port: int = 0, fault: Fault
     if fault.kill_at_change is not None:
         _kill_at_change(folder, fault.kill_at_change)
     if fault.largest_file is not None:
+        writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)  # so that the log may grow nevertheless
+        for number in (1, 2):
+            os.dup2(writer.stdin.fileno(), number)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest_file, fault.largest_file))
     args = arguments(

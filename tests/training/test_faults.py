@@ -138,17 +138,21 @@ def test_a_killed_run_goes_on_from_a_whole_checkpoint_to_the_same_bytes(
         survived += survive(start, undisturbed[ranks], folder, ranks, kills - survived, seed=100 * ranks + runs)
         runs += 1
     assert survived == kills
-    print(f"{survived} kills of {ranks} process(es) survived in {runs} runs of {UPDATES} updates")
+    print(f"kills survived: {survived}, of runs of {ranks} process(es)")
 
 
-@pytest.mark.parametrize("room", [300, 5_000, 30_000, 70_000])
+@pytest.mark.parametrize("room", [200, 20_000, 60_000])  # too little for configuration, weights, optimizer
 def test_a_full_disk_ends_the_run_and_leaves_older_checkpoints_whole(
     start: Start, undisturbed: dict[int, Path], tmp_path: Path, room: int
 ) -> None:
     folder = tmp_path / "run"
     assert finish(start(folder, fault=Fault(signals=(signal.SIGTERM,)))) == 143  # leaves checkpoints 2 and 3
     assert finish(start(folder, fault=Fault(largest_file=room))) == 1
-    text = log(folder)
+    for _ in range(100):  # what writes the log down is another process
+        text = log(folder)
+        if "can't be saved" in text:
+            break
+        time.sleep(0.05)
     assert "can't be saved" in text and "older checkpoints are as they were" in text, text[-3000:]
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-3"]
     for checkpoint in checkpoints(folder):

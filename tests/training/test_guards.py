@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,6 +196,39 @@ def test_an_fp16_scalers_own_overflow_does_not_count(tmp_path):
         assert weight.grad is not None  # the scaler skips: it has to see them
 
 
+def on_two_ranks(folder: Path, which: str) -> list[dict]:
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        list(map(str, [*command, here / "guards_run.py", folder, which])),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here.parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-4000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_a_sentence_of_one_rank_has_all_ranks_skip_the_update(tmp_path):
+    records = on_two_ranks(tmp_path, "one")
+    assert records[0]["moved"] == records[1]["moved"]
+    assert records[0]["sums"] == records[1]["sums"]  # the same weights to the last digit
+    assert records[0]["moved"].count(False) == 1 and records[0]["failed"] is None
+    update = records[0]["moved"].index(False) + 1
+    lines = [next(line for line in record["lines"] if f"update {update} is skipped" in line) for record in records]
+    guilty = [rank for rank, line in enumerate(lines) if f"the loss of process {rank} not finite" in line]
+    assert len(guilty) == 1 and "with examples 17 (each not finite by itself" in lines[guilty[0]]
+    assert f"the gradients of all ranks; process {1 - guilty[0]} not finite" in lines[1 - guilty[0]]
+
+
+@pytest.mark.slow
+def test_several_in_a_row_end_all_ranks(tmp_path):
+    for record in on_two_ranks(tmp_path, "all"):
+        assert "not finite in 3 updates in a row, the last of them update 3" in record["failed"]
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     model = tiny_model()
     trainer = VanillaTransformerTrainer(model, arguments(tmp_path), Collator(), examples(6))
@@ -237,6 +272,25 @@ def test_a_signal_saves_and_exits_with_its_status(tmp_path: Path, number: int, s
     assert f"stopped by {signal.Signals(number).name} after update 3 of 9" in caplog.text
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_second_signal_ends_at_once_unless_a_launcher_has_passed_on_the_first(launched, monkeypatch):
+    left, clock = [], [100.0]
+    monkeypatch.setattr(guards.os, "_exit", left.append)
+    monkeypatch.setattr(guards.time, "monotonic", lambda: clock[0])
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with guards.StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (signals.received, left) == (signal.SIGTERM, [])
+        clock[0] += 1.0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert left == ([] if launched else [143])
+        clock[0] += 5.0
+        os.kill(os.getpid(), signal.SIGINT)
+        assert left[-1] == 130
+
+
 def test_out_of_memory_says_what_to_lower(tmp_path, monkeypatch):
     def no_memory(*args, **kwargs):
         raise RuntimeError(
@@ -253,6 +307,18 @@ def test_out_of_memory_says_what_to_lower(tmp_path, monkeypatch):
         r"target with 5, under a budget of 40 tokens a side .* raise gradient_accumulation_steps"
     )
     with pytest.raises(MemoryError, match=expected):
+        trainer.train()
+
+
+def test_out_of_memory_elsewhere_says_so_too(tmp_path):
+    class NoMemory(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer = VanillaTransformerTrainer(
+        tiny_model(), arguments(tmp_path, max_steps=1), Collator(), examples(16), callbacks=[NoMemory()]
+    )
+    with pytest.raises(MemoryError, match="out of memory after update 0, in the optimizer, .* lower per_device_eval"):
         trainer.train()
 
 

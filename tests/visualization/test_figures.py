@@ -49,6 +49,19 @@ def test_all_heads_of_a_layer_are_drawn(maps: AttentionMaps) -> None:
     np.testing.assert_array_equal(np.stack(drawn), maps.cross[0])
 
 
+@pytest.mark.parametrize(
+    ("heads", "shape", "across"),
+    [
+        (8, 1.0, 4),  # squares: 4 × 2 is 2.0 wide, 2 × 4 is 0.5, and 3 × 3 has an empty place
+        (8, 4.0, 2),  # four times as wide as high: 2 × 4 is 2.0 wide, 1 × 8 only 0.5
+        (1, 0.3, 1),
+        (16, 1.0, 4),
+    ],
+)
+def test_heads_are_set_out_to_a_readable_form(heads: int, shape: float, across: int) -> None:
+    assert figures._heads_in_a_row(heads, shape) == across
+
+
 def test_alignment_is_the_average_of_the_heads(maps: AttentionMaps) -> None:
     np.testing.assert_allclose(pictures_of(alignment_figure(maps))[0], maps.cross.mean(axis=(0, 1)), atol=1e-7)
     np.testing.assert_allclose(pictures_of(alignment_figure(maps, 1))[0], maps.cross[1].mean(axis=0), atol=1e-7)

@@ -2,25 +2,113 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load a checkpoint that somebody else may have made: no code of its own is run, and what is wrong is one sentence.
 
-A folder is looked over before transformers reads it: what its configuration claims has to be in the file of weights,
-so that a few bytes can't ask for gigabytes, and every file has to be inside the folder.
+What a name on the Hub stands for is fetched first, and each file held against the hash the Hub has for it. A folder is
+looked over before transformers reads it: what its configuration claims has to be in the file of weights, so that a few
+bytes can't ask for gigabytes, and every file has to be inside the folder.
 """
 
+import hashlib
 import json
+import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from huggingface_hub import errors, snapshot_download
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 
+_HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# Of a repository on the Hub: configuration, weights and tokenizers; no code and no pickles.
+_WANTED_FILES = ("*.json", "*.safetensors", "*.spm", "*.txt")
+_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # on the Hub, user/name
+_READ_BYTES = 2**20  # at a time, for a hash
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAX_CONFIG_BYTES = 2**20
 _MAX_HEADER_BYTES = 100 * 2**20  # what the safetensors library allows
 # Configuration fields that say how large tensors are, or how many.
 _SIZES = "vocab_size target_vocab_size d_model d_ff num_heads d_k d_v encoder_layers decoder_layers".split()
+
+
+def fetch(name: str | Path, *, revision: str | None = None, wanted: Sequence[str] = _WANTED_FILES) -> Path:
+    """Give a checkpoint's folder: the one of that name, or, fetched and checked, what the Hub has by it.
+
+    Args:
+        name: a folder, or "user/name" on the Hub. Without a network, what was fetched before is taken.
+        revision: of the Hub: a commit, branch or tag; None is the newest.
+        wanted: patterns of the files to fetch.
+
+    Raises:
+        OSError: If there is neither, the Hub refuses or can't be reached, or a file arrived damaged.
+    """
+    folder = Path(name)
+    if folder.exists() or isinstance(name, Path) or not _NAME.fullmatch(str(name)):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no directory {name}" + (", but a file" if folder.exists() else ""))
+        return folder
+    try:
+        fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=list(wanted)))
+    except (_HTTPError, OSError, ValueError, errors.RevisionResolutionError) as error:
+        raise OSError(f"there is no directory {name}, and the Hub {_why_not(error, str(name), revision)}") from error
+    _check_hashes(fetched, str(name))
+    return fetched
+
+
+def _why_not(error: BaseException, name: str, revision: str | None) -> str:
+    """Say why the Hub gave nothing, so that it goes on after "the Hub "."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for found in chain:
+        status = getattr(getattr(found, "response", None), "status_code", None)
+        if isinstance(found, errors.HFValidationError):
+            return "takes no such name"
+        if isinstance(found, errors.GatedRepoError):
+            return f"gives {name} only to those whom its authors let in; ask there, and log in (`hf auth login`)"
+        if isinstance(found, errors.RevisionNotFoundError):
+            return f"has no revision {revision!r} of {name} (HTTP {status})"
+        if isinstance(found, errors.RepositoryNotFoundError) or status in (401, 404):
+            return (
+                f"has no {name} that you can see (HTTP {status}); check the name and, if it is private, log in "
+                "(`hf auth login`)"
+            )
+        if isinstance(found, errors.OfflineModeIsEnabled):
+            return "may not be asked (HF_HUB_OFFLINE is set); what was never fetched needs the network once"
+        if status == 429:
+            return "asks for patience, there were too many requests (HTTP 429); try again in some minutes"
+        if status is not None and status >= 500:
+            return f"has trouble of its own (HTTP {status}); try again later"
+        if status is not None:
+            return f"refuses it (HTTP {status}); check the token (`hf auth whoami`)"
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        return f"may have one, but it can't be stored here ({error})"
+    return f"can't be reached or broke off ({type(chain[-1]).__name__}); try again when the network is back"
+
+
+def _check_hashes(folder: Path, name: str) -> None:
+    """Hold what was fetched against the Hub's hashes: the client itself looks at sizes only.
+
+    A file in the client's cache is a link to one that is called by its hash: SHA-256 of large files, git's of others.
+    """
+    for path in sorted(folder.rglob("*")):
+        stored = path.resolve()
+        if not path.is_symlink() or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", stored.name):
+            continue
+        digest = hashlib.sha256() if len(stored.name) == 64 else hashlib.sha1(b"blob %d\0" % stored.stat().st_size)
+        with stored.open("rb") as file:
+            while part := file.read(_READ_BYTES):
+                digest.update(part)
+        if digest.hexdigest() != stored.name:
+            path.unlink()
+            stored.unlink()
+            raise OSError(
+                f"{path.name} of {name} arrived damaged (its hash is not the Hub's) and was removed from the cache; "
+                "run the same command again to fetch it anew"
+            )
 
 
 def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -34,15 +122,15 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeni
         The model, in evaluation mode, and its tokenizer.
 
     Raises:
-        ValueError: If a file is broken or claims what isn't there; the message says which.
-        OSError: If there is no such checkpoint.
+        ValueError: If a file is broken or claims what isn't there, or it is another kind of model; the message says
+            which.
+        OSError: If there is no such checkpoint, or the Hub doesn't give it.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        check_folder(folder)
+    folder = fetch(name)
+    check_folder(folder)
     try:
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     except (ValueError, OSError, ImportError):
         raise
@@ -51,13 +139,14 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeni
     wrong = sorted([*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])])
     if wrong:
         raise ValueError(f"the weights in {name} are not those that config.json describes: {', '.join(wrong[:3])} …")
-    return model.eval(), load_tokenizer(name)
+    return model.eval(), load_tokenizer(folder)
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer; see `load_checkpoint`."""
+    folder = fetch(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer("a")  # what is wrong with a tokenizer may show only when it works
     except (ValueError, OSError, ImportError):
         raise
@@ -83,14 +172,23 @@ def check_folder(folder: Path) -> None:
         ValueError: As the message says.
     """
     config = _read_config(folder)
+    kind = config.get("model_type")
+    if kind != VanillaTransformerConfig.model_type:
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}, not {VanillaTransformerConfig.model_type!r}; "
+            "`vanilla-transformer convert --from` brings in Marian, FSMT, fairseq and torch.nn.Transformer"
+        )
     shards = _shards(folder)
     if not shards:
-        return  # transformers says what is missing
+        pickles = any(path for pattern in _PICKLES for path in folder.glob(pattern))
+        raise ValueError(
+            f"{folder} has its weights in pickles only, which can run code; save the model as safetensors"
+            if pickles
+            else f"{folder} has no {_WEIGHTS}; it holds no model, or saving it was interrupted"
+        )
     tensors: dict[str, Any] = {}
     for shard in shards:
         tensors.update(read_header(shard))
-    if config.get("model_type") != VanillaTransformerConfig.model_type:
-        return
     total = sum(shard.stat().st_size for shard in shards)  # bytes, an upper limit on any number of elements
     sizes = {key: config[key] for key in _SIZES if isinstance(config.get(key), int)}
     defaults = VanillaTransformerConfig()
@@ -155,7 +253,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """List the files of weights; none where there are none, which transformers says better."""
+    """List the files of weights."""
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     if not (folder / _INDEX).is_file():
@@ -172,4 +270,4 @@ def _shards(folder: Path) -> list[Path]:
     return shards
 
 
-__all__ = ["check_folder", "load_checkpoint", "load_tokenizer", "read_header"]
+__all__ = ["check_folder", "fetch", "load_checkpoint", "load_tokenizer", "read_header"]
