@@ -25,6 +25,8 @@ import hashlib
 import itertools
 import json
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,7 +47,6 @@ from hf_vanilla_transformer import (
     train_tokenizer,
     translate,
 )
-from hf_vanilla_transformer.cli import main as vanilla_transformer
 
 SENSES = ("belly", "pear", "boat")
 # 배가 + clue, "because the … was …": the clue stands behind 배.
@@ -386,7 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw(model, tokenizer, first["kind"], first["layer"], options.output / "attention.png")
     page = ["--source", SHOWN[0], "--output", str(options.output / "attention.html"), "--attention", first["kind"]]
     place = ["--layer", str(first["layer"]), "--head", str(first["head"])]
-    vanilla_transformer(["visualize", str(options.output / "model"), *page, *place])
+    command = [sys.executable, "-m", "hf_vanilla_transformer", "visualize", str(options.output / "model")]
+    subprocess.run([*command, *page, *place], check=True)
     (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     several, one = (results["models"][heads]["accuracy"] for heads in (HEADS, 1))
     print(f"ambiguous_word: accuracy={several:.4f} (held-out contexts) one_head={one:.4f} output={options.output}")

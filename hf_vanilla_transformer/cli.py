@@ -278,8 +278,7 @@ def _show_attention(options: argparse.Namespace, source: str) -> None:
         print(
             f"\nattention: decoder layer {layer}, head {head} (the best on the validation split) looks most at "
             f"the matching word, one to nine,\n  for {test.accuracy[layer, head]:.1%} of {test.digits} Korean digits "
-            f"of the test split; chance: {test.chance:.1%}\n  ({test.accuracy_with_merged[layer, head]:.1%} of "
-            f"{test.digits_with_merged} with those that share a token with what stands before them, as 육 in 십육년)"
+            f"of the test split; chance: {test.chance:.1%}"
         )
     except ValueError as error:  # a recipe of one's own may hold out too little to measure
         print(f"\nattention: not measured: {error}")

@@ -1,7 +1,9 @@
 """Libraries that users reach for: adapters by PEFT, int8 on the processor, device_map, hyperparameter search."""
 
 import copy
+import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HyperParamSearchBackendBase
+from transformers.integrations import integration_utils
 from transformers.trainer_utils import BestRun, HPSearchBackend
 
 from hf_vanilla_transformer import (
@@ -165,6 +168,8 @@ class TwoTrials(HyperParamSearchBackendBase):
 
 def test_hyperparameter_search_sets_our_arguments_and_starts_anew(tmp_path, monkeypatch):
     monkeypatch.setitem(ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.WANDB, TwoTrials)
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: True)  # else dictionaries are no trials
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=SimpleNamespace(id="1")))  # which names the folders
     tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
     words = [("one", "하나"), ("two", "둘"), ("three", "셋")] * 4
     rows = [{"input_ids": tokenizer(en)["input_ids"], "labels": tokenizer(ko)["input_ids"]} for en, ko in words]

@@ -129,22 +129,18 @@ def _spans(pattern: re.Pattern[str], text: str, within: Span) -> list[Span]:
 class DigitAlignment:
     """How often each head's largest weight is on the matching word.
 
-    A digit is judged if it begins its token. A token such as 십육년 (sixteen, year) is written by one look at the
-    source, which can't be on all the words that it comes from; its 육 only counts in ``accuracy_with_merged``.
+    Every digit counts, also one inside a token such as 십육년 (sixteen, year): the token is written by one look at the
+    source, which can't be on all the words that it comes from, so a vocabulary of long tokens lowers the share.
 
     Attributes:
-        accuracy: (L, H) share of the digits that begin a token, 0 to 1.
-        digits: those digits.
+        accuracy: (L, H) share of the digits, 0 to 1.
+        digits: how many were judged.
         chance: the same share for a head that picks a source token at random.
-        accuracy_with_merged: (L, H) share of all digits, also of those that share a token with what stands before them.
-        digits_with_merged: all digits.
     """
 
     accuracy: NDArray[np.float64]
     digits: int
     chance: float
-    accuracy_with_merged: NDArray[np.float64]
-    digits_with_merged: int
 
     def best(self) -> tuple[int, int]:
         """Name the layer and the head with the largest share, counted from 0."""
@@ -167,38 +163,29 @@ def digit_alignment(
         batch_size: expressions a batch.
 
     Raises:
-        ValueError: If no digit begins a token, or the tokenizer is not a fast one.
+        ValueError: If the expressions have no such digit, or the tokenizer is not a fast one.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError("the tokenizer can't say where a token stands in its text; load a fast tokenizer")
     judged = [(row, pairs) for row in expressions if (pairs := digit_pairs(row))]
     judged.sort(key=lambda item: len(item[0].en))  # like lengths together: less padding
     hits: list[torch.Tensor] = []  # (L, H) of each digit
-    begins: list[bool] = []
     chances: list[float] = []
     with weights_kept(model), torch.no_grad():
         for start in range(0, len(judged), batch_size):
             batch = judged[start : start + batch_size]
             cross, sources, targets = _cross_attention(model, tokenizer, [row for row, _ in batch])
-            for index, (expression, pairs) in enumerate(batch):
+            for index, (_, pairs) in enumerate(batch):
                 for pair in pairs:
                     row = _tokens_over(pair.korean, targets[index])[0]
                     wanted = _tokens_over(pair.english, sources[index])
                     looked_at = cross[:, index, :, row].argmax(dim=-1)  # (L, H)
                     hits.append(torch.isin(looked_at, torch.tensor(wanted)))
-                    begins.append(not expression.ko[targets[index][row][0] : pair.korean[0]].strip())
                     chances.append(len(wanted) / len(sources[index]))
-    if not any(begins):
-        raise ValueError(
-            "no Korean digit 일 … 구 begins a token; give more expressions, or a tokenizer with smaller tokens"
-        )
-    of_all, first = torch.stack(hits).double(), torch.tensor(begins)
+    if not hits:
+        raise ValueError("no Korean digit 일 … 구 comes from a word one … nine here; give more expressions")
     return DigitAlignment(
-        accuracy=of_all[first].mean(dim=0).numpy(),
-        digits=int(first.sum()),
-        chance=float(torch.tensor(chances)[first].mean()),
-        accuracy_with_merged=of_all.mean(dim=0).numpy(),
-        digits_with_merged=len(hits),
+        accuracy=torch.stack(hits).double().mean(dim=0).numpy(), digits=len(hits), chance=sum(chances) / len(chances)
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers.utils import logging
 
-from ..model.decoding_vanilla_transformer import paper_beam_search
+from ..model.decoding_vanilla_transformer import BeamSearchOutput, paper_beam_search
 from ..tokenization import check_tokenizer_fits
 
 KINDS = ("encoder", "decoder", "cross")
@@ -183,7 +183,9 @@ def attention_maps(
     source_ids = _encode(tokenizer, source, "source", max_tokens)
     inputs = torch.tensor([source_ids], device=model.device)
     if target is None:
-        target_ids = paper_beam_search(model, inputs, torch.ones_like(inputs)).hypotheses()[0][0]
+        found = paper_beam_search(model, inputs, torch.ones_like(inputs))
+        assert isinstance(found, BeamSearchOutput)  # the other form is for generate()
+        target_ids = found.hypotheses()[0][0]
         _check_length("model's own translation", len(target_ids), max_tokens)
     else:
         target_ids = _encode(tokenizer, target, "target", max_tokens)

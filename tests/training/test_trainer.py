@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -295,12 +296,17 @@ def assert_same_checkpoint(one: Path, two: Path) -> None:
             assert torch.equal(value, states[1][parameter][name])
 
 
-def test_resumed_streaming_ends_in_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_streaming_ends_in_the_same_bytes(tmp_path, workers):
     data = examples(30)  # three updates; the stream starts again twice
 
+    def rows(parts: list[int]) -> Iterator[dict[str, list[int]]]:
+        for part in parts:
+            yield from data[part::2]
+
     def train(folder: str, callbacks: list[TrainerCallback], resume: str | None) -> None:
-        stream = IterableDataset.from_generator(lambda: iter(data))
-        args = arguments(tmp_path / folder, max_steps=8, logging_steps=50)
+        stream = IterableDataset.from_generator(rows, gen_kwargs={"parts": [0, 1]})
+        args = arguments(tmp_path / folder, max_steps=8, logging_steps=50, dataloader_num_workers=workers)
         trainer = VanillaTransformerTrainer(tiny_model(0.3), args, Collator(), stream, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=resume)
 
