@@ -70,7 +70,7 @@ empty :=
 space := $(empty) $(empty)
 
 demo: $(VENV)/.installed ## train on the embedded English-Korean corpus and show the translations
-	@$(OFFLINE) $(VENV)/bin/vanilla-transformer demo
+	@$(OFFLINE) $(VENV)/bin/vanilla-transformer demo --card model_card.md
 
 test: $(VENV)/.installed-test ## run the fast tests (minutes)
 	$(call run_tests,$(VENV),not slow)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from .json_object import read_json_object
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
 from .presets import PRESETS
 
@@ -65,8 +66,10 @@ def model_card(
         ValueError: If a file is missing or damaged.
     """
     folder = Path(folder)
-    config = _read_json(folder / "config.json")
-    record = _read_json(folder / RESULTS_NAME) if (folder / RESULTS_NAME).is_file() else {}
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json; name the directory of a checkpoint")
+    config = read_json_object(folder / "config.json")
+    record = read_json_object(folder / RESULTS_NAME) if (folder / RESULTS_NAME).is_file() else {}
     name = repo_id or (folder.name if folder.is_absolute() else folder.as_posix())
     settings = record.get("recipe", {}).get("settings", {})
     languages = _languages(record, settings)
@@ -418,18 +421,6 @@ def _duration(seconds: float | None) -> str | None:
 
 def _settings_of(record: dict[str, Any]) -> dict[str, Any]:
     return record.get("recipe", {}).get("settings", {})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path.parent} has no {path.name}; name the directory of a checkpoint")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); was saving it interrupted?") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return content
 
 
 __all__ = ["CARD_NAME", "SECTIONS", "check_card", "model_card", "rename_card", "write_card"]

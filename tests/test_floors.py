@@ -21,6 +21,7 @@ PACKAGE = "hf_vanilla_transformer"
 FLOORS = {
     "model": 0,
     "version": 0,
+    "json_object": 0,
     "presets": 1,
     "tokenization": 1,
     "data": 1,
@@ -37,7 +38,7 @@ FLOORS = {
 }
 # Those of them that are files: together they are one folder, the top of the package.
 TOP_FILES = {
-    "version", "presets", "tokenization", "engines", "evaluation", "card", "cli", "__main__", "__init__",
+    "version", "json_object", "presets", "tokenization", "engines", "evaluation", "card", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")

@@ -23,7 +23,7 @@ from hf_vanilla_transformer.checkpoints.averaging import average_checkpoints
 from hf_vanilla_transformer.checkpoints.loading import check_folder, load_checkpoint, read_header
 from hf_vanilla_transformer.checkpoints.manifest import MANIFEST_NAME, BrokenCheckpointError, verify, write_manifest
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.training.checkpointing import read_json
+from hf_vanilla_transformer.json_object import read_json_object
 from hf_vanilla_transformer.training.recipe import read_recipe
 
 FEW, MANY = 12, 400
@@ -313,14 +313,14 @@ def test_any_state_is_json_or_refused(tmp_path: Path, count: int) -> None:
     def try_one(content: bytes) -> None:
         path.write_bytes(content)
         try:
-            assert isinstance(read_json(path), dict)
+            assert isinstance(read_json_object(path), dict)
         except ValueError as error:
             assert str(path) in str(error)  # noqa: PT017 - one of both is right
 
     try_one()
     path.write_text("[" * 100_000)
     with pytest.raises(ValueError, match="is not valid JSON"):
-        read_json(path)
+        read_json_object(path)
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import logging
 
+from ..json_object import read_json_object
 from ..version import __version__
 from .manifest import MANIFEST_NAME, has_manifest, verify
 
@@ -153,7 +154,7 @@ def _read_state(path: Path) -> _Checkpoint:
     step = int(match[1]) if match else None
     scores: dict[str, float] = {}
     if (path / _TRAINER_STATE).is_file():
-        state = _read_json(path / _TRAINER_STATE)
+        state = read_json_object(path / _TRAINER_STATE)
         step = state.get("global_step", step)
         for entry in state.get("log_history", []):
             if entry.get("step") == step:
@@ -196,7 +197,7 @@ def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
     if has_manifest(path):
         verify(path, suffixes=(".safetensors", ".json"))
     if (path / _INDEX).is_file():
-        weight_map = _read_json(path / _INDEX).get("weight_map")
+        weight_map = read_json_object(path / _INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ValueError(f"{path / _INDEX} names no files of weights; was saving it interrupted?")
         files = {name: _inside(path, file) for name, file in weight_map.items()}
@@ -244,7 +245,7 @@ def _model_fields(path: Path) -> dict[str, Any]:
     """Read the fields of config.json that describe the model."""
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} has no config.json, so nothing says which model its weights are")
-    return {key: value for key, value in _read_json(path / "config.json").items() if key not in _SAME_MODEL}
+    return {key: value for key, value in read_json_object(path / "config.json").items() if key not in _SAME_MODEL}
 
 
 def _check_output(output: Path, sources: list[Path], overwrite: bool) -> None:
@@ -348,16 +349,6 @@ def _put_in_place(aside: Path, output: Path) -> None:
         replaced.rmdir()
         raise
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); was saving it interrupted?") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return content
 
 
 def _sha256(path: Path) -> str:

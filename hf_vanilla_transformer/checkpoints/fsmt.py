@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import FSMTConfig, GenerationConfig, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH
 from .importing import (
@@ -31,7 +32,6 @@ from .importing import (
     load_tokenizer,
     read_config,
     read_generation_config,
-    read_json,
     read_own,
     read_pickle,
     read_weights,
@@ -208,7 +208,7 @@ def write_fsmt(source: Path, directory: Path) -> None:
     tied = config.tie_source_target and config.tie_word_embeddings
     generation = own.generation_config or GenerationConfig()
     tokenizer_config = source / "tokenizer_config.json"
-    languages = read_json(tokenizer_config).get("langs") if tokenizer_config.is_file() else None
+    languages = read_json_object(tokenizer_config).get("langs") if tokenizer_config.is_file() else None
     fsmt = FSMTConfig(
         langs=languages or ["source", "target"],
         src_vocab_size=config.vocab_size,
@@ -243,7 +243,7 @@ def write_fsmt(source: Path, directory: Path) -> None:
 
 
 def _unknown_id(vocabulary: Path) -> int | None:
-    return read_json(vocabulary).get("<unk>") if vocabulary.is_file() else 3  # fairseq's fourth symbol
+    return read_json_object(vocabulary).get("<unk>") if vocabulary.is_file() else 3  # fairseq's fourth symbol
 
 
 def _fsmt_tokenizers(source: Path) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all converters share: reading somebody's files without running their code, and writing a directory whole."""
 
-import json
 import os
 import pickle
 import shutil
@@ -20,6 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
+from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
 from .key_map import check_complete, refuse
@@ -89,25 +89,10 @@ def read_config(source: Path, model_type: str) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no directory {source}")
     if not path.is_file():
         raise ValueError(f"{source} has no config.json, so nothing says which model its weights are")
-    config = read_json(path)
+    config = read_json_object(path)
     if config.get("model_type") != model_type:
         raise ValueError(f"{source} holds a model of type {config.get('model_type')!r}, not {model_type!r}")
     return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); was saving it interrupted?") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return content
 
 
 def read_weights(source: Path) -> dict[str, Tensor]:
@@ -123,7 +108,7 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         if not name.endswith(".index.json"):
             return read_weight_file(path)
         tensors: dict[str, Tensor] = {}
-        for part in sorted(set(read_json(path).get("weight_map", {}).values())):
+        for part in sorted(set(read_json_object(path).get("weight_map", {}).values())):
             if Path(part).name != part:
                 raise ValueError(f"{path} names {part!r}, which is no file of its folder")
             tensors |= read_weight_file(source / part)
@@ -294,7 +279,6 @@ __all__ = [
     "load_tokenizer",
     "read_config",
     "read_generation_config",
-    "read_json",
     "read_own",
     "read_pickle",
     "read_weight_file",

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from huggingface_hub import errors, snapshot_download
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 
 _HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
@@ -238,14 +239,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} has no config.json; it is no checkpoint")
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; no configuration is that long")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no JSON object")
+    config = read_json_object(path, _MAX_CONFIG_BYTES)
     for key, value in config.items():
         if "attn_implementation" in key and isinstance(value, str) and "/" in value:
             raise ValueError(f"{path} asks for attention code from {value!r}; code that a checkpoint names is not run")

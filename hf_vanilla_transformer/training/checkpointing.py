@@ -27,6 +27,7 @@ from ..checkpoints.manifest import (
     verify,
     write_manifest,
 )
+from ..json_object import read_json_object
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +40,6 @@ _TRAINER_STATE = "trainer_state.json"
 # Any of these is the optimizer's state: plain, FSDP's two kinds, DeepSpeed's.
 _OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")
 _NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "architectures"}
-_MAX_JSON_BYTES = 256 * 2**20  # a trainer state with its log of a million entries
 
 
 # --------------------------------------------------------------------------- writing
@@ -260,27 +260,10 @@ def saved_update(checkpoint: Path) -> int:
     path = checkpoint / _TRAINER_STATE
     if not path.is_file():
         raise ValueError(f"{checkpoint} has no {_TRAINER_STATE}, which says where the data stood; start a new run")
-    step = read_json(path).get("global_step")
+    step = read_json_object(path).get("global_step")
     if type(step) is not int or step < 0:
         raise ValueError(f"{path} says global_step={step!r}, which is no number of updates")
     return step
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ValueError: If the file isn't one; the message names it.
-    """
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than such a file ever has")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return content
 
 
 def data_sha256(dataset: Any, columns: tuple[str, ...] = ("input_ids", "labels")) -> str | None:
@@ -346,7 +329,6 @@ __all__ = [
     "missing_state",
     "newest_whole",
     "put_in_place",
-    "read_json",
     "replace_files",
     "rotate",
     "saved_update",

@@ -29,11 +29,12 @@ from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
 from ..evaluation import TranslationMetric, default_bleu_tokenizer, translate
+from ..json_object import read_json_object
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
 from ..version import __version__
-from .checkpointing import clear_leftovers, read_json, replace_files
+from .checkpointing import clear_leftovers, replace_files
 from .guards import check_finite
 from .recipe import EMBEDDED, DataArguments, Recipe
 from .record import commit, data_record, hardware, shown, versions, write_json
@@ -332,7 +333,7 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
         if recipe.run.overwrite_output_dir:
             _delete_run(output_dir)
         elif asked is None:
-            _check_same_run(output_dir, read_json(mark), identity, recipe.training.resume_anyway)
+            _check_same_run(output_dir, read_json_object(mark), identity, recipe.training.resume_anyway)
             clear_leftovers(output_dir)
             checkpoint = get_last_checkpoint(str(output_dir))
             if checkpoint is not None:

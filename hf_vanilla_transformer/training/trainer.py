@@ -40,6 +40,7 @@ from ..card import RESULTS_NAME, write_card
 from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, verify
 from ..checkpoints.self_contained import copy_model_code, write_model_code
 from ..data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengths
+from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from . import checkpointing, guards
@@ -570,7 +571,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if saved.is_file():
             there, here = (
                 checkpointing.architecture(one.to_dict())
-                for one in (type(config).from_dict(checkpointing.read_json(saved)), config)
+                for one in (type(config).from_dict(read_json_object(saved)), config)
             )
             problems += [f"configuration: {difference}" for difference in checkpointing.differences(there, here)]
         ranks = layout.get("processes", 1)
