@@ -14,6 +14,8 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The oldest supported transformers, and the releases it needs older than those in constraints.txt.
 OLDEST_PINS := transformers==5.17.0 huggingface_hub==1.33.0 httpx==0.28.1 httpcore==1.0.9
+# What the tests need: the runtimes that checkpoints are exported to, too. A browser is not among it (extra `browser`).
+TEST_EXTRAS := test,dev,ctranslate2,onnx
 # Nothing is fetched after the install.
 OFFLINE := HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
@@ -53,7 +55,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(call install,$(VENV),constraints.txt,.[test$(,)dev])
+	$(call install,$(VENV),constraints.txt,.[$(TEST_EXTRAS)])
 	@touch $@
 
 $(OLDEST_VENV)/.installed-test: pyproject.toml constraints.txt Makefile
@@ -61,7 +63,7 @@ $(OLDEST_VENV)/.installed-test: pyproject.toml constraints.txt Makefile
 	@grep -vE '^($(subst $(space),|,$(foreach pin,$(OLDEST_PINS),$(firstword $(subst ==, ,$(pin))))))==' constraints.txt \
 		> $(OLDEST_VENV)/constraints.txt
 	@printf '%s\n' $(OLDEST_PINS) >> $(OLDEST_VENV)/constraints.txt
-	$(call install,$(OLDEST_VENV),$(OLDEST_VENV)/constraints.txt,.[test$(,)dev])
+	$(call install,$(OLDEST_VENV),$(OLDEST_VENV)/constraints.txt,.[$(TEST_EXTRAS)])
 	@touch $@
 
 # A comma and a space, which cannot be written as such inside the calls above.
