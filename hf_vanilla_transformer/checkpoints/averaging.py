@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Average checkpoints (§6.1): the last 5 for the paper's base models, the last 20 for its big ones."""
 
-import hashlib
 import json
 import math
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +20,8 @@ from transformers.utils import logging
 
 from ..json_object import read_json_object
 from ..version import __version__
-from .manifest import MANIFEST_NAME, has_manifest, verify
+from .manifest import MANIFEST_NAME, file_sha256, has_manifest, verify
+from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
 
@@ -106,19 +104,13 @@ def average_checkpoints(
     _check_same_model(chosen)
     averaged = _average(chosen)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with whole_folder(output) as aside:
         save_torch_state_dict(averaged, aside, metadata={"format": "pt"})
         for file in sorted(chosen[-1].path.iterdir()):
             if file.is_file() and file.suffix in _COPIED_SUFFIXES and file.name not in _LEFT_BEHIND:
                 shutil.copyfile(file, aside / file.name)
         provenance = _provenance(chosen, metric if best is not None else None)
         (aside / PROVENANCE_NAME).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.chmod(aside, 0o777 & ~_umask())  # mkdtemp's folder is for its owner only
-        _put_in_place(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     logger.info(f"averaged {', '.join(checkpoint.path.name for checkpoint in chosen)} into {output}")
     return output
 
@@ -328,41 +320,11 @@ def _provenance(chosen: list[_Checkpoint], metric: str | None) -> dict[str, Any]
                 "name": checkpoint.path.name,
                 "step": checkpoint.step,
                 "scores": checkpoint.scores,
-                "sha256": {path.name: _sha256(path) for path in sorted(set(checkpoint.files.values()))},
+                "sha256": {path.name: file_sha256(path) for path in sorted(set(checkpoint.files.values()))},
             }
             for checkpoint in chosen
         ],
     }
-
-
-def _put_in_place(aside: Path, output: Path) -> None:
-    """Rename the finished folder to where it belongs; what was there goes once the new one stands."""
-    if not output.exists():
-        os.rename(aside, output)
-        return
-    replaced = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    os.rename(output, replaced / "replaced")
-    try:
-        os.rename(aside, output)
-    except OSError:
-        os.rename(replaced / "replaced", output)
-        replaced.rmdir()
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 __all__ = ["average_checkpoints"]

@@ -2,10 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all converters share: reading somebody's files without running their code, and writing a directory whole."""
 
-import os
 import pickle
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
 from .key_map import check_complete, refuse
+from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
 
@@ -240,22 +238,8 @@ def written_aside(
         ValueError: If it would replace a source.
     """
     check_target(target, sources, force, mark)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    aside, replaced = work / "new", work / "replaced"
-    try:
-        aside.mkdir()  # with the rights that a folder has here; mkdtemp's own is for its owner only
+    with whole_folder(target) as aside:
         yield aside
-        if target.exists():
-            os.rename(target, replaced)
-        try:
-            os.rename(aside, target)
-        except OSError:
-            if replaced.exists():
-                os.rename(replaced, target)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False, mark: str = "config.json") -> None:

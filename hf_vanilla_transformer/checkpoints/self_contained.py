@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 
 CODE_FILES = tuple(sorted((Path(__file__).resolve().parent.parent / "model").glob("*_vanilla_transformer.py")))
@@ -62,11 +63,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} has no config.json; name the directory of a checkpoint")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); was saving it interrupted?") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    config = read_json_object(path)
+    kind = config.get("model_type")
     if kind != VanillaTransformerConfig.model_type:
         raise ValueError(
             f"{path} is of model type {kind!r}, not {VanillaTransformerConfig.model_type!r}; "

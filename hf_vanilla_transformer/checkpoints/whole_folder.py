@@ -1,0 +1,37 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A folder that appears whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
+
+    What was at ``target`` goes once the new folder stands; whether it may go is the caller's to decide before.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside, replaced = work / "new", work / "replaced"
+    try:
+        aside.mkdir()  # with the rights that a folder has here; mkdtemp's own is for its owner only
+        yield aside
+        if target.exists():
+            os.rename(target, replaced)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            if replaced.exists():
+                os.rename(replaced, target)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+__all__ = ["whole_folder"]
