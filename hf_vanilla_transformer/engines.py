@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .json_object import read_json_object
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
 from .model.decoding_vanilla_transformer import BeamSearchOutput, length_divisor
 
@@ -72,6 +73,33 @@ class ExportedModel:
         Raises:
             ValueError: If the runtime doesn't do what was asked for.
         """
+        self.check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        limits = [self._limit(n, max_extra_tokens) for n in attention_mask.sum(dim=-1).tolist()]
+        hypotheses, totals = self._search(input_ids, attention_mask, limits, beam_size, alpha, num_return)
+        scores = [
+            total / length_divisor(len(tokens), length_penalty, alpha)
+            for total, tokens in zip(totals, hypotheses, strict=True)
+        ]
+        return _as_output(hypotheses, scores, self.config, num_return)
+
+    def _search(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        limits: list[int],
+        beam_size: int,
+        alpha: float,
+        num_return: int,
+    ) -> tuple[list[list[int]], list[float]]:
+        """Let the runtime search.
+
+        Args:
+            limits: by source, how many tokens a hypothesis may have, its end symbol included.
+            input_ids, attention_mask, beam_size, alpha, num_return: see `beam_search`; passed by `check_search`.
+
+        Returns:
+            ``num_return`` hypotheses a source, and the log-probability of each in nats.
+        """
         raise NotImplementedError
 
     def _never_written(self) -> list[int]:
@@ -123,21 +151,16 @@ class CTranslate2Model(ExportedModel):
             )
         super().check_search(beam_size, length_penalty, alpha, coverage_penalty)
 
-    def beam_search(
+    def _search(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        *,
-        beam_size: int = 4,
-        length_penalty: str = "gnmt",
-        alpha: float = 0.6,
-        coverage_penalty: float = 0.0,
-        max_extra_tokens: int = 50,
-        num_return: int = 1,
-    ) -> BeamSearchOutput:
-        """See `ExportedModel.beam_search`; scores are divided by n^α here as well."""
-        self.check_search(beam_size, length_penalty, alpha, coverage_penalty)
-        sources = _rows(input_ids, attention_mask)
+        limits: list[int],
+        beam_size: int,
+        alpha: float,
+        num_return: int,
+    ) -> tuple[list[list[int]], list[float]]:
+        sources = [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
         results = self._translator.translate_batch(
             [[self._source_tokens[token] for token in source] for source in sources],
             beam_size=beam_size,
@@ -146,19 +169,17 @@ class CTranslate2Model(ExportedModel):
             num_hypotheses=num_return,
             max_input_length=0,  # else the runtime cuts what is longer than 1,024 tokens
             min_decoding_length=0,
-            max_decoding_length=self._limit(max(map(len, sources)), max_extra_tokens),
+            max_decoding_length=max(limits),
             suppress_sequences=self._never,
             return_end_token=True,
             return_scores=True,
         )
-        hypotheses, scores = [], []
-        for source, result in zip(sources, results, strict=True):
-            limit = self._limit(len(source), max_extra_tokens)  # the batch's longest source has set another
+        hypotheses, totals = [], []
+        for limit, result in zip(limits, results, strict=True):  # the batch's longest source has set another limit
             for tokens, score in zip(result.hypotheses, result.scores, strict=True):
                 hypotheses.append(_end_within(limit, [self._target_ids[token] for token in tokens], self._ends[0]))
-                total = score * len(tokens) ** alpha  # nats
-                scores.append(total / length_divisor(len(tokens), length_penalty, alpha))
-        return _as_output(hypotheses, scores, self.config, num_return)
+                totals.append(score * len(tokens) ** alpha)
+        return hypotheses, totals
 
 
 class OnnxModel(ExportedModel):
@@ -187,21 +208,15 @@ class OnnxModel(ExportedModel):
             raise ValueError(f"beam_size={beam_size} is more than the ONNX engine does, which is greedy; choose 1")
         super().check_search(beam_size, length_penalty, alpha, coverage_penalty)
 
-    def beam_search(
+    def _search(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        *,
-        beam_size: int = 4,
-        length_penalty: str = "gnmt",
-        alpha: float = 0.6,
-        coverage_penalty: float = 0.0,
-        max_extra_tokens: int = 50,
-        num_return: int = 1,
-    ) -> BeamSearchOutput:
-        """See `ExportedModel.beam_search`; takes a beam of 1."""
-        self.check_search(beam_size, length_penalty, alpha, coverage_penalty)
-        limits = [self._limit(int(n), max_extra_tokens) for n in attention_mask.sum(dim=-1).tolist()]
+        limits: list[int],
+        beam_size: int,
+        alpha: float,
+        num_return: int,
+    ) -> tuple[list[list[int]], list[float]]:
         encoded = self._encoder.run(
             None, {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.long().numpy()}
         )
@@ -218,7 +233,7 @@ class OnnxModel(ExportedModel):
                 step[f"past_key_values.{layer}.decoder.{kind}"] = empty.numpy()
         token = torch.full((rows, 1), self._start, dtype=torch.long)
         hypotheses: list[list[int]] = [[] for _ in limits]
-        totals = [0.0] * rows  # nats
+        totals = [0.0] * rows
         names = [output.name for output in self._decoder.get_outputs()]
         open_rows, never = set(range(rows)), self._never_written()
         while open_rows:
@@ -239,11 +254,7 @@ class OnnxModel(ExportedModel):
                 (name.replace("present", "past_key_values"), value)
                 for name, value in zip(names[1:], present, strict=True)
             )
-        scores = [
-            total / length_divisor(len(tokens), length_penalty, alpha)
-            for total, tokens in zip(totals, hypotheses, strict=True)
-        ]
-        return _as_output(hypotheses, scores, self.config, num_return)
+        return hypotheses, totals
 
 
 def load_engine(engine: str, directory: str | Path) -> ExportedModel:
@@ -278,18 +289,13 @@ def _read_record(directory: Path, expected_format: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{directory} holds no exported checkpoint (there is no export.json); {way_out}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json_object(path)
         found, _, _ = record["format"], record["positions"], record["config"].items()
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); {way_out}") from error
     if found != expected_format:
         raise ValueError(f"{directory} was exported for {found}, not for {expected_format}; {way_out}")
     return record
-
-
-def _rows(input_ids: Tensor, attention_mask: Tensor) -> list[list[int]]:
-    """List the sources without their padding."""
-    return [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
 
 
 def _end_within(limit: int, tokens: list[int], end: int) -> list[int]:

@@ -90,7 +90,7 @@ def remove_tokenizer(folder):
         (remove("config.json"), "has no config.json"),
         (write("config.json", b"{"), "is not valid JSON"),
         (write("config.json", b"\xff"), "is not valid JSON"),
-        (write("config.json", b"[]"), "is of model type None"),
+        (write("config.json", b"[]"), "holds no JSON object"),
         (change_config(model_type="marian"), "is of model type 'marian', not 'vanilla_transformer'; .* convert"),
         (change_config(d_model=-4), "d_model=-4"),
         (remove("model.safetensors"), "has no model.safetensors"),
