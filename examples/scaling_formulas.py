@@ -23,7 +23,7 @@ import hf_vanilla_transformer as vt
 
 PROCESSES = 2
 SENTENCES, LENGTH = 16, 32  # of one process and update
-UPDATES = 6
+UPDATES = 12
 MODEL = dict(vocab_size=8000, d_model=256, d_ff=1024, num_heads=4, encoder_layers=3, decoder_layers=3, dropout=0.0)
 
 
@@ -42,27 +42,68 @@ def flops_an_update(model: torch.nn.Module) -> float:
     return 3 * 2 * SENTENCES * LENGTH * (encoder + decoder + output)
 
 
-def activation_bytes() -> int:
-    """What backward needs: in an encoder layer 8 vectors of d_model and 2 of d_ff a token, in a decoder layer 14 and 2.
+def activations() -> int:
+    """Count the numbers that backward needs.
 
-    The loss adds a chunk of logits (32 MiB at most), and a gradient of the output projection.
+    In an encoder layer 8 vectors of d_model and 2 of d_ff a token, in a decoder layer 14 and 2.
     """
-    tokens, d_model, d_ff = SENTENCES * LENGTH, MODEL["d_model"], MODEL["d_ff"]
+    d_model, d_ff = MODEL["d_model"], MODEL["d_ff"]
     encoder = MODEL["encoder_layers"] * (8 * d_model + 2 * d_ff)
     decoder = MODEL["decoder_layers"] * (14 * d_model + 2 * d_ff)
-    loss = min(tokens * MODEL["vocab_size"], 2**23) + MODEL["vocab_size"] * d_model
-    return 4 * (tokens * (encoder + decoder) + loss)
+    return SENTENCES * LENGTH * (encoder + decoder)
+
+
+def activation_bytes() -> int:
+    """The loss adds a chunk of logits (32 MiB at most), and a gradient of the output projection."""
+    logits = SENTENCES * LENGTH * MODEL["vocab_size"]
+    return 4 * (activations() + min(logits, 2**23) + MODEL["vocab_size"] * MODEL["d_model"])
+
+
+def bytes_moved(parameters: int) -> int:
+    """Count the reads and writes of one update outside the matrix products, in bytes.
+
+    A parameter's gradient is written by backward, copied into DDP's bucket and back (4), read with the weight and two
+    moments by Adam, which writes the latter three (7), and cleared: 13. An activation is written and read going
+    forward, read going back, and its gradient is written and read: 5. A logit is written, read for the maximum, read
+    and written for the exponential, read for the sum, read and written for the gradient, read by two products: 9.
+    """
+    logits = SENTENCES * LENGTH * MODEL["vocab_size"]
+    return 4 * (13 * parameters + 5 * activations() + 9 * logits)
 
 
 def matrix_rate() -> float:
-    """Operations a second of a product as wide as the model's."""
-    a, b = torch.randn(SENTENCES * LENGTH, MODEL["d_model"]), torch.randn(MODEL["d_model"], MODEL["d_ff"])
-    best = float("inf")
-    for _ in range(30):
+    """Operations a second of the three products of the model's widest layer: forward, and two going back."""
+    x = torch.randn(SENTENCES * LENGTH, MODEL["d_model"])
+    gradient, weight = torch.randn(SENTENCES * LENGTH, MODEL["d_ff"]), torch.randn(MODEL["d_model"], MODEL["d_ff"])
+
+    def products() -> None:
+        x @ weight
+        gradient @ weight.T
+        x.T @ gradient
+
+    return 3 * 2 * x.numel() * MODEL["d_ff"] / median_seconds(products)
+
+
+def memory_rate() -> float:
+    """Bytes a second of an elementwise sum of arrays larger than the caches."""
+    a, b, total = (torch.ones(2**24) for _ in range(3))
+    return 3 * 4 * a.numel() / median_seconds(lambda: torch.add(a, b, out=total))
+
+
+def traffic_rate(processes: int) -> float:
+    """Bytes a second that one process sends in a reduction of 25 MiB, which is DDP's bucket."""
+    bucket = torch.zeros(25 * 2**20 // 4)
+    sent = 2 * (processes - 1) / processes * 4 * bucket.numel()
+    return sent / median_seconds(lambda: distributed.all_reduce(bucket))
+
+
+def median_seconds(work) -> float:
+    seconds = []
+    for _ in range(15):
         start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * a.numel() * b.shape[1] / best
+        work()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[len(seconds) // 2]
 
 
 def resident_bytes() -> int:
@@ -96,15 +137,26 @@ def run(rank: int, processes: int, port: int, results) -> None:
         seconds.append(time.perf_counter() - start)
         traffic.append(loopback_bytes() - sent)
     state = resident_bytes() - before
+    rates = {}
+    for name, rate in (("matrix", matrix_rate), ("memory", memory_rate), ("traffic", lambda: traffic_rate(processes))):
+        distributed.barrier()  # all processes at once, as in an update
+        rates[name] = rate()
     if rank == 0:
-        rate = matrix_rate()
+        sent = 2 * (processes - 1) / processes * 4 * parameters
+        parts = {
+            "products": flops_an_update(model) / rates["matrix"],
+            "memory": bytes_moved(parameters) / rates["memory"],
+            "traffic": sent / rates["traffic"],
+        }
         results.put({
             "parameters": parameters,
             # weights, gradients, two moments of Adam, and the buckets in which DDP sends gradients: 4 bytes each
             "memory_bytes": {"predicted": 5 * 4 * parameters + activation_bytes(), "measured": state},
-            # a ring sends every gradient 2 (N − 1) / N times from each process
+            # a ring sends every gradient 2 (N − 1) / N times from each process; the loopback device sees all of them
             "traffic_bytes": {"predicted": 2 * (processes - 1) * 4 * parameters, "measured": min(traffic)},
-            "step_seconds": {"predicted": flops_an_update(model) / rate, "measured": min(seconds), "rate": rate},
+            "step_seconds": {"predicted": sum(parts.values()), "measured": sorted(seconds)[len(seconds) // 2]},
+            "step_parts": parts,
+            "rates": rates,
             "all_seconds": seconds,
         })  # fmt: skip
     distributed.destroy_process_group()
