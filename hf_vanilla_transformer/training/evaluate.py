@@ -14,7 +14,7 @@ from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..evaluation import TranslationMetric, translate
 from .recipe import Recipe
-from .record import commit, data_record, hardware, shown, versions, write_json
+from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
 from .run import SPLITS, load_corpora
 
 TEXT = "text"  # what two files are called where a recipe's splits have names
@@ -177,12 +177,6 @@ def read_labels(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text") from error
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
-
-
-def write_translations(path: Path, translations: Sequence[str]) -> None:
-    """Write translations in UTF-8, exactly a line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(" ".join(text.split()) + "\n" for text in translations), encoding="utf-8", newline="\n")
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,4 +78,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(aside, path)  # whole or not at all
 
 
-__all__ = ["commit", "data_record", "hardware", "shown", "versions", "write_json"]
+def write_translations(path: Path, translations: Sequence[str]) -> None:
+    """Write translations in UTF-8, exactly a line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(" ".join(text.split()) + "\n" for text in translations), encoding="utf-8", newline="\n")
+
+
+__all__ = ["commit", "data_record", "hardware", "shown", "versions", "write_json", "write_translations"]

@@ -37,7 +37,7 @@ from ..version import __version__
 from .checkpointing import clear_leftovers, replace_files
 from .guards import check_finite
 from .recipe import EMBEDDED, DataArguments, Recipe
-from .record import commit, data_record, hardware, shown, versions, write_json
+from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
 from .trainer import VanillaTransformerTrainer
 
 logger = logging.get_logger(__name__)
@@ -400,10 +400,7 @@ def _translation_scores(
         max_source_tokens=run.max_source_tokens,
         target_tokenizer=tokenizer,  # a run has one vocabulary, whatever its matrices
     )
-    folder = output_dir / "translations"
-    folder.mkdir(exist_ok=True)
-    lines = "".join(" ".join(text.split()) + "\n" for text in translations)
-    (folder / f"{split}.{data.target_lang}").write_text(lines, encoding="utf-8", newline="\n")
+    write_translations(output_dir / "translations" / f"{split}.{data.target_lang}", translations)
     return metric.compute(predictions=translations, references=references)
 
 
@@ -477,4 +474,4 @@ def _training_record(
     return record
 
 
-__all__ = ["TrainingResult", "encode", "hardware", "load_corpora", "train"]
+__all__ = ["TrainingResult", "encode", "load_corpora", "train"]
