@@ -1,13 +1,19 @@
 """The command line: its surface, its one-sentence errors, and lines in = lines out."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.cli import _build_parser, main
+from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
+from hf_vanilla_transformer.training.demo import RECIPE
+from hf_vanilla_transformer.visualization.alignment import digit_alignment
 
 COMMANDS = (
     "average",
@@ -105,3 +111,29 @@ def test_demo_leaves_other_peoples_directories_alone(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path)]) == 2
     assert "holds other files than a checkpoint" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_demo_shows_what_it_measured(tmp_path, capsys):
+    settings = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    settings |= {"embedded_train": 400, "embedded_validation": 40, "embedded_test": 80, "vocab_size": 400}
+    settings |= {"max_steps": 8, "warmup_steps": 4, "cooldown_steps": 0, "save_steps": 2}
+    settings |= {"config_overrides": {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1}}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    output = tmp_path / "demo"
+    assert main(["demo", "--recipe", str(tmp_path / "short.yaml"), "--output", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    last = r"demo: exact=[01]\.\d{4} bleu=\d+\.\d\d train_seconds=\d+\.\d output="
+    assert re.fullmatch(last + re.escape(str(output)), lines[-1])
+    assert [line.split()[:2] for line in lines if line.startswith("exact ")] == [
+        ["exact", f"{kind}:"] for kind in ("number", "date", "time", "money")
+    ]
+
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
+    layer, head = digit_alignment(model, tokenizer, draw_expressions("validation", 40, seed=settings["seed"])).best()
+    found = digit_alignment(model, tokenizer, draw_expressions("test", 80, seed=settings["seed"]))
+    text = " ".join(" ".join(lines).split())
+    assert f"decoder layer {layer}, head {head} (the best on the validation split)" in text
+    assert f"for {found.accuracy[layer, head]:.1%} of {found.digits} Korean digits" in text
+    assert f"chance: {found.chance:.1%}" in text
+    assert "<!doctype html>" in (output / "attention.html").read_text(encoding="utf-8").lower()
+    assert (output / "alignment.png").read_bytes().startswith(b"\x89PNG")
