@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hub_double import Hub
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -122,24 +123,22 @@ def places(tmp_path):
 
 # What differs from the demo's own recipe: a small model, trained for seconds, whose translations are wrong but vary.
 SHORT = {
-    "embedded_train": "2_000",
-    "embedded_test": "40",
-    "vocab_size": "400",
-    "config_overrides": '{"d_model": 64, "d_ff": 128, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}',
-    "max_steps": "200",
-    "warmup_steps": "30",
-    "cooldown_steps": "50",
-    "learning_rate_factor": "1.2",
-    "average_last": "2",
+    "embedded_train": 2_000,
+    "embedded_test": 40,
+    "vocab_size": 400,
+    "config_overrides": {"d_model": 64, "d_ff": 128, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1},
+    "max_steps": 200,
+    "warmup_steps": 30,
+    "cooldown_steps": 50,
+    "learning_rate_factor": 1.2,
+    "average_last": 2,
 }
 
 
 def short_recipe(folder: Path) -> Path:
-    lines = RECIPE.read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[0] for line in lines]
-    assert set(SHORT) <= set(names)
-    lines = [f"{name}: {SHORT[name]}" if name in SHORT else line for name, line in zip(names, lines, strict=True)]
-    (folder / "short.yaml").write_text("\n".join(lines), encoding="utf-8")
+    settings = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    assert set(SHORT) <= set(settings)
+    (folder / "short.yaml").write_text(yaml.safe_dump(settings | SHORT), encoding="utf-8")
     return folder / "short.yaml"
 
 
