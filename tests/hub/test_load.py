@@ -127,10 +127,10 @@ SHORT = {
     "embedded_test": 40,
     "vocab_size": 400,
     "config_overrides": {"d_model": 64, "d_ff": 128, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1},
-    "max_steps": 200,
+    "max_steps": 250,
     "warmup_steps": 30,
     "cooldown_steps": 50,
-    "learning_rate_factor": 1.2,
+    "learning_rate_factor": 0.8,
     "average_last": 2,
 }
 
