@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -71,3 +72,21 @@ def test_the_examples_head_says_how_to_run_what_the_page_says() -> None:
     for script, arguments in commands:
         docstring = ast.get_docstring(ast.parse((EXAMPLES.parent / script).read_text(encoding="utf-8"))) or ""
         assert f"python {script}{arguments}" in docstring, script
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_claims_have_the_numbers_that_were_measured(page: str) -> None:
+    text = (EXAMPLES / page).read_text(encoding="utf-8")
+    claims = json.loads((EXAMPLES / "results" / "claims" / "results.json").read_text(encoding="utf-8"))["claims"]
+    speed, length, depth = (claims[f"claim_{number}"] for number in (1, 2, 4))
+    fall, quality = length["change_within_training_lengths"], depth["quality"]
+    measured = [
+        [speed["by_length"]["rnn+attention"]["8"], speed["number"]],
+        [length["number"], -fall["rnn"], round(length["beyond"]["transformer"], 2)],
+        [quality[f"{kind} + {kind.split()[-1]} layers"] for kind in ("post-norm, 2", "post-norm, 12", "pre-norm, 12")],
+        [claims["claim_7"]["number"], quality["post-norm, 2 + 2 layers"]],
+    ]
+    table = text[text.index("(results/claims/results.json)") :]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:6]
+    for row, numbers in zip(rows, measured, strict=True):
+        assert not [number for number in numbers if f"{number:g}" not in row], row
