@@ -136,9 +136,13 @@ def _draw_date(generator: random.Random) -> Expression:
     return Expression("date", date.isoformat(), date_to_english(date), date_to_korean(date))
 
 
+_FULL_HOURS = 0.1  # else "o'clock" is too rare to learn, and people say it most of all
+
+
 def _draw_time(generator: random.Random) -> Expression:
     second = generator.randint(1, 59) if generator.random() < 0.5 else 0  # half of them are whole minutes
-    time = datetime.time(generator.randint(0, 23), generator.randint(0, 59), second)
+    minute = 0 if generator.random() < _FULL_HOURS else generator.randint(0, 59)
+    time = datetime.time(generator.randint(0, 23), minute, second)
     return Expression("time", time.isoformat(), time_to_english(time), time_to_korean(time))
 
 
