@@ -66,8 +66,7 @@ $(OLDEST_VENV)/.installed-test: pyproject.toml constraints.txt Makefile
 	$(call install,$(OLDEST_VENV),$(OLDEST_VENV)/constraints.txt,.[$(TEST_EXTRAS)])
 	@touch $@
 
-# A comma and a space, which cannot be written as such inside the calls above.
-, := ,
+# A space, which cannot be written as such inside the calls above.
 empty :=
 space := $(empty) $(empty)
 
