@@ -280,9 +280,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise as Tensor2Tensor did, since the paper doesn't say: Glorot for products, 1/√d_model for embeddings.
+        """Initialise; the paper doesn't say how. Glorot for products, those of `starts_small` with half the size.
 
-        With that scale an embedding times √d_model has unit variance, as a sinusoid has, and so have the first logits.
+        Embeddings have standard deviation 1/√d_model: times √d_model that is unit variance, as a sinusoid's is about,
+        and the first logits' too.
         """
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
@@ -291,7 +292,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             if module is getattr(self, "lm_head", None):
                 init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
             else:
-                init.xavier_uniform_(module.weight)
+                init.xavier_uniform_(module.weight, gain=getattr(module, "initial_gain", 1.0))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -160,6 +160,8 @@ def test_pipeline_class_works_without_remote_code(translator, tokenizer, tmp_pat
 def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer, tmp_path):
     target = train_tokenizer(["uno dos tres cuatro"], 290)
     model = build(tokenizer, end_bias=0.0, target_vocab_size=len(target), tie_source_target=False)
+    with torch.no_grad():
+        model.lm_head.bias[: target.unk_token_id + 1] = -100.0  # words, not special tokens, which decode to nothing
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has no folder target_tokenizer"):
