@@ -1,0 +1,161 @@
+"""What the levers that were not pulled would gain: each beside the code as it is, in turns.
+
+A ratio below 1 means that the lever is faster. Each row's note says why it isn't in the package all the same. Preset
+base, the precision of the headline; training on the batch of `training_step`, decoding as in `decoding`.
+"""
+
+# Shapes: B batch · T length · D d_model · H heads · K d_k
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from decoding import our_model, our_search
+from machine import DTYPES
+from side_by_side import OURS, Options, Result, Row, take_turns
+from torch import Tensor, nn
+from training_step import SMOOTHING, Step, base_config, example_batch, step_of
+
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+
+AS_IT_IS = f"{OURS} as it is"
+
+# --------------------------------------------------------------------------- training
+
+
+def one_product(model: Any) -> Any:
+    """Compute Q, K and V of self-attention in one product, K and V of encoder-decoder attention in another."""
+    for layer in model.model.encoder.layers:
+        _join(layer.self_attn, ("q_proj", "k_proj", "v_proj"))
+    for layer in model.model.decoder.layers:
+        _join(layer.self_attn, ("q_proj", "k_proj", "v_proj"))
+        _join(layer.cross_attn, ("k_proj", "v_proj"))
+    return model
+
+
+def _join(attention: Any, names: tuple[str, ...]) -> None:
+    weight = nn.Parameter(torch.cat([getattr(attention, name).weight.detach() for name in names]))
+    for name in names:
+        delattr(attention, name)
+    attention.joined = weight
+    kept: list[Tensor] = []
+
+    def project(states: Tensor) -> list[Tensor]:
+        joined = nn.functional.linear(states, weight)  # (B, T, n·D)
+        parts = joined.unflatten(-1, (len(names), -1, attention.key_dim)).unbind(-3)
+        return [part.transpose(1, 2) for part in parts]  # each (B, H, T, K)
+
+    def project_query(states: Tensor) -> Tensor:
+        query, *kept[:] = project(states)
+        return query
+
+    def project_key_value(states: Tensor) -> tuple[Tensor, ...]:
+        return tuple(kept) if len(names) == 3 else tuple(project(states))
+
+    if len(names) == 3:
+        attention.project_query = project_query  # comes first, with the same states
+    attention.project_key_value = project_key_value
+
+
+def training_step(
+    config: VanillaTransformerConfig,
+    batch: dict[str, Tensor],
+    precision: str,
+    change: Callable[[Any], Any] = lambda model: model,
+) -> Step:
+    """Return a function that makes one step of our model after ``change``."""
+    model = change(VanillaTransformerForConditionalGeneration(config))
+    return step_of(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss)
+
+
+def with_plain_attention(config: VanillaTransformerConfig) -> VanillaTransformerConfig:
+    """Take plain products and a softmax for the fused attention kernel."""
+    return VanillaTransformerConfig.from_dict(config.to_dict(), attn_implementation="eager")
+
+
+def compiled(model: Any) -> Any:
+    """Let torch compile the model, at its first step."""
+    return torch.compile(model)
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Time one run."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+# --------------------------------------------------------------------------- decoding
+
+
+def laid_out_by_input(model: Any) -> Any:
+    """Give the decoder's products copies of their weights that lie input by input, as few rows at a time want them."""
+    products = [module for module in model.model.decoder.modules() if type(module) is nn.Linear]
+    for module in [*products, model.lm_head]:
+        # The same values in another order of memory: linear() multiplies by the transposed weight, now contiguous.
+        module.weight = nn.Parameter(module.weight.detach().t().contiguous().t(), requires_grad=False)
+    return model
+
+
+# --------------------------------------------------------------------------- the measurement
+
+
+def measure(options: Options) -> Result:
+    """Time each lever."""
+    config, precision = base_config(options.quick), options.precision
+    rows, length = (8, 8) if options.quick else (32, 32)
+    rounds = options.rounds or (2 if options.quick else 5)
+    batch = example_batch(config.vocab_size, rows, length)
+    real = int(batch["attention_mask"].sum())
+    full = {name: tensor[1::2].repeat(2, 1)[: real // length] for name, tensor in batch.items()}
+    steps = {
+        AS_IT_IS: training_step(config, batch, precision),
+        "Q, K and V as one product": training_step(config, batch, precision, one_product),
+        "plain products for the attention kernel": training_step(with_plain_attention(config), batch, precision),
+        "no padding to compute": training_step(config, full, precision),
+        "torch.compile": training_step(config, batch, precision, compiled),
+    }
+    compiling = seconds_of(steps["torch.compile"])
+    notes = {
+        "Q, K and V as one product": "would make W^Q, W^K and W^V, which the paper and every converter name, one weight",
+        "plain products for the attention kernel": "memory grows with the square of the length; set "
+        "attn_implementation='eager' where sentences are short",
+        "no padding to compute": f"a bound: {real} real tokens in rows without padding. Batches by length, which "
+        "training makes, have next to none",
+        "torch.compile": f"the first step took {compiling:.0f} s, and each new shape of a batch takes as long again; "
+        "Trainer's torch_compile does the same",
+    }
+    seconds = take_turns(steps, rounds)
+    what = f"training step, preset base, {rows}×{length}, {precision}"
+    table = [
+        Row(what, "s", seconds[AS_IT_IS], seconds[name], name, "lower", note=notes[name])
+        for name in steps
+        if name != AS_IT_IS
+    ]
+    del steps
+
+    tokens = 6 if options.quick else 24
+    plain = our_model(config, DTYPES[precision])
+    other = our_model(config, DTYPES[precision])
+    copying = seconds_of(lambda: laid_out_by_input(other))
+    for beams, sentences in ((1, 1), (1, 8), (4, 4 if options.quick else 32)):
+        batch = example_batch(config.vocab_size, sentences, 8 if options.quick else 24)
+        source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        name = "weights laid out by input"
+        seconds = take_turns(
+            {
+                AS_IT_IS: our_search(plain, source, beams, tokens),
+                name: our_search(other, source, beams, tokens),
+            },
+            rounds,
+        )
+        note = f"copying them took {copying:.2f} s, which the search would pay each time or keep beside the weights"
+        what = f"decoding, beam {beams}, batch {sentences}, {tokens} tokens out, {precision}"
+        table.append(Row(what, "s", seconds[AS_IT_IS], seconds[name], name, "lower", note=note))
+    return Result(
+        "levers",
+        "Levers that were not pulled, beside the code as it is: below 1 the lever would be faster.",
+        table,
+        settings={"precision": precision, "vocab_size": config.vocab_size, "rounds": rounds},
+    )
