@@ -20,6 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 NO_RESULTS = "No results yet."
 BENCH = "bench-"  # how the names of measurements start
+OURS = "hf_vanilla_transformer"  # how the names of what is ours start
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv"}
 RUN_KEYS = {"data", "hardware", "model", "scores"}  # what runs and evaluations have
 
 
@@ -165,11 +167,33 @@ def bench_section(folder: Path) -> str:
             unit = row.get("unit") or ""
             ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}×"
             against = f"{_figure(row['peer'], unit)} ({row['peer_name']})" if row.get("peer") is not None else ""
-            rows.append((row["measure"], _figure(row["ours"], unit), against, ratio, goal))
+            rows.append((row["measure"], _figure(row["ours"], unit), against, ratio, goal, row.get("note") or ""))
         heading = f"**{record.get('what') or record['name']}**"
         where = f"{_hardware(record['hardware'])}; {_versions(record['versions'])}"
-        parts.append(f"{heading}\n\n{table(('measure', 'ours', 'other', 'ratio', 'goal'), rows)}\n\n{where}")
+        shown = table(("measure", "ours", "other", "ratio", "goal", "note"), rows)
+        parts.append("\n\n".join([heading, shown, *_profile(record.get("profile") or {}), where]))
     return "\n\n".join(parts) if parts else NO_RESULTS
+
+
+def _profile(profile: dict[str, Any]) -> list[str]:
+    """Return where our own time goes, and what the machine allows at best, as a list of Markdown or nothing."""
+    lines = []
+    for name, operators in profile.get("operators", {}).items():
+        if not name.startswith(OURS):
+            continue
+        shares: dict[str, float] = {}
+        for row in operators:
+            kind = "products" if row["operator"] in PRODUCTS else f"`{row['operator'].removeprefix('aten::')}`"
+            shares[kind] = shares.get(kind, 0.0) + row["share"]
+        dearest = sorted(shares.items(), key=lambda item: item[1], reverse=True)[:6]
+        lines.append(f"- time of {name}: " + ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in dearest))
+    for name, floor in profile.get("floor", {}).items():
+        products, traffic = floor["seconds_of_products"], floor["seconds_of_traffic"]
+        lines.append(
+            f"- limit of {name}: {floor['seconds']:.3g} s; products at the measured {floor['matrix_rate'] / 1e9:.0f} "
+            f"GFLOP/s {products:.3g} s, weights at {floor['bandwidth'] / 1e9:.0f} GB/s {traffic:.3g} s"
+        )
+    return ["\n".join(lines)] if lines else []
 
 
 def _figure(value: float, unit: str) -> str:

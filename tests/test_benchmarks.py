@@ -59,7 +59,7 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
     done = run("--quick", "--output", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(tmp_path.glob("bench-*.json"))]
-    expected = {"import_time", "training_step", "memory", "training_loop", "decoding"}
+    expected = {"import_time", "training_step", "memory", "training_loop", "decoding", "levers"}
     if torch.cuda.is_available():
         expected.add("gpu")
     else:
@@ -71,7 +71,12 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
     step = next(result for result in results if result["name"] == "training_step")
     for floor in step["profile"]["floor"].values():
         assert floor["seconds"] == pytest.approx(floor["seconds_of_products"] + floor["seconds_of_traffic"])
-    assert all(operators for operators in step["profile"]["operators"].values())
+    decoding = next(result for result in results if result["name"] == "decoding")
+    for floor in decoding["profile"]["floor"].values():
+        assert floor["seconds"] == max(floor["seconds_of_products"], floor["seconds_of_traffic"])
+        assert 0 < floor["seconds_of_products"] != floor["seconds_of_traffic"] > 0
+    for profile in (step["profile"], decoding["profile"]):
+        assert profile["operators"] and all(operators for operators in profile["operators"].values())
     assert done.stdout.splitlines()[-1].startswith(f"bench: {len(expected)} measured, ")
 
 

@@ -12,11 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from machine import DTYPES
+from machine import DTYPES, matrix_rate, memory_bandwidth
 from side_by_side import OURS, Goal, Options, Result, Row, per_second, take_turns
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from training_step import base_config, example_batch, marian_config
+from torch.utils.flop_counter import FlopCounterMode
+from training_step import base_config, example_batch, marian_config, profile_of
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
 from hf_vanilla_transformer import (
@@ -67,6 +68,30 @@ def check_lengths(decode: Decode, tokens: int, name: str) -> None:
     sequences = getattr(output, "sequences", output)
     if sequences.shape[1] != 1 + tokens:  # the start symbol leads
         raise RuntimeError(f"{name} wrote {sequences.shape[1] - 1} tokens instead of {tokens}")
+
+
+def decoding_floor(model: Any, decode: Decode, tokens: int, rate: float, bandwidth: float) -> dict[str, float]:
+    """Say how long a search takes at least: its products at the machine's rate, or its weights read at each step.
+
+    Returns:
+        ``operations``, ``bytes`` of weights, the seconds of each, and ``seconds``, the larger of the two: while one row
+        is multiplied the next weights can be on their way.
+    """
+    with FlopCounterMode(display=False) as counter:
+        decode()
+    decoder = [*model.model.decoder.layers.parameters(), model.lm_head.weight]
+    read = tokens * sum(weight.numel() * weight.element_size() for weight in decoder)
+    read += sum(weight.numel() * weight.element_size() for weight in model.model.encoder.layers.parameters())
+    products, traffic = counter.get_total_flops() / rate, read / bandwidth
+    return {
+        "operations": counter.get_total_flops(),
+        "matrix_rate": round(rate),
+        "seconds_of_products": products,
+        "bytes": read,
+        "bandwidth": round(bandwidth),
+        "seconds_of_traffic": traffic,
+        "seconds": max(products, traffic),
+    }
 
 
 # --------------------------------------------------------------------------- CTranslate2
@@ -133,6 +158,8 @@ def measure(options: Options) -> Result:
     headline = options.precision
     model = our_model(config, DTYPES[headline])
     marians = {precision: marian_model(config, DTYPES[precision]) for precision in precisions}
+    rate, bandwidth = matrix_rate(DTYPES[headline], quick=options.quick), memory_bandwidth(quick=options.quick)
+    profile: dict[str, Any] = {"floor": {}, "operators": {}}
 
     with TemporaryDirectory() as temporary:
         folder = None
@@ -161,6 +188,8 @@ def measure(options: Options) -> Result:
             seconds = take_turns(contenders, rounds)
             speeds = {name: per_second(sentences * tokens, runs) for name, runs in seconds.items()}
             what = f"{case}, {tokens} tokens out"
+            profile["floor"][what] = decoding_floor(model, contenders[OURS], tokens, rate, bandwidth)
+            profile["operators"][f"{OURS}, {what}"] = profile_of(contenders[OURS])
             for name, speed in speeds.items():
                 if name == plain:
                     peer = f"{MARIAN}, {headline}"
@@ -177,6 +206,7 @@ def measure(options: Options) -> Result:
         "decoding",
         "Tokens written a second by models of preset base's size with random weights.",
         table,
+        profile,
         settings={
             "precision": headline,
             "vocab_size": config.vocab_size,

@@ -139,6 +139,7 @@ def torch_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], preci
 
 
 def step_of(model: nn.Module, batch: dict[str, Tensor], precision: str, loss_of: Callable[[], Tensor]) -> Step:
+    """Return a function that makes one step of any model: the loss, its gradient, a fused Adam update."""
     device = batch["input_ids"].device
     model.to(device).train()
     optimizer = torch.optim.AdamW(
@@ -201,8 +202,8 @@ def step_floor(
     }
 
 
-def profile_of(step: Step, most: int = 14) -> list[dict[str, Any]]:
-    """Profile one step: the operators that cost most by themselves, dearest first.
+def profile_of(step: Callable[[], Any], most: int = 14) -> list[dict[str, Any]]:
+    """Profile one step, or one search: the operators that cost most by themselves, dearest first.
 
     Returns:
         A dictionary an operator: ``operator``, ``calls``, ``milliseconds`` and ``share`` of the step.
