@@ -42,9 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if os.environ.get("VANILLA_TRANSFORMER_TRACEBACK"):
             raise
-        sentence = " ".join(str(error).split()) or type(error).__name__
-        print(f"{PROGRAM} {options.command}: error: {sentence}", file=sys.stderr)
+        print(f"{PROGRAM} {options.command}: error: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: BaseException) -> str:
+    """What an error says, on one line; the system's own errors name a file and a reason, but not what to do."""
+    if isinstance(error, OSError) and error.filename and error.strerror and str(error).startswith("[Errno"):
+        return f"{error.filename} can't be used: {error.strerror}; give another path, or see to this one"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -91,6 +91,7 @@ def test_translate_writes_one_line_for_each_line(checkpoint):
         (["train", "no-such.yaml"], "there is no recipe no-such.yaml"),
         (["average", "no-such-run", "--output", "x"], "no-such-run"),
         (["demo", "--recipe", "no-such.yaml", "--output", "{tmp}/demo"], "there is no recipe no-such.yaml"),
+        (["demo", "--output", "/dev/null/demo"], "/dev/null/demo can't be used: Not a directory; give another path"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_status_2(words, message, tmp_path, capsys, monkeypatch):
