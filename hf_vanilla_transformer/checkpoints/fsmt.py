@@ -26,6 +26,7 @@ from transformers.utils import logging
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH
+from .bart_fields import our_fields, their_fields
 from .importing import (
     ImportedCheckpoint,
     carry_tokenizer,
@@ -140,26 +141,12 @@ def read_fsmt(source: Path) -> ImportedCheckpoint:
             config = VanillaTransformerConfig(
                 vocab_size=fsmt.src_vocab_size,
                 target_vocab_size=None if tying["tie_source_target"] else fsmt.tgt_vocab_size,
-                d_model=fsmt.d_model,
-                d_ff=fsmt.encoder_ffn_dim,
-                num_heads=fsmt.encoder_attention_heads,
-                encoder_layers=fsmt.encoder_layers,
-                decoder_layers=fsmt.decoder_layers,
-                dropout=fsmt.dropout,
-                attention_dropout=fsmt.attention_dropout,
-                activation_dropout=fsmt.activation_dropout,
-                activation_function=fsmt.activation_function,
                 layer_norm_eps=_LAYER_NORM_EPS,
                 attention_bias=True,
-                scale_embedding=fsmt.scale_embedding,
                 position_embedding="sinusoidal_t2t",
                 position_offset=(fsmt.pad_token_id or 0) + 1,
-                max_position_embeddings=fsmt.max_position_embeddings,
-                pad_token_id=fsmt.pad_token_id,
-                bos_token_id=fsmt.bos_token_id,
-                eos_token_id=fsmt.eos_token_id,
                 unk_token_id=_unknown_id(source / "vocab-src.json"),
-                decoder_start_token_id=fsmt.decoder_start_token_id,
+                **our_fields(fsmt),
                 **tying,
             )
             check_complete(renamed, config, problems)
@@ -213,26 +200,10 @@ def write_fsmt(source: Path, directory: Path) -> None:
         langs=languages or ["source", "target"],
         src_vocab_size=config.vocab_size,
         tgt_vocab_size=config.decoder_vocab_size,
-        d_model=config.d_model,
-        encoder_ffn_dim=config.d_ff,
-        decoder_ffn_dim=config.d_ff,
-        encoder_attention_heads=config.num_heads,
-        decoder_attention_heads=config.num_heads,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        activation_dropout=config.activation_dropout,
-        activation_function=config.activation_function,
-        max_position_embeddings=config.max_position_embeddings,
-        scale_embedding=config.scale_embedding,
         tie_word_embeddings=tied,
-        pad_token_id=config.pad_token_id,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
         forced_eos_token_id=generation.forced_eos_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
         architectures=["FSMTForConditionalGeneration"],
+        **their_fields(config),
     )
     restored = restore_keys(untie(own.tensors, config), _FSMT)
     fsmt.dtype = next(iter(restored.values())).dtype

@@ -20,6 +20,7 @@ from transformers import GenerationConfig, MarianConfig
 from transformers.utils import logging
 
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from .bart_fields import our_fields, their_fields
 from .importing import (
     ImportedCheckpoint,
     carry_tokenizer,
@@ -183,27 +184,11 @@ def write_marian(source: Path, directory: Path) -> None:
     marian = MarianConfig(
         vocab_size=config.vocab_size,
         decoder_vocab_size=config.decoder_vocab_size,
-        d_model=config.d_model,
-        encoder_ffn_dim=config.d_ff,
-        decoder_ffn_dim=config.d_ff,
-        encoder_attention_heads=config.num_heads,
-        decoder_attention_heads=config.num_heads,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        activation_dropout=config.activation_dropout,
-        activation_function=config.activation_function,
-        max_position_embeddings=config.max_position_embeddings,
-        scale_embedding=config.scale_embedding,
         share_encoder_decoder_embeddings=share,
         tie_word_embeddings=config.tie_word_embeddings,
-        pad_token_id=config.pad_token_id,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
         forced_eos_token_id=getattr(own.generation_config, "forced_eos_token_id", None),
-        decoder_start_token_id=config.decoder_start_token_id or 0,  # None was refused above
         architectures=["MarianMTModel"],
+        **their_fields(config),
     )
     tensors = permute_model_axis(own.tensors, torch.argsort(halves_to_pairs(config.d_model)))
     bias = tensors.get(OUTPUT_BIAS, torch.zeros(config.decoder_vocab_size, dtype=tensors[SOURCE_EMBEDDING].dtype))
@@ -268,25 +253,11 @@ def _our_config(marian: MarianConfig, tying: dict[str, Any], tokenizer: Any) -> 
     return VanillaTransformerConfig(
         vocab_size=marian.vocab_size,
         target_vocab_size=None if tying["tie_source_target"] else marian.decoder_vocab_size,
-        d_model=marian.d_model,
-        d_ff=marian.encoder_ffn_dim,
-        num_heads=marian.encoder_attention_heads,
-        encoder_layers=marian.encoder_layers,
-        decoder_layers=marian.decoder_layers,
-        dropout=marian.dropout,
-        attention_dropout=marian.attention_dropout,
-        activation_dropout=marian.activation_dropout,
-        activation_function=marian.activation_function,
         layer_norm_eps=_LAYER_NORM_EPS,
         attention_bias=True,
         output_bias=True,
-        scale_embedding=marian.scale_embedding,
-        max_position_embeddings=marian.max_position_embeddings,
-        pad_token_id=marian.pad_token_id,
-        bos_token_id=marian.bos_token_id,
-        eos_token_id=marian.eos_token_id,
         unk_token_id=None if tokenizer is None else tokenizer.unk_token_id,
-        decoder_start_token_id=marian.decoder_start_token_id,
+        **our_fields(marian),
         **tying,
     )
 
