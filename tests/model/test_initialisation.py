@@ -1,0 +1,57 @@
+"""How weights start: the sizes that are promised, and what they are for."""
+
+import pytest
+import torch
+from torch import nn
+
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset
+
+SMALL = ("v_proj", "out_proj", "w_1", "w_2")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return VanillaTransformerForConditionalGeneration(preset("base", vocab_size=4000)).eval()
+
+
+def test_products_start_by_glorot_and_those_of_a_residual_branch_at_half_of_it(model):
+    checked = set()
+    for name, module in model.model.named_modules():
+        if isinstance(module, nn.Linear):
+            kind = name.rsplit(".", 1)[-1]
+            glorot = (2 / sum(module.weight.shape)) ** 0.5
+            expected = glorot * (0.5 if kind in SMALL else 1.0)
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.02), name
+            assert module.bias is None or not module.bias.any()
+            checked.add(kind)
+    assert checked == {"q_proj", "k_proj", *SMALL}
+
+
+def test_embeddings_start_at_the_inverse_root_of_the_width(model):
+    assert model.lm_head.weight is model.model.decoder.embed_tokens.weight is model.model.encoder.embed_tokens.weight
+    assert model.lm_head.weight.std().item() == pytest.approx(512**-0.5, rel=0.02)
+
+
+def likeness(model):
+    """Mean cosine of a source token's representation before and after the encoder, one less its share by chance."""
+    ids = torch.randint(4, 4000, (8, 24), generator=torch.Generator().manual_seed(1))
+    states = []
+    with torch.no_grad():
+        hook = model.model.encoder.represent.register_forward_hook(lambda module, inputs, output: states.append(output))
+        states.append(model.model.encoder(ids).last_hidden_state)
+        hook.remove()
+    first, last = (nn.functional.normalize(part - part.mean((0, 1)), dim=-1) for part in states)
+    return (first * last).sum(-1).mean().item()
+
+
+def test_a_token_comes_through_the_untrained_encoder(model):
+    """What the small start is for: with everything at Glorot's size, 12 post-norm sub-layers leave less of it."""
+    kept = likeness(model)
+    large = VanillaTransformerForConditionalGeneration(model.config).eval()
+    large.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for name, weight in large.model.encoder.named_parameters():
+            if name.endswith(tuple(f"{kind}.weight" for kind in SMALL)):
+                weight.mul_(2.0)
+    assert kept > 0.8 > 0.6 > likeness(large)
