@@ -98,7 +98,7 @@ class Dropout(nn.Dropout):
         return states * kept.view(states.shape).to(states.dtype).mul_(65536 / (65536 - dropped))
 
 
-# --------------------------------------------------------------------------- how weights start, of which §3 says nothing
+# --------------------------------------------------------------------------- §3.1 How weights start (not in the paper)
 
 
 def starts_small(linear: nn.Linear) -> nn.Linear:
