@@ -118,7 +118,7 @@ def measure(options: Options) -> Result:
     }
     compiling = seconds_of(steps["torch.compile"])
     notes = {
-        "Q, K and V as one product": "would make one weight of W^Q, W^K and W^V, which the paper and all converters name",
+        "Q, K and V as one product": "W^Q, W^K and W^V, which the paper and all converters name, would be one",
         "plain products for the attention kernel": "memory grows with the squared length; set "
         "attn_implementation='eager' where sentences are short",
         "no padding to compute": f"a bound: {real} real tokens in rows without padding. Batches by length, which "
