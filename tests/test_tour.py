@@ -83,7 +83,10 @@ def test_the_claims_have_the_numbers_that_were_measured(page: str) -> None:
     measured = [
         [speed["by_length"]["rnn+attention"]["8"], speed["number"], speed["by_length"]["rnn"]["256"]],
         [length["number"], -fall["rnn"], round(length["beyond"]["transformer"], 2)],
-        [quality[f"{kind} + {kind.split()[-1]} layers"] for kind in ("post-norm, 2", "post-norm, 12", "pre-norm, 12")],
+        [
+            quality[f"{kind} + {kind.split()[-1]} layers"]
+            for kind in ("post-norm, 2", "post-norm, 12", "large start, 12", "pre-norm, 12")
+        ],
         [claims["claim_7"]["number"], quality["post-norm, 2 + 2 layers"]],
     ]
     table = text[text.index("(results/claims/results.json)") :]

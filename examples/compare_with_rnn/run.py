@@ -155,6 +155,15 @@ def without_positions(tokenizer: Any) -> VanillaTransformerForConditionalGenerat
     return model
 
 
+def started_large(model: VanillaTransformerForConditionalGeneration) -> VanillaTransformerForConditionalGeneration:
+    """Undo the small start of the products in residual branches: all start at Glorot's size, as in 2017."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.div_(getattr(module, "initial_gain", 1.0))
+    return model
+
+
 def build(name: str, tokenizer: Any) -> Any:
     """Build one of `NAMES`; all three have about as many parameters."""
     if name == "transformer":
@@ -418,6 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings[f"pre-norm, {deepest} + {deepest} layers"] = lambda: transformer(
         tokenizer, deepest, norm_position="pre", final_norm=True
     )
+    settings[f"large start, {deepest} + {deepest} layers"] = lambda: started_large(transformer(tokenizer, deepest))
     settings["no positions, 2 + 2 layers"] = lambda: without_positions(tokenizer)
     for name, make in settings.items():
         set_seed(1)
@@ -477,8 +487,8 @@ def claims(results: dict[str, Any], plan: Plan) -> dict[str, dict[str, Any]]:
             "claim": "deeper models still train well",
             "number": round(list(post.values())[-1] - list(post.values())[0], 3),
             "meaning": f"quality with {plan.depths[-1]} post-norm layers a side less that with {plan.depths[0]}, after "
-            f"{plan.depth_updates} updates with one learning rate for all depths; the deepest pre-norm model beside it "
-            "tells what is the norm's doing",
+            f"{plan.depth_updates} updates with one learning rate for all depths; beside it the deepest pre-norm model, "
+            "and the deepest post-norm model whose weights all start at Glorot's size",
             "quality": {name: round(row["quality"], 3) for name, row in depth.items()},
             "figures": ["depth.png"],
         },

@@ -98,21 +98,6 @@ class Dropout(nn.Dropout):
         return states * kept.view(states.shape).to(states.dtype).mul_(65536 / (65536 - dropped))
 
 
-# --------------------------------------------------------------------------- §3.1 How weights start (not in the paper)
-
-
-def starts_small(linear: nn.Linear) -> nn.Linear:
-    """Mark a product that, before training, is to be half the size of the others; see `_init_weights`.
-
-    It is for both products that lie one after the other in a sub-layer, W^V and W^O or W_1 and W_2, so that
-    Sublayer(x) starts at a quarter of its size. Where it is as large as x, LayerNorm(x + Sublayer(x)) hands on half of
-    x's variance only, a stack of 3N sub-layers next to nothing: the decoder then takes long to find the source. DeepNet
-    (Wang et al. 2022) starts the same four matrices small.
-    """
-    linear.initial_gain = 0.5  # type: ignore[assignment]  # a number beside the module's tensors
-    return linear
-
-
 # --------------------------------------------------------------------------- §3.2.1 Scaled dot-product attention
 
 
@@ -173,8 +158,8 @@ class MultiHeadAttention(nn.Module):
         bias = config.attention_bias
         self.q_proj = nn.Linear(config.d_model, config.num_heads * config.key_dim, bias=bias)
         self.k_proj = nn.Linear(config.d_model, config.num_heads * config.key_dim, bias=bias)
-        self.v_proj = starts_small(nn.Linear(config.d_model, config.num_heads * config.value_dim, bias=bias))
-        self.out_proj = starts_small(nn.Linear(config.num_heads * config.value_dim, config.d_model, bias=bias))
+        self.v_proj = nn.Linear(config.d_model, config.num_heads * config.value_dim, bias=bias)
+        self.out_proj = nn.Linear(config.num_heads * config.value_dim, config.d_model, bias=bias)
 
     def project_query(self, states: Tensor) -> Tensor:
         """Project (B, T, D) to the heads' queries (B, H, T, K)."""
@@ -217,8 +202,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
-        self.w_1 = starts_small(nn.Linear(config.d_model, config.d_ff))
-        self.w_2 = starts_small(nn.Linear(config.d_ff, config.d_model))
+        self.w_1 = nn.Linear(config.d_model, config.d_ff)
+        self.w_2 = nn.Linear(config.d_ff, config.d_model)
         self.activation = ACT2FN[config.activation_function]
         self.activation_dropout = Dropout(config.activation_dropout)
 
@@ -240,6 +225,22 @@ class _ResidualLayer(nn.Module):
         self.normalize_first = config.norm_position == "pre"
         self.dropout = Dropout(config.dropout)
 
+    def start_small(self, sublayers: int) -> None:
+        """Say how large the products that this layer adds to its input start, of which the paper says nothing.
+
+        Where Sublayer(x) is as large as x, LayerNorm(x + Sublayer(x)) hands on half of x's variance only, and a stack
+        of L sub-layers next to nothing: the decoder then takes long to find the source. A quarter root of 1/L on both
+        products of a sub-layer, W^V and W^O or W_1 and W_2, lets all L together add about as much as came in. (DeepNet,
+        Wang et al. 2022, starts the same four matrices small.)
+
+        Args:
+            sublayers: L, of the whole stack.
+        """
+        for module in self.modules():
+            for name in ("v_proj", "out_proj", "w_1", "w_2"):
+                if hasattr(module, name):
+                    getattr(module, name).initial_gain = sublayers**-0.25  # `_init_weights` of the models reads it
+
     def add_and_norm(self, states: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
         """LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4), or x + Dropout(Sublayer(LayerNorm(x))) if pre-norm."""
         if self.normalize_first:
@@ -256,6 +257,7 @@ class EncoderLayer(_ResidualLayer):
         self.self_attn_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.start_small(2 * config.encoder_layers)
 
     def forward(self, hidden_states: Tensor, attention_mask: Any = None, **kwargs: Any) -> Tensor:
         """Transform (B, S, D) into (B, S, D).
@@ -284,6 +286,7 @@ class DecoderLayer(_ResidualLayer):
         self.cross_attn_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.start_small(3 * config.decoder_layers)
 
     def forward(
         self,

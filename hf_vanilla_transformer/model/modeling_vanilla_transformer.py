@@ -280,7 +280,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise; the paper doesn't say how. Glorot for products, those of `starts_small` with half the size.
+        """Initialise; the paper doesn't say how. Glorot for products, those of residual branches by `start_small`.
 
         Embeddings have standard deviation 1/√d_model: times √d_model that is unit variance, as a sinusoid's is about,
         and the first logits' too.
