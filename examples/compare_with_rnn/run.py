@@ -487,7 +487,7 @@ def claims(results: dict[str, Any], plan: Plan) -> dict[str, dict[str, Any]]:
             "claim": "deeper models still train well",
             "number": round(list(post.values())[-1] - list(post.values())[0], 3),
             "meaning": f"quality with {plan.depths[-1]} post-norm layers a side less that with {plan.depths[0]}, after "
-            f"{plan.depth_updates} updates with one learning rate for all depths; beside it the deepest pre-norm model, "
+            f"{plan.depth_updates} updates at the same learning rate; beside it the deepest pre-norm model, "
             "and the deepest post-norm model whose weights all start at Glorot's size",
             "quality": {name: round(row["quality"], 3) for name, row in depth.items()},
             "figures": ["depth.png"],
