@@ -91,7 +91,7 @@ def results_section(folder: Path) -> str:
                     f"{split}: {_text_name(data['name'])}, {data['pairs']:,} lines",
                     _mean([score["bleu"] for score in scores], 2),
                     _mean([score["chrf"] for score in scores], 2),
-                    _mean([100 * score["exact"] for score in scores if "exact" in score], 1, " %", each=False),
+                    _mean([100 * score["exact"] for score in scores if "exact" in score], 2, " %", each=False),
                     ", ".join(str(part["seed"]) for part in training if "seed" in part),
                     f"{members[0]['model']['parameters'] / 1e6:.1f} M",
                     f"{training[0]['updates']:,}" if "updates" in training[0] else "",
