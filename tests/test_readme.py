@@ -204,8 +204,8 @@ def test_runs_that_differ_in_the_seed_are_one_row(renderer: ModuleType, tmp_path
     assert rows == [
         "| `small` | test: test.en + test.de, 1,000 lines | 30.00 | 60.00 | 12.50 % | 3 | 3.2 M | 8,000 | 30 | "
         "2 cores of X, bf16 |",
-        "| `tiny` | test: test.en + test.de, 1,000 lines | 41.50 (41.00, 42.00) | 60.00 (60.00, 60.00) | 12.50 % | 1, 2 "
-        "| 3.2 M | 8,000 | 30 | 2 cores of X, bf16 |",
+        "| `tiny` | test: test.en + test.de, 1,000 lines | 41.50 (41.00, 42.00) | 60.00 (60.00, 60.00) | 12.50 % | "
+        "1, 2 | 3.2 M | 8,000 | 30 | 2 cores of X, bf16 |",
     ]
     assert "- `tiny`, test: `a|b`, `c|d`" in text
     assert text.startswith("head\n") and "old" not in text and "\nmiddle\n" in text and text.endswith("tail\n")
@@ -223,7 +223,8 @@ def test_an_evaluation_is_a_row_without_training(renderer: ModuleType, tmp_path:
     del record["recipe"], record["training"]
     record |= {"checkpoint": "my-model", "precision": "float32"}
     row = (
-        "| `my-model` | test: test.en + test.de, 1,000 lines | 41.00 | 60.00 | 12.50 % | 3.2 M | 2 cores of X, float32 |"
+        "| `my-model` | test: test.en + test.de, 1,000 lines | 41.00 | 60.00 | 12.50 % | 3.2 M | "
+        "2 cores of X, float32 |"
     )
     assert row in renderer.render(MARKED, write(tmp_path, {"evaluation": record}))
 
