@@ -15,9 +15,9 @@ from decoding import our_model, our_search
 from machine import DTYPES
 from side_by_side import OURS, Options, Result, Row, take_turns
 from torch import Tensor, nn
-from training_step import SMOOTHING, Step, base_config, example_batch, step_of
+from training_step import base_config, example_batch, our_step
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import VanillaTransformerConfig
 
 AS_IT_IS = f"{OURS} as it is"
 
@@ -58,25 +58,9 @@ def _join(attention: Any, names: tuple[str, ...]) -> None:
     attention.project_key_value = project_key_value
 
 
-def training_step(
-    config: VanillaTransformerConfig,
-    batch: dict[str, Tensor],
-    precision: str,
-    change: Callable[[Any], Any] = lambda model: model,
-) -> Step:
-    """Return a function that makes one step of our model after ``change``."""
-    model = change(VanillaTransformerForConditionalGeneration(config))
-    return step_of(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss)
-
-
 def with_plain_attention(config: VanillaTransformerConfig) -> VanillaTransformerConfig:
     """Take plain products and a softmax for the fused attention kernel."""
     return VanillaTransformerConfig.from_dict(config.to_dict(), attn_implementation="eager")
-
-
-def compiled(model: Any) -> Any:
-    """Let torch compile the model, at its first step."""
-    return torch.compile(model)
 
 
 def seconds_of(run: Callable[[], object]) -> float:
@@ -110,11 +94,11 @@ def measure(options: Options) -> Result:
     real = int(batch["attention_mask"].sum())
     full = {name: tensor[1::2].repeat(2, 1)[: real // length] for name, tensor in batch.items()}
     steps = {
-        AS_IT_IS: training_step(config, batch, precision),
-        "Q, K and V as one product": training_step(config, batch, precision, one_product),
-        "plain products for the attention kernel": training_step(with_plain_attention(config), batch, precision),
-        "no padding to compute": training_step(config, full, precision),
-        "torch.compile": training_step(config, batch, precision, compiled),
+        AS_IT_IS: our_step(config, batch, precision),
+        "Q, K and V as one product": our_step(config, batch, precision, one_product),
+        "plain products for the attention kernel": our_step(with_plain_attention(config), batch, precision),
+        "no padding to compute": our_step(config, full, precision),
+        "torch.compile": our_step(config, batch, precision, torch.compile),
     }
     compiling = seconds_of(steps["torch.compile"])
     notes = {
@@ -123,8 +107,7 @@ def measure(options: Options) -> Result:
         "attn_implementation='eager' where sentences are short",
         "no padding to compute": f"a bound: {real} real tokens in rows without padding. Batches by length, which "
         "training makes, have next to none",
-        "torch.compile": f"the first step took {compiling:.0f} s, and each new shape of a batch takes as long again; "
-        "Trainer's torch_compile does the same",
+        "torch.compile": f"the first step took {compiling:.0f} s; Trainer's torch_compile does the same",
     }
     seconds = take_turns(steps, rounds)
     what = f"training step, preset base, {rows}×{length}, {precision}"

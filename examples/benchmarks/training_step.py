@@ -103,10 +103,15 @@ class TorchTransformer(nn.Module):
         return nn.functional.linear(states, self.embedding.weight)
 
 
-def our_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str) -> Step:
-    """Return a function that makes one step of our model on ``batch`` and returns its loss."""
-    model = VanillaTransformerForConditionalGeneration(config)
-    return step_of(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss)
+def our_step(
+    config: VanillaTransformerConfig,
+    batch: dict[str, Tensor],
+    precision: str,
+    change: Callable[[Any], Any] = lambda model: model,
+) -> Step:
+    """Return a function that makes one step of our model, after ``change``, on ``batch`` and returns its loss."""
+    model = change(VanillaTransformerForConditionalGeneration(config))
+    return _step(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss)
 
 
 def marian_step(
@@ -123,7 +128,7 @@ def marian_step(
     model = MarianMTModel(marian_config(config, attn_implementation=attention) if attention else marian_config(config))
     smoother = LabelSmoother(SMOOTHING)
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return step_of(model, batch, precision, lambda: smoother(model(**inputs, use_cache=False), batch["labels"]))
+    return _step(model, batch, precision, lambda: smoother(model(**inputs, use_cache=False), batch["labels"]))
 
 
 def torch_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str) -> Step:
@@ -135,11 +140,10 @@ def torch_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], preci
         logits = model(**inputs).flatten(0, 1)
         return nn.functional.cross_entropy(logits, batch["labels"].flatten(), label_smoothing=SMOOTHING)
 
-    return step_of(model, batch, precision, loss)
+    return _step(model, batch, precision, loss)
 
 
-def step_of(model: nn.Module, batch: dict[str, Tensor], precision: str, loss_of: Callable[[], Tensor]) -> Step:
-    """Return a function that makes one step of any model: the loss, its gradient, a fused Adam update."""
+def _step(model: nn.Module, batch: dict[str, Tensor], precision: str, loss_of: Callable[[], Tensor]) -> Step:
     device = batch["input_ids"].device
     model.to(device).train()
     optimizer = torch.optim.AdamW(

@@ -156,7 +156,7 @@ def without_positions(tokenizer: Any) -> VanillaTransformerForConditionalGenerat
 
 
 def started_large(model: VanillaTransformerForConditionalGeneration) -> VanillaTransformerForConditionalGeneration:
-    """Undo the small start of the products in residual branches: all start at Glorot's size, as in 2017."""
+    """Undo the small start of the products in residual branches: all start at Glorot's size."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):

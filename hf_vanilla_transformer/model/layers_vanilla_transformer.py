@@ -229,7 +229,7 @@ class _ResidualLayer(nn.Module):
         """Say how large the products that this layer adds to its input start, of which the paper says nothing.
 
         Where Sublayer(x) is as large as x, LayerNorm(x + Sublayer(x)) hands on half of x's variance only, and a stack
-        of L sub-layers next to nothing: the decoder then takes long to find the source. A quarter root of 1/L on both
+        of L sub-layers next to nothing: the decoder then takes long to find the source. A fourth root of 1/L on both
         products of a sub-layer, W^V and W^O or W_1 and W_2, lets all L together add about as much as came in. (DeepNet,
         Wang et al. 2022, starts the same four matrices small.)
 
