@@ -95,7 +95,22 @@ class Dropout(nn.Dropout):
             return super().forward(states)
         words = torch.empty((states.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.int16)[: states.numel()] >= dropped - 32768
-        return states * kept.view(states.shape).to(states.dtype).mul_(65536 / (65536 - dropped))
+        return _Keep.apply(states, kept.view(states.shape), 65536 / (65536 - dropped))
+
+
+class _Keep(torch.autograd.Function):
+    """Keep some elements, scaled; what is remembered for the backward pass is a byte an element, not a float."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return kept.to(states.dtype).mul_(scale).mul_(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        return kept.to(gradient.dtype).mul_(ctx.scale).mul_(gradient), None, None
 
 
 # --------------------------------------------------------------------------- §3.2.1 Scaled dot-product attention
