@@ -193,6 +193,9 @@ def _profile(profile: dict[str, Any]) -> list[str]:
             f"- limit of {name}: {floor['seconds']:.3g} s; products at the measured {floor['matrix_rate'] / 1e9:.0f} "
             f"GFLOP/s {products:.3g} s, weights at {floor['bandwidth'] / 1e9:.0f} GB/s {traffic:.3g} s"
         )
+    for name, parts in profile.get("memory", {}).items():
+        shown = ", ".join(f"{part.removesuffix('_MiB').replace('_', ' ')} {size:,.0f}" for part, size in parts.items())
+        lines.append(f"- MiB of {name}: {shown}")
     return ["\n".join(lines)] if lines else []
 
 

@@ -1,7 +1,8 @@
 """Memory of training: of a whole step, of what the loss adds, and how it grows with the length of a sentence.
 
 Every figure is the peak of a process that does nothing else (this file, called with a task), minus what the process
-held before: after its imports, after the same step without the loss, or after a short warm-up.
+held before: after its imports, after the same step without the loss, or after a short warm-up. Beside the whole step
+stands what it is made of: what every contender of that size holds, and what the forward pass keeps for the backward.
 """
 
 # Shapes: B batch · T length of source and target · V vocabulary
@@ -75,6 +76,24 @@ def peak_of_step(who: str, precision: str, quick: bool) -> float:
     return peak() - before
 
 
+def kept_for_backward(who: str, precision: str, quick: bool) -> float:
+    """Bytes that a step's forward pass keeps for its backward pass, parameters not counted."""
+    config = base_config(quick)
+    batch = example_batch(config.vocab_size, *((4, 8) if quick else (32, 32)))
+    step = (our_step if who == "ours" else marian_step)(config, batch, precision)
+    kept: dict[int, int] = {}  # bytes of each storage, by its address: several tensors may lie in one
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    return float(sum(kept.values()))
+
+
 def added_by_loss(who: str, precision: str, quick: bool, tokens: int) -> float:
     """Bytes that the loss of a step adds to the same step with a trivial one.
 
@@ -134,17 +153,30 @@ def added_by_length(who: str, precision: str, quick: bool, length: int) -> float
 # --------------------------------------------------------------------------- in the process that asks
 
 
-def in_process(task: str, who: str, options: Options, **size: int) -> float:
-    """Measure in a fresh process and return bytes."""
+def in_process(task: str, who: str, options: Options, plain: bool = False, **size: int) -> float:
+    """Measure in a fresh process, with freed blocks given back at once if ``plain``, and return bytes."""
     command = [sys.executable, __file__, task, who, options.precision, *(["--quick"] if options.quick else [])]
     command += [word for name, value in size.items() for word in (f"--{name}", str(value))]
-    environment = {**os.environ, **({} if task == "step" else _PLAIN_ALLOCATION)}
+    environment = {**os.environ, **(_PLAIN_ALLOCATION if plain else {})}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()[-1000:]}")
     measured = float(json.loads(done.stdout.splitlines()[-1]))
-    print(f"  {task} {who} {size or ''}: {measured / MEBIBYTE:,.0f} MiB", file=sys.stderr)
+    note = f" {size or ''}{' freed blocks given back' if plain else ''}"
+    print(f"  {task} {who}{note}: {measured / MEBIBYTE:,.0f} MiB", file=sys.stderr)
     return measured
+
+
+def _parts(who: str, options: Options) -> dict[str, float]:
+    """What the memory of a step is made of, in MiB."""
+    # Each parameter is there four times: itself, its gradient and Adam's two moments, all in fp32.
+    state = 4 * 4 * base_config(options.quick).count_parameters()
+    parts = {
+        "parameters_gradients_and_moments_MiB": state,
+        "kept_for_the_backward_pass_MiB": in_process("kept", who, options),
+        "peak_if_freed_blocks_are_given_back_MiB": in_process("step", who, options, plain=True),
+    }
+    return {name: round(amount / MEBIBYTE, 1) for name, amount in parts.items()}
 
 
 def growth_exponent(lengths: list[int], amounts: list[float]) -> float:
@@ -187,10 +219,10 @@ def measure(options: Options) -> Result:
     skipped: list[str] = []
     vocab_size = base_config(options.quick).vocab_size
     for tokens in (256, 512) if options.quick else (4096, 16384):
-        runs = [in_process("loss", "ours", options, tokens=tokens) / MEBIBYTE for _ in range(rounds)]
+        runs = [in_process("loss", "ours", options, plain=True, tokens=tokens) / MEBIBYTE for _ in range(rounds)]
         peer: list[float] = []
         if memory_available() > tokens * vocab_size * 4 * 8:
-            peer = [in_process("loss", "marian", options, tokens=tokens) / MEBIBYTE for _ in range(rounds)]
+            peer = [in_process("loss", "marian", options, plain=True, tokens=tokens) / MEBIBYTE for _ in range(rounds)]
         else:
             skipped.append(f"memory of the peer's loss at {tokens:,} tokens: this machine has too little")
         goal = Goal("ours", most=64) if tokens == 16384 else None
@@ -199,7 +231,8 @@ def measure(options: Options) -> Result:
 
     lengths = [64, 128, 256] if options.quick else [64, 128, 256, 512, 1024, 2048]
     growth = {
-        who: [in_process("length", who, options, length=length) for length in lengths] for who in ("ours", "marian")
+        who: [in_process("length", who, options, plain=True, length=length) for length in lengths]
+        for who in ("ours", "marian")
     }
     rows.append(
         Row(
@@ -215,6 +248,7 @@ def measure(options: Options) -> Result:
         )
     )
     profile = {
+        "memory": {name: _parts(who, options) for name, who in ((OURS, "ours"), (MARIAN, "marian"))},
         "lengths": lengths,
         **{f"{who}_MiB": [round(amount / MEBIBYTE, 1) for amount in amounts] for who, amounts in growth.items()},
     }
@@ -231,7 +265,7 @@ def measure(options: Options) -> Result:
 def main() -> None:
     """Measure one thing in this process and print its bytes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("step", "loss", "length"))
+    parser.add_argument("task", choices=("step", "kept", "loss", "length"))
     parser.add_argument("who", choices=("ours", "marian"))
     parser.add_argument("precision", choices=("fp32", "bf16"))
     parser.add_argument("--tokens", type=int, default=0, help="target tokens of the batch (loss)")
@@ -242,6 +276,8 @@ def main() -> None:
     who, precision, quick = asked.who, asked.precision, asked.quick
     if asked.task == "step":
         amount = peak_of_step(who, precision, quick)
+    elif asked.task == "kept":
+        amount = kept_for_backward(who, precision, quick)
     elif asked.task == "loss":
         amount = added_by_loss(who, precision, quick, asked.tokens)
     else:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 import yaml
 from datasets import Dataset
+from machine import DTYPES, matrix_rate, memory_bandwidth
 from side_by_side import OURS, Goal, Options, Result, Row, Skipped
-from training_step import marian_config
+from training_step import dearest, marian_config, profiler, step_floor, step_operations
 from transformers import (
     DataCollatorForSeq2Seq,
     MarianMTModel,
@@ -66,24 +67,45 @@ class CountingCollator:
 
 
 class Clock(TrainerCallback):
-    """Notes when each update ended."""
+    """Notes when each update ended, and profiles the last of them, which isn't counted."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
+        self.profile = profiler()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the profile."""
+        if state.global_step == state.max_steps - 1:
+            self.profile.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the time."""
-        self.ended.append(time.perf_counter())
+        """Note the time, or end the profile."""
+        if state.global_step == state.max_steps:
+            self.profile.stop()
+        else:
+            self.ended.append(time.perf_counter())
 
 
-def tokens_per_second(trainer: Any, collator: CountingCollator) -> float:
-    """Train, and return the real target tokens a second after the warm-up."""
+def tokens_per_second(trainer: Any, collator: CountingCollator) -> tuple[float, list[dict[str, Any]]]:
+    """Train, and return the real target tokens a second after the warm-up, and a profile of one more update."""
     clock = Clock()
     trainer.remove_callback(PrinterCallback)  # standard output is for the table
     trainer.add_callback(clock)
     trainer.train()
     tokens = sum(collator.tokens[WARM_UP : len(clock.ended)])
-    return tokens / (clock.ended[-1] - clock.ended[WARM_UP - 1])
+    return tokens / (clock.ended[-1] - clock.ended[WARM_UP - 1]), dearest(clock.profile)
+
+
+def update_floor(options: Options, vocab_size: int, positions: int) -> dict[str, Any]:
+    """Say what one of our updates can't be faster than.
+
+    The products are counted for sentences of 16 tokens, about Multi30k's length; the share that attention has in them
+    is small.
+    """
+    config = preset("tiny", vocab_size=vocab_size)
+    operations = step_operations(config, max(positions // 16, 1), 16)
+    rate = matrix_rate(DTYPES[options.precision], quick=options.quick)
+    return step_floor(config, operations, options.precision, rate, memory_bandwidth(quick=options.quick))
 
 
 def our_trainer(data: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: dict[str, Any], updates: int) -> Any:
@@ -158,11 +180,12 @@ def measure(options: Options) -> Result:
     if options.quick:
         recipe.update(vocab_size=400, max_tokens_per_batch=256, sentences=8)
     rounds = options.rounds or (1 if options.quick else 3)
-    updates = WARM_UP + (2 if options.quick else 40)
+    updates = WARM_UP + (2 if options.quick else 40) + 1  # the last is profiled
     source, target = pairs
     tokenizer = train_tokenizer([*source, *target], recipe["vocab_size"])
     encoded = Dataset.from_dict({"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(target)["input_ids"]})
     speeds: dict[str, list[float]] = {OURS: [], PEER: []}
+    operators: dict[str, list[dict[str, Any]]] = {}
     with TemporaryDirectory() as temporary:
         _COMMON["output_dir"] = temporary
         for turn in range(rounds):
@@ -172,7 +195,8 @@ def measure(options: Options) -> Result:
                 (OURS, our_trainer(encoded, tokenizer, recipe, updates)),
                 (PEER, stock_trainer(encoded, tokenizer, recipe, updates, options.precision)),
             ):
-                speeds[name].append(tokens_per_second(trainer, collator))
+                speed, operators[name] = tokens_per_second(trainer, collator)
+                speeds[name].append(speed)
                 print(f"  {name}: run {turn + 1} of {rounds}, {speeds[name][-1]:,.0f} tokens/s", file=sys.stderr)
     corpus = "the embedded corpus" if options.quick else "Multi30k"
     return Result(
@@ -188,11 +212,19 @@ def measure(options: Options) -> Result:
                 goal=Goal(least=3.5),
             )
         ],
+        profile={
+            "operators": operators,
+            "floor": {
+                f"an update of {recipe['max_tokens_per_batch']:,} positions on either side": update_floor(
+                    options, len(tokenizer), recipe["max_tokens_per_batch"]
+                )
+            },
+        },
         settings={
             "precision": options.precision,
             "max_tokens_per_batch": recipe["max_tokens_per_batch"],
             "vocab_size": len(tokenizer),
-            "updates": updates - WARM_UP,
+            "updates": updates - WARM_UP - 1,
             "rounds": rounds,
         },
     )

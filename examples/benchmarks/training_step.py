@@ -206,26 +206,35 @@ def step_floor(
     }
 
 
-def profile_of(step: Callable[[], Any], most: int = 14) -> list[dict[str, Any]]:
-    """Profile one step, or one search: the operators that cost most by themselves, dearest first.
-
-    Returns:
-        A dictionary an operator: ``operator``, ``calls``, ``milliseconds`` and ``share`` of the step.
-    """
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities) as profiler:
+def profile_of(step: Callable[[], Any]) -> list[dict[str, Any]]:
+    """Profile one step, or one search; see `dearest`."""
+    with profiler() as profile:
         step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    averages = profiler.key_averages()
+    return dearest(profile)
+
+
+def profiler() -> torch.profiler.profile:
+    """Make a profiler of the processor, and of the GPU where there is one."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    return torch.profiler.profile(activities=activities)
+
+
+def dearest(profile: torch.profiler.profile, most: int = 14) -> list[dict[str, Any]]:
+    """List the operators that cost most by themselves, dearest first.
+
+    Returns:
+        A dictionary an operator: ``operator``, ``calls``, ``milliseconds`` and ``share`` of all that was profiled.
+    """
+    averages = profile.key_averages()
 
     def microseconds(entry: Any) -> float:
         return entry.self_device_time_total if torch.cuda.is_available() else entry.self_cpu_time_total
 
     total = sum(map(microseconds, averages)) or 1.0
-    dearest = sorted(averages, key=microseconds, reverse=True)[:most]
     return [
         {
             "operator": entry.key,
@@ -233,7 +242,7 @@ def profile_of(step: Callable[[], Any], most: int = 14) -> list[dict[str, Any]]:
             "milliseconds": round(microseconds(entry) / 1e3, 2),
             "share": round(microseconds(entry) / total, 4),
         }
-        for entry in dearest
+        for entry in sorted(averages, key=microseconds, reverse=True)[:most]
     ]
 
 
