@@ -243,7 +243,7 @@ def test_an_index_cannot_lead_out_of_the_folder(checkpoint: Path, tmp_path: Path
         path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
 
     folder = mutated(checkpoint, tmp_path / "changed", "model.safetensors", change)
-    with pytest.raises(ValueError, match="which is no file of that folder"):
+    with pytest.raises(ValueError, match="which is no file of its folder"):
         load_checkpoint(folder)
 
 
@@ -365,5 +365,5 @@ def test_averaging_cannot_be_led_out_of_a_folder(checkpoint: Path, tmp_path: Pat
         path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
 
     folder = mutated(checkpoint, tmp_path / "changed", "model.safetensors", change)
-    with pytest.raises(ValueError, match="which is no file of that folder"):
+    with pytest.raises(ValueError, match="which is no file of its folder"):
         average_checkpoints([folder], tmp_path / "mean")

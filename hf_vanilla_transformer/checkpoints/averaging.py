@@ -21,6 +21,7 @@ from transformers.utils import logging
 from ..json_object import read_json_object
 from ..version import __version__
 from .manifest import MANIFEST_NAME, file_sha256, has_manifest, verify
+from .weight_index import read_weight_index
 from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
@@ -189,10 +190,7 @@ def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
     if has_manifest(path):
         verify(path, suffixes=(".safetensors", ".json"))
     if (path / _INDEX).is_file():
-        weight_map = read_json_object(path / _INDEX).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise ValueError(f"{path / _INDEX} names no files of weights; was saving it interrupted?")
-        files = {name: _inside(path, file) for name, file in weight_map.items()}
+        files = read_weight_index(path / _INDEX)
     elif (path / _WEIGHTS).is_file():
         with _open(path / _WEIGHTS) as weights:
             files = dict.fromkeys(weights.keys(), path / _WEIGHTS)
@@ -201,13 +199,6 @@ def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
     else:
         raise ValueError(f"{path} has no {_WEIGHTS}; it is no checkpoint, or saving it was interrupted")
     return _Checkpoint(path, checkpoint.step, checkpoint.scores, files)
-
-
-def _inside(path: Path, file: Any) -> Path:
-    """Return a file that an index names, which has to lie beside it."""
-    if not isinstance(file, str) or Path(file).name != file:
-        raise ValueError(f"{path / _INDEX} names {file!r}, which is no file of that folder")
-    return path / file
 
 
 def _check_same_model(chosen: list[_Checkpoint]) -> None:
@@ -298,8 +289,6 @@ def _tensor(reader: Any, name: str, checkpoint: _Checkpoint) -> Tensor:
 
 def _open(path: Path) -> Any:
     """Open a safetensors file for reading."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, although its index names it")
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:

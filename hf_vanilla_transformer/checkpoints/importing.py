@@ -20,6 +20,7 @@ from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
 from .key_map import check_complete, refuse
+from .weight_index import read_weight_index
 from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
@@ -106,10 +107,8 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         if not name.endswith(".index.json"):
             return read_weight_file(path)
         tensors: dict[str, Tensor] = {}
-        for part in sorted(set(read_json_object(path).get("weight_map", {}).values())):
-            if Path(part).name != part:
-                raise ValueError(f"{path} names {part!r}, which is no file of its folder")
-            tensors |= read_weight_file(source / part)
+        for part in sorted(set(read_weight_index(path).values())):
+            tensors |= read_weight_file(part)
         return tensors
     raise ValueError(f"{source} has no weights: none of {', '.join(_WEIGHT_FILES)}")
 

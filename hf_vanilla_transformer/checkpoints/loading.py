@@ -20,6 +20,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from .weight_index import read_weight_index
 
 _HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
 _WEIGHTS = "model.safetensors"
@@ -252,16 +253,7 @@ def _shards(folder: Path) -> list[Path]:
         return [folder / _WEIGHTS]
     if not (folder / _INDEX).is_file():
         return []
-    try:
-        names = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{folder / _INDEX} is no index of safetensors files") from error
-    shards = []
-    for name in sorted(map(str, names)):
-        if Path(name).name != name or not (folder / name).is_file():
-            raise ValueError(f"{folder / _INDEX} names {name!r}, which is no file of that folder")
-        shards.append(folder / name)
-    return shards
+    return sorted(set(read_weight_index(folder / _INDEX).values()))
 
 
 __all__ = ["check_folder", "fetch", "load_checkpoint", "load_tokenizer", "read_header"]

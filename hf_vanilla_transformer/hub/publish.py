@@ -29,6 +29,7 @@ from transformers.utils import logging
 
 from ..card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
 from ..checkpoints.self_contained import read_config, write_model_code
+from ..checkpoints.weight_index import read_weight_index
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.pipeline_vanilla_transformer import TARGET_TOKENIZER, TranslationPipeline
 from ..tokenization import check_tokenizer_fits
@@ -202,15 +203,7 @@ def _save(model: Any, directory: Path) -> None:
 def _weight_files(directory: Path) -> list[Path]:
     """List the safetensors files of a checkpoint, the index first."""
     if (directory / INDEX).is_file():
-        try:
-            shards = sorted(set(json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{directory / INDEX} is damaged; was saving it interrupted?") from error
-        if strange := [name for name in shards if Path(name).name != name]:
-            raise ValueError(f"{directory / INDEX} names {strange[0]!r}, which is no file of its directory")
-        if missing := [name for name in shards if not (directory / name).is_file()]:
-            raise ValueError(f"{directory / missing[0]} is missing, although {INDEX} names it")
-        return [directory / INDEX, *(directory / name for name in shards)]
+        return [directory / INDEX, *sorted(set(read_weight_index(directory / INDEX).values()))]
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
     if any(path for pattern in _PICKLES for path in directory.glob(pattern)):
