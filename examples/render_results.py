@@ -142,10 +142,8 @@ def _mean(values: Sequence[float], digits: int, unit: str = "", each: bool = Tru
 
 
 def _minutes(training: Sequence[dict[str, Any]]) -> str:
-    """Return the mean time; of a run that was stopped and gone on with, the record knows the last part alone."""
-    shown = _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False)
-    resumed = sorted({part["resumed_from"] for part in training if part.get("resumed_from")})
-    return f"{shown} from {', '.join(resumed)} on" if resumed else shown
+    """Return the mean time."""
+    return _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False)
 
 
 # ------------------------------------------------------------------ measurements

@@ -309,7 +309,7 @@ def _training(record: dict[str, Any], settings: dict[str, Any]) -> str:
         _sentence("Training time", _duration(training.get("seconds"))),
     ]
     if training.get("resumed_from"):
-        facts.append(f"The time is that of the last part; it was resumed from `{training['resumed_from']}`.")
+        facts.append(f"It was stopped, and resumed from `{training['resumed_from']}`; the time is that of all parts.")
     parts = [
         " ".join(fact for fact in facts if fact),
         _table(("", "here", "the paper's base model"), rows),

@@ -125,7 +125,7 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     )
     # The newest checkpoint may be broken, then the trainer takes the newest whole one.
     named = _named_checkpoint(recipe)
-    outcome = trainer.train(resume_from_checkpoint=named if named is not None else checkpoint is not None)
+    trainer.train(resume_from_checkpoint=named if named is not None else checkpoint is not None)
 
     final = _choose_final(recipe, trainer, output_dir)
     model.load_state_dict(final.state_dict())
@@ -138,7 +138,7 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "vocabulary": len(tokenizer),
         },
-        "training": _training_record(recipe, trainer, outcome.metrics, encoded["train"], trainer.resumed_from),
+        "training": _training_record(recipe, trainer, encoded["train"], trainer.resumed_from),
         "scores": {},
         "hardware": hardware(),
         "versions": versions(),
@@ -438,11 +438,10 @@ def _published(recipe: Recipe) -> dict[str, Any]:
 def _training_record(
     recipe: Recipe,
     trainer: VanillaTransformerTrainer,
-    metrics: dict[str, float],
     encoded: Dataset | IterableDataset,
     resumed_from: str | None,
 ) -> dict[str, Any]:
-    """Say what the training cost and how it went; seconds are those of this process's part, if it was resumed."""
+    """Say what the training cost and how it went."""
     state, arguments = trainer.state, recipe.training
     provenance = Path(str(arguments.output_dir)) / PROVENANCE_NAME
     averaged = []
@@ -452,7 +451,7 @@ def _training_record(
     record: dict[str, Any] = {
         "updates": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
-        "seconds": round(metrics["train_runtime"], 1),
+        "seconds": round(trainer.seconds, 1),
         "tokens_per_second": round(sum(speeds) / len(speeds)) if speeds else None,
         "tokens": None,
         "precision": arguments.precision,

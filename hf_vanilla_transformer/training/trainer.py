@@ -46,6 +46,7 @@ from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from . import checkpointing, guards
 from .arguments import VanillaTransformerTrainingArguments
 from .schedule import noam_schedule
+from .stopwatch import Stopwatch
 
 logger = logging.get_logger(__name__)
 
@@ -131,6 +132,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 f"VanillaTransformerTrainer trains {VanillaTransformerConfig.model_type} models, not {model_type}, "
                 "whose loss takes no label_smoothing; use the stock Seq2SeqTrainer"
             )
+        self.add_callback(Stopwatch())
         self.add_callback(_SamplerEpoch())
         self.add_callback(_Watch(self))
         self.resumed_from: str | None = None
@@ -267,6 +269,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                     f"max_tokens_per_batch={self.args.max_tokens_per_batch}, or choose a smaller preset"
                 ) from error
             raise
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training; of one that was stopped and gone on with, of all its parts."""
+        watches = [callback for callback in self.callback_handler.callbacks if isinstance(callback, Stopwatch)]
+        return watches[0].seconds if watches else 0.0
 
     def compute_loss(
         self,

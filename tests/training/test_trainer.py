@@ -19,7 +19,9 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
+    TrainingArguments,
     set_seed,
 )
 
@@ -28,6 +30,7 @@ from hf_vanilla_transformer.model.configuration_vanilla_transformer import Vanil
 from hf_vanilla_transformer.model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.training import trainer as trainer_module
 from hf_vanilla_transformer.training.arguments import VanillaTransformerTrainingArguments
+from hf_vanilla_transformer.training.stopwatch import Stopwatch
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
 VOCABULARY = 23
@@ -409,3 +412,20 @@ def test_saved_model_loads_with_the_weights_that_were_trained(tmp_path):
     for name, weight in load_file(tmp_path / "final" / "model.safetensors").items():
         assert torch.equal(loaded.state_dict()[name], weight)
         assert torch.equal(trainer.model.state_dict()[name], weight)
+
+
+def test_the_stopwatch_counts_the_parts_before_a_stop_too() -> None:
+    before = {"Stopwatch": {"args": {}, "attributes": {"saved_seconds": 1000.0}}}
+    for state, least in (
+        (TrainerState(global_step=4, stateful_callbacks=before), 1000.0),
+        (TrainerState(global_step=0, stateful_callbacks=before), 0.0),  # a new training by the same trainer
+        (TrainerState(global_step=4, stateful_callbacks={}), 0.0),  # the checkpoint is of an older version
+    ):
+        stopwatch = Stopwatch()
+        assert stopwatch.seconds == 0.0
+        stopwatch.on_train_begin(TrainingArguments(), state, TrainerControl())
+        running = stopwatch.seconds
+        assert least < running < least + 10
+        assert stopwatch.state()["attributes"]["saved_seconds"] >= running
+        stopwatch.on_train_end(TrainingArguments(), state, TrainerControl())
+        assert stopwatch.seconds == stopwatch.seconds > running
