@@ -85,9 +85,10 @@ def laid_out_by_input(model: Any) -> Any:
 # --------------------------------------------------------------------------- the measurement
 
 
-def training_levers(what: str, config: VanillaTransformerConfig, rows: int, length: int, options: Options) -> list[Row]:
+def training_levers(
+    what: str, config: VanillaTransformerConfig, rows: int, length: int, precision: str, rounds: int
+) -> list[Row]:
     """Time a training step with each lever, on ``rows`` sentences of ``length`` tokens."""
-    precision = options.precision
     batch = example_batch(config.vocab_size, rows, length)
     real = int(batch["attention_mask"].sum())
     full = {name: tensor[1::2].repeat(2, 1)[: real // length] for name, tensor in batch.items()}
@@ -107,7 +108,7 @@ def training_levers(what: str, config: VanillaTransformerConfig, rows: int, leng
         "training makes, have next to none",
         "torch.compile": f"the first step took {compiling:.0f} s; Trainer's torch_compile does the same",
     }
-    seconds = take_turns(steps, options.rounds or (2 if options.quick else 5))
+    seconds = take_turns(steps, rounds)
     return [
         Row(
             f"training step, {what}, {rows}×{length}, {precision}",
@@ -128,9 +129,9 @@ def measure(options: Options) -> Result:
     config, precision = base_config(options.quick), options.precision
     rounds = options.rounds or (2 if options.quick else 5)
     rows, length = (8, 8) if options.quick else (32, 32)
-    table = training_levers("preset base", config, rows, length, options)
+    table = training_levers("preset base", config, rows, length, precision, rounds)
     if not options.quick:  # tiny.yaml's model on as many tokens as its updates have
-        table += training_levers("preset tiny", preset("tiny", vocab_size=6000), 64, 16, options)
+        table += training_levers("preset tiny", preset("tiny", vocab_size=6000), 64, 16, precision, rounds)
 
     tokens = 6 if options.quick else 24
     plain = our_model(config, DTYPES[precision])

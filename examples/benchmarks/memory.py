@@ -23,6 +23,7 @@ from side_by_side import MEBIBYTE, OURS, Goal, Options, Result, Row, Skipped
 from training_step import (
     MARIAN,
     SMOOTHING,
+    Step,
     base_config,
     example_batch,
     marian_config,
@@ -65,12 +66,17 @@ def _status(key: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {key}")
 
 
+def training_step(who: str, precision: str, quick: bool) -> Step:
+    """Return the step that `training_step.py` times, of one contender."""
+    config = base_config(quick)
+    batch = example_batch(config.vocab_size, *((4, 8) if quick else (32, 32)))
+    return (our_step if who == "ours" else marian_step)(config, batch, precision)
+
+
 def peak_of_step(who: str, precision: str, quick: bool) -> float:
     """Bytes that model, gradients, optimizer and a step add to the imports, at their peak."""
     before = resident()
-    config = base_config(quick)
-    batch = example_batch(config.vocab_size, *((4, 8) if quick else (32, 32)))
-    step = (our_step if who == "ours" else marian_step)(config, batch, precision)
+    step = training_step(who, precision, quick)
     for _ in range(3):
         step()
     return peak() - before
@@ -78,9 +84,7 @@ def peak_of_step(who: str, precision: str, quick: bool) -> float:
 
 def kept_for_backward(who: str, precision: str, quick: bool) -> float:
     """Bytes that a step's forward pass keeps for its backward pass, parameters not counted."""
-    config = base_config(quick)
-    batch = example_batch(config.vocab_size, *((4, 8) if quick else (32, 32)))
-    step = (our_step if who == "ours" else marian_step)(config, batch, precision)
+    step = training_step(who, precision, quick)
     kept: dict[int, int] = {}  # bytes of each storage, by its address: several tensors may lie in one
 
     def note(tensor: torch.Tensor) -> torch.Tensor:

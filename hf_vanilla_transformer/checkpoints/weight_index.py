@@ -24,8 +24,11 @@ def read_weight_index(path: Path) -> dict[str, Path]:
         raise ValueError(f"{path} names no files of weights; was saving it interrupted?")
     files = {}
     for tensor, name in names.items():
-        if not isinstance(name, str) or Path(name).name != name or not (path.parent / name).is_file():
-            raise ValueError(f"{path} names {name!r}, which is no file of its folder; was saving it interrupted?")
+        plain = isinstance(name, str) and Path(name).name == name
+        if plain and not (path.parent / name).exists():
+            raise ValueError(f"{path.parent / name} is missing, although {path.name} names it")
+        if not plain or not (path.parent / name).is_file():
+            raise ValueError(f"{path} names {name!r}, which is no file of its folder")
         files[tensor] = path.parent / name
     return files
 

@@ -101,7 +101,7 @@ def remove_tokenizer(folder):
         (change_config(encoder_layers=2), "don't fit its config.json: it lacks model.encoder.layers.1"),
         (change_weights(lambda w: w.update(extra=torch.ones(2))), "it has, and the model doesn't, extra"),
         (change_weights(lambda w: next(iter(w.values())).fill_(float("nan"))), "not finite"),
-        (index_of({"weight_map": {"a": "model-00002-of-00002.safetensors"}}), "00002.safetensors., which is no file"),
+        (index_of({"weight_map": {"a": "model-00002-of-00002.safetensors"}}), "00002.safetensors is missing"),
         (index_of({"weight_map": {"a": "../secrets.safetensors"}}), "names '../secrets.safetensors'"),
         (index_of({}), "names no files of weights"),
         (remove_tokenizer, "has no tokenizer"),
