@@ -212,6 +212,15 @@ def test_runs_that_differ_in_the_seed_are_one_row(renderer: ModuleType, tmp_path
     assert renderer.render(text, tmp_path) == text
 
 
+def test_the_time_of_the_cores_stands_behind_the_wall_time(renderer: ModuleType, tmp_path: Path) -> None:
+    records = {"tiny-1": run_record(1, 41.0), "tiny-2": run_record(2, 42.0)}
+    for record, seconds in zip(records.values(), (600.0, 1200.0), strict=True):
+        record["training"]["processor_seconds"] = seconds
+    assert "| 8,000 | 30 (15 of one core) | 2 cores" in renderer.render(MARKED, write(tmp_path, records))
+    records["tiny-2"]["training"]["processor_seconds"] = None  # not counted
+    assert "| 8,000 | 30 | 2 cores" in renderer.render(MARKED, write(tmp_path, records))
+
+
 def test_origins_have_a_table(renderer: ModuleType, tmp_path: Path) -> None:
     groups = {"talk": {"bleu": 20.0, "chrf": 30.0, "exact": 0.0, "sentences": 1200}}
     write(tmp_path, {"koen": run_record(1, 10.0, by_group=groups)})

@@ -452,6 +452,7 @@ def _training_record(
         "updates": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
         "seconds": round(trainer.seconds, 1),
+        "processor_seconds": None if trainer.processor_seconds is None else round(trainer.processor_seconds, 1),
         "tokens_per_second": round(sum(speeds) / len(speeds)) if speeds else None,
         "tokens": None,
         "precision": arguments.precision,

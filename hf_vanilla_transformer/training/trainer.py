@@ -273,8 +273,18 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
     @property
     def seconds(self) -> float:
         """Wall time of the training; of one that was stopped and gone on with, of all its parts."""
+        return self._stopwatch.seconds
+
+    @property
+    def processor_seconds(self) -> float | None:
+        """Time the cores gave to it, summed over them; None where something else computes or several processes do."""
+        alone = self.args.device.type == "cpu" and self.args.world_size == 1
+        return self._stopwatch.processor_seconds if alone else None
+
+    @property
+    def _stopwatch(self) -> Stopwatch:
         watches = [callback for callback in self.callback_handler.callbacks if isinstance(callback, Stopwatch)]
-        return watches[0].seconds if watches else 0.0
+        return watches[0] if watches else Stopwatch()  # `remove_callback` may have taken it
 
     def compute_loss(
         self,

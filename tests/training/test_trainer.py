@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -414,18 +415,31 @@ def test_saved_model_loads_with_the_weights_that_were_trained(tmp_path):
         assert torch.equal(trainer.model.state_dict()[name], weight)
 
 
-def test_the_stopwatch_counts_the_parts_before_a_stop_too() -> None:
-    before = {"Stopwatch": {"args": {}, "attributes": {"saved_seconds": 1000.0}}}
-    for state, least in (
-        (TrainerState(global_step=4, stateful_callbacks=before), 1000.0),
-        (TrainerState(global_step=0, stateful_callbacks=before), 0.0),  # a new training by the same trainer
-        (TrainerState(global_step=4, stateful_callbacks={}), 0.0),  # the checkpoint is of an older version
-    ):
-        stopwatch = Stopwatch()
-        assert stopwatch.seconds == 0.0
-        stopwatch.on_train_begin(TrainingArguments(), state, TrainerControl())
-        running = stopwatch.seconds
-        assert least < running < least + 10
-        assert stopwatch.state()["attributes"]["saved_seconds"] >= running
-        stopwatch.on_train_end(TrainingArguments(), state, TrainerControl())
-        assert stopwatch.seconds == stopwatch.seconds > running
+def saved_by_stopwatch(**attributes: float) -> dict[str, Any]:
+    return {"Stopwatch": {"args": {}, "attributes": attributes}}
+
+
+@pytest.mark.parametrize(
+    ("step", "callbacks", "wall", "processor"),
+    [
+        (4, saved_by_stopwatch(saved_seconds=1000.0, saved_processor_seconds=700.0), 1000.0, 700.0),
+        (4, saved_by_stopwatch(saved_seconds=1000.0), 1000.0, 1000.0 * torch.get_num_threads()),  # at most
+        (4, {}, 0.0, 0.0),  # the checkpoint is of an older version
+        (0, saved_by_stopwatch(saved_seconds=1000.0), 0.0, 0.0),  # a new training by the same trainer
+    ],
+)
+def test_the_stopwatch_counts_the_parts_before_a_stop_too(
+    step: int, callbacks: dict[str, Any], wall: float, processor: float
+) -> None:
+    stopwatch = Stopwatch()
+    assert stopwatch.seconds == stopwatch.processor_seconds == 0.0
+    state = TrainerState(global_step=step, stateful_callbacks=callbacks)
+    stopwatch.on_train_begin(TrainingArguments(), state, TrainerControl())
+    sum(range(100_000))  # something to count
+    seconds, processor_seconds = stopwatch.seconds, stopwatch.processor_seconds
+    assert wall < seconds < wall + 10 and processor < processor_seconds < processor + 10
+    saved = stopwatch.state()["attributes"]
+    assert saved["saved_seconds"] >= seconds and saved["saved_processor_seconds"] >= processor_seconds
+    stopwatch.on_train_end(TrainingArguments(), state, TrainerControl())
+    assert stopwatch.seconds == stopwatch.seconds > seconds
+    assert stopwatch.processor_seconds == stopwatch.processor_seconds >= processor_seconds
