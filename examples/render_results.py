@@ -145,7 +145,7 @@ def _minutes(training: Sequence[dict[str, Any]]) -> str:
     """Return the mean time; behind it what the cores gave to it, summed over them, where that was counted."""
     wall = _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False)
     counted = [part.get("processor_seconds") for part in training]
-    if None in counted or not counted:
+    if None in counted:
         return wall
     return f"{wall} ({_mean([seconds / 60 for seconds in counted], 0, each=False)} of one core)"
 

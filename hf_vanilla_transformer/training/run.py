@@ -448,11 +448,12 @@ def _training_record(
     if recipe.run.average_last or recipe.run.average_best:
         averaged = [member["name"] for member in json.loads(provenance.read_text(encoding="utf-8"))["checkpoints"]]
     speeds = [entry["tokens_per_second"] for entry in state.log_history if "tokens_per_second" in entry]
+    processor_seconds = trainer.processor_seconds
     record: dict[str, Any] = {
         "updates": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
         "seconds": round(trainer.seconds, 1),
-        "processor_seconds": None if trainer.processor_seconds is None else round(trainer.processor_seconds, 1),
+        "processor_seconds": None if processor_seconds is None else round(processor_seconds, 1),
         "tokens_per_second": round(sum(speeds) / len(speeds)) if speeds else None,
         "tokens": None,
         "precision": arguments.precision,
