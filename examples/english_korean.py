@@ -6,7 +6,7 @@ and why one number is not enough: manuals and small talk are learned very differ
 
     python examples/english_korean.py data/koen
 
-The folder holds train, dev and test, each as .en and .ko, line by line, and .source with the origin of each line.
+The folder holds train, dev and test, each as .en and .ko, line by line; dev and test with .source, each line's origin.
 Hardware and minutes: examples/configs/small.yaml, 5,000 updates of 2 × 1,024 tokens, under an hour of two CPU cores.
 The last line is "english_korean: dev bleu=… chrf=… test bleu=… chrf=… model=runs/english_korean".
 """
@@ -20,6 +20,7 @@ from hf_vanilla_transformer import TranslationMetric, read_recipe, train
 
 RECIPE = Path(__file__).parent / "configs" / "small.yaml"
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # the recipe's name → the files'
+FILES = ("train.en", "train.ko", "dev.en", "dev.ko", "dev.source", "test.en", "test.ko", "test.source")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -42,9 +43,13 @@ def scores_by_origin(translations: list[str], references: list[str], origins: li
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path, help="folder with train, dev and test as .en, .ko and .source")
+    parser.add_argument("corpus", type=Path, help="folder with train, dev and test")
     parser.add_argument("--output", default="runs/english_korean")
     options, overrides = parser.parse_known_args(arguments)
+
+    missing = [name for name in FILES if not (options.corpus / name).is_file()]
+    if missing:  # said now, and not when an hour of training is over
+        parser.error(f"{options.corpus} has no {', '.join(missing)}; --help says what it must hold")
 
     words = ["--output_dir", options.output]
     for split, name in SPLITS.items():

@@ -137,6 +137,16 @@ def test_english_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert loads(tmp_path / "out")
 
 
+def test_english_korean_misses_a_file_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, name, size in (("train", "train", 40), ("validation", "dev", 4), ("test", "test", 4)):
+        write_pairs(tmp_path, split, name, size)
+    (tmp_path / "dev.source").write_text("talk\n" * 4)
+    with pytest.raises(SystemExit):
+        example("english_korean").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST])
+    assert f"{tmp_path} has no test.source;" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_korean_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = embedded_corpus("train", 120)["translation"]
     with (tmp_path / "chat.csv").open("w", encoding="utf-8", newline="") as file:

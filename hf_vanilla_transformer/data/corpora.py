@@ -3,46 +3,46 @@
 """Parallel text in, a `datasets` data set with a `translation` column out, and a report of what was wrong with it.
 
 Text comes from two aligned files, from tables (TSV, CSV, JSON lines, Parquet), from a data set's name, or from the
-embedded corpus. Whatever the form, the same checks run and the same report comes back. Only "\\n" ends a line: Python's
-`str.splitlines` also splits at U+2028, U+0085 and others, and one such sign inside a sentence would shift every pair
-after it.
+embedded corpus. Whatever the form, the same checks run and the same report comes back.
 """
 
-import csv
-import glob
-import gzip
 import hashlib
-import io
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from datasets import Dataset, Features, IterableDataset, Translation
 from transformers.utils import logging
 
 from .embedded_corpus import draw_expressions
+from .rows import (
+    EMPTY,
+    Files,
+    Row,
+    choose_column,
+    count_lines,
+    dictionary_rows,
+    existing_files,
+    feature_names,
+    lines_of,
+    listed,
+    nested_names,
+    table_rows,
+    text_rows,
+)
 
 logger = logging.get_logger(__name__)
 
-Files = str | Path | Sequence[str | Path]
-
 MAX_CHARACTERS = 100_000  # a training sentence this long on one side is a broken file, not a sentence
 
-UNREADABLE = "unreadable row"
-NO_COLUMN = "column missing in the row"
 NOT_TEXT = "neither text nor empty"
 INVALID_UTF8 = "invalid UTF-8"
-EMPTY = "empty side"
 TOO_LONG = "too long a side"
 NUL = "NUL character"
 CONTROL = "control characters"
@@ -53,7 +53,6 @@ _EXAMPLES_PER_KIND = 3
 _BATCH_PAIRS = 10_000
 _IN_MEMORY_BYTES = 256 * 2**20  # of text; beyond it the pairs lie in a temporary file that is mapped, not loaded
 _TEMPORARY_FOLDERS: list[tempfile.TemporaryDirectory] = []  # kept until the process ends, then deleted
-_MISSING = object()
 
 
 @dataclass
@@ -115,7 +114,7 @@ class _Part:
 
     source_place: str  # what stands before the line number in a message
     target_place: str
-    rows: Callable[[], Iterator[tuple[Any, Any, int, str | None]]]
+    rows: Callable[[], Iterator[Row]]
 
 
 # ---------------------------------------------------------------------------------------------- what users call
@@ -144,22 +143,22 @@ def load_text_files(
     Raises:
         ValueError: If a file is missing, is not UTF-8 at all, the files differ in length, or no pair is left.
     """
-    sources, targets = _existing_files(source_files), _existing_files(target_files)
+    sources, targets = existing_files(source_files), existing_files(target_files)
     if len(sources) != len(targets):
         raise ValueError(
             f"there are {len(sources)} source files and {len(targets)} target files; name them in pairs: "
-            f"{_listed(map(str, sources))} and {_listed(map(str, targets))}"
+            f"{listed(map(str, sources))} and {listed(map(str, targets))}"
         )
     parts = []
     for source, target in zip(sources, targets, strict=True):
-        source_lines, target_lines = _count_lines(source), _count_lines(target)
+        source_lines, target_lines = count_lines(source), count_lines(target)
         if source_lines != target_lines:
             raise ValueError(
                 f"{source} has {source_lines:,} lines and {target} has {target_lines:,}; line n of one must translate "
                 "line n of the other, and only a line feed ends a line"
             )
-        parts.append(_Part(f"{source}:", f"{target}:", partial(_text_rows, source, target)))
-    name = f"{_listed(map(str, sources))} + {_listed(map(str, targets))}"
+        parts.append(_Part(f"{source}:", f"{target}:", partial(text_rows, source, target)))
+    name = f"{listed(map(str, sources))} + {listed(map(str, targets))}"
     return _corpus(parts, name, source_lang, target_lang, keep_all, streaming, max_characters)
 
 
@@ -188,25 +187,13 @@ def load_table(
     Raises:
         ValueError: If a file or a column is missing, the form is unknown, or no pair is left.
     """
-    paths = _existing_files(files)
+    paths = existing_files(files)
     parts = []
     for path in paths:
         wanted = ((source_column, source_lang), (target_column, target_lang))
-        ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-        place = f"{path}:"
-        if ending in (".tsv", ".tab", ".csv"):
-            rows = _delimited_part(path, wanted, quoted=ending == ".csv")
-        elif ending in (".jsonl", ".ndjson", ".json"):
-            rows = _json_part(path, wanted)
-        elif ending == ".parquet":
-            rows, place = _parquet_part(path, wanted), f"{path} row "
-        else:
-            raise ValueError(
-                f"{path} ends in {ending!r}, which says nothing about its form; tables end in .tsv, .csv, .jsonl or "
-                ".parquet, and plain text comes as two aligned files"
-            )
+        rows, place = table_rows(path, wanted)
         parts.append(_Part(place, place, rows))
-    return _corpus(parts, _listed(map(str, paths)), source_lang, target_lang, keep_all, streaming, max_characters)
+    return _corpus(parts, listed(map(str, paths)), source_lang, target_lang, keep_all, streaming, max_characters)
 
 
 def load_hub_dataset(
@@ -240,14 +227,14 @@ def load_hub_dataset(
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"data set {label} can't be loaded: {' '.join(str(error).split())}") from error
     if raw.features is not None:
-        available = _feature_names(raw.features)
+        available = feature_names(raw.features)
     else:  # a stream that doesn't say what it holds until it is read
-        available = _nested_names(next(iter(raw), {}))
+        available = nested_names(next(iter(raw), {}))
     columns = [
-        _choose_column(column, language, available, label)
+        choose_column(column, language, available, label)
         for column, language in ((source_column, source_lang), (target_column, target_lang))
     ]
-    part = _Part(f"{label} row ", f"{label} row ", partial(_dictionary_rows, raw, columns))
+    part = _Part(f"{label} row ", f"{label} row ", partial(dictionary_rows, raw, columns))
     return _corpus([part], label, source_lang, target_lang, keep_all, streaming, max_characters)
 
 
@@ -314,8 +301,8 @@ def read_sentences(files: Files, report: CorpusReport) -> Iterator[str]:
         ValueError: If a file is missing or no sentence is left.
     """
     digest = hashlib.sha256()
-    for path in _existing_files(files):
-        for line, raw in enumerate(_lines(path), start=1):
+    for path in existing_files(files):
+        for line, raw in enumerate(lines_of(path), start=1):
             report.pairs_read += 1
             text, problem = _checked_text(raw, MAX_CHARACTERS)
             if problem is not None:
@@ -473,255 +460,6 @@ def _batches(
             columns = ([], [])
     if columns[0]:
         yield batch()
-
-
-# ---------------------------------------------------------------------------------------------- files and columns
-
-
-def _existing_files(files: Files) -> list[Path]:
-    """Return the files that names or patterns mean, in order; refuse what isn't there."""
-    paths: list[Path] = []
-    for name in [files] if isinstance(files, str | Path) else files:
-        path = Path(name).expanduser()
-        if not path.exists() and any(sign in str(path) for sign in "*?["):
-            found = sorted(glob.glob(str(path), recursive=True))
-            if not found:
-                raise ValueError(f"no file matches {name}")
-            paths.extend(map(Path, found))
-        elif path.is_dir():
-            raise ValueError(f"{path} is a folder, not a file; it holds {_folder_listing(path)}")
-        elif not path.exists():
-            where = f"{path.parent} holds {_folder_listing(path.parent)}" if path.parent.is_dir() else (
-                f"there is no folder {path.parent} either"
-            )  # fmt: skip
-            raise ValueError(f"there is no file {path}; {where}")
-        else:
-            paths.append(path)
-    if not paths:
-        raise ValueError("no file is named")
-    return paths
-
-
-def _folder_listing(folder: Path) -> str:
-    names = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
-    return _listed(names) if names else "nothing"
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _open(path: Path) -> io.BufferedIOBase:
-    """Open a file for its bytes, decompressed; refuse UTF-16, whose bytes would all be problems."""
-    stream = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 - the caller closes it
-    try:
-        head = stream.read(4)
-    except gzip.BadGzipFile as error:
-        raise ValueError(f"{path} ends in .gz but isn't compressed by gzip") from error
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is UTF-16; convert it to UTF-8 first, as with iconv -f UTF-16 -t UTF-8")
-    stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)  # the UTF-8 signature that Windows programs write
-    return stream  # type: ignore[return-value]
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file without their "\\n" or "\\r\\n"; no other sign ends a line."""
-    with _open(path) as stream:
-        try:
-            for line in stream:
-                yield line.removesuffix(b"\n").removesuffix(b"\r")
-        except EOFError as error:
-            raise ValueError(f"{path} is cut off: its compressed data end early") from error
-
-
-def _count_lines(path: Path) -> int:
-    count, last = 0, b"\n"
-    with _open(path) as stream:
-        try:
-            while block := stream.read(1 << 20):
-                count += block.count(b"\n")
-                last = block
-        except EOFError as error:
-            raise ValueError(f"{path} is cut off: its compressed data end early") from error
-    return count + (not last.endswith(b"\n"))
-
-
-def _text_rows(source: Path, target: Path) -> Iterator[tuple[Any, Any, int, str | None]]:
-    for number, (left, right) in enumerate(zip(_lines(source), _lines(target), strict=True), start=1):
-        yield left, right, number, None
-
-
-def _choose_column(column: str | None, language: str, available: Sequence[str], where: str) -> str:
-    """Return the column asked for, or the one that is named as the language."""
-    wanted = [column] if column is not None else [language, f"translation.{language}"]
-    for name in wanted:
-        if name in available:
-            return name
-    raise ValueError(f"{where} has no column {' or '.join(map(repr, wanted))}; it has {_listed(available)}")
-
-
-def _lookup(row: Any, column: str) -> Any:
-    """Follow a dotted name into nested dictionaries; `_MISSING` where it leads nowhere."""
-    if isinstance(row, dict):
-        if column in row:
-            return row[column]
-        head, _, rest = column.partition(".")
-        if rest and head in row:
-            return _lookup(row[head], rest)
-    return _MISSING
-
-
-def _nested_names(row: Any, prefix: str = "") -> list[str]:
-    names = []
-    for key, value in row.items():
-        names += _nested_names(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-    return names
-
-
-def _feature_names(features: Any, prefix: str = "") -> list[str]:
-    names = []
-    for key, value in features.items():
-        if isinstance(value, Translation):
-            names += [f"{prefix}{key}.{language}" for language in value.languages]
-        elif isinstance(value, dict):
-            names += _feature_names(value, f"{prefix}{key}.")
-        else:
-            names.append(f"{prefix}{key}")
-    return names
-
-
-def _two_columns(row: Any, columns: Sequence[str], line: int) -> tuple[Any, Any, int, str | None]:
-    source, target = (_lookup(row, column) for column in columns)
-    if source is _MISSING or target is _MISSING:
-        return (None if source is _MISSING else source, None if target is _MISSING else target, line, NO_COLUMN)
-    return source, target, line, None
-
-
-def _dictionary_rows(rows: Iterable[dict], columns: Sequence[str]) -> Iterator[tuple[Any, Any, int, str | None]]:
-    for number, row in enumerate(rows, start=1):
-        yield _two_columns(row, columns, number)
-
-
-# Tab- and comma-separated values, decoded with surrogateescape: a bad byte survives and is found by the checks.
-
-
-def _delimited_part(path: Path, wanted: Sequence[tuple[str | None, str]], quoted: bool) -> Callable:
-    positional = all(column is not None and column.isdecimal() and int(column) > 0 for column, _ in wanted)
-    if positional:
-        positions = [int(column or 0) - 1 for column, _ in wanted]
-    else:
-        header = next((row for row, _ in _delimited_rows(path, quoted)), None)
-        if header is None:
-            raise ValueError(f"{path} has no first row that names the columns; for one without, give their positions")
-        positions = [header.index(_choose_column(column, language, header, str(path))) for column, language in wanted]
-    return partial(_delimited_pairs, path, positions, quoted, skip_header=not positional)
-
-
-def _delimited_rows(path: Path, quoted: bool) -> Iterator[tuple[list[str] | None, int]]:
-    """Yield (fields, line on which the row ends), None for a row that can't be read."""
-    lines = (line.decode(errors="surrogateescape") for line in _lines(path))
-    if not quoted:
-        yield from ((line.split("\t"), number) for number, line in enumerate(lines, start=1))
-        return
-    reader = csv.reader(line + "\n" for line in lines)
-    while True:
-        try:
-            yield next(reader), reader.line_num
-        except StopIteration:
-            return
-        except csv.Error:  # a carriage return or a NUL outside quotation marks, a field beyond csv's limit
-            yield None, reader.line_num
-
-
-def _delimited_pairs(
-    path: Path, positions: Sequence[int], quoted: bool, skip_header: bool
-) -> Iterator[tuple[Any, Any, int, str | None]]:
-    rows = _delimited_rows(path, quoted)
-    if skip_header:
-        next(rows, None)
-    for fields, number in rows:
-        if fields is None:
-            yield None, None, number, UNREADABLE
-        elif not any(fields):  # a blank line, or one of separators only
-            yield "", "", number, EMPTY
-        else:
-            sides = [fields[position] if position < len(fields) else None for position in positions]
-            yield sides[0], sides[1], number, NO_COLUMN if max(positions) >= len(fields) else None
-
-
-# JSON lines.
-
-
-def _json_part(path: Path, wanted: Sequence[tuple[str | None, str]]) -> Callable:
-    first: Any = None
-    for line in _lines(path):
-        if line.lstrip().startswith(b"["):
-            raise ValueError(f"{path} is a JSON array; write JSON lines: one object a line, nothing around them")
-        first = _json_object(line)
-        if first is not None:
-            break
-    if first is None:
-        raise ValueError(f"{path} has no line that is a JSON object")
-    available = _nested_names(first)
-    columns = [_choose_column(column, language, available, str(path)) for column, language in wanted]
-    return partial(_json_pairs, path, columns)
-
-
-def _json_object(line: bytes) -> dict | None:
-    try:
-        row = json.loads(line.decode(errors="surrogateescape"))
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _json_pairs(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, Any, int, str | None]]:
-    for number, line in enumerate(_lines(path), start=1):
-        row = _json_object(line)
-        yield (None, None, number, UNREADABLE) if row is None else _two_columns(row, columns, number)
-
-
-# Parquet.
-
-
-def _parquet_part(path: Path, wanted: Sequence[tuple[str | None, str]]) -> Callable:
-    try:
-        schema = pq.read_schema(path)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path} is not a Parquet file that can be read: {' '.join(str(error).split())}") from error
-    fields = dict(chain.from_iterable(_arrow_fields(item) for item in schema))
-    columns = [_choose_column(column, language, list(fields), str(path)) for column, language in wanted]
-    for column in columns:
-        if not (pa.types.is_string(fields[column]) or pa.types.is_large_string(fields[column])):
-            raise ValueError(f"column {column!r} of {path} holds {fields[column]}, not text; name a column of strings")
-    return partial(_parquet_pairs, path, columns)
-
-
-def _arrow_fields(item: pa.Field, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
-    if pa.types.is_struct(item.type):
-        for inner in item.type:
-            yield from _arrow_fields(inner, f"{prefix}{item.name}.")
-    else:
-        yield f"{prefix}{item.name}", item.type
-
-
-def _parquet_pairs(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, Any, int, str | None]]:
-    number = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_PAIRS, columns=list(columns)):
-            # As bytes: a string array may hold invalid UTF-8, at which reading it as text would stop.
-            sides = [_arrow_column(batch, column).cast(pa.large_binary()).to_pylist() for column in columns]
-            for source, target in zip(*sides, strict=True):
-                number += 1
-                yield source, target, number, None
-
-
-def _arrow_column(batch: pa.RecordBatch, column: str) -> pa.Array:
-    if column in batch.schema.names:
-        return batch.column(column)
-    head, *inner = column.split(".")
-    return pc.struct_field(batch.column(head), inner)
 
 
 __all__ = [

@@ -119,10 +119,17 @@ def _split_of(kind: str, value: str) -> str:
 # --------------------------------------------------------------------------- drawing a value
 
 
+_ROUND_NUMBERS = 0.3  # else zeros are too rare to learn, and people say round numbers most of all
+
+
 def _draw_digits(generator: random.Random, most: int) -> int:
-    """Draw a number of 1 to ``most`` digits, every length equally often (log-uniform)."""
-    digits = generator.randint(1, most)
-    return generator.randint(10 ** (digits - 1), 10**digits - 1)
+    """Draw a number of 1 to ``most`` digits, every length equally often (log-uniform); some have many zeros."""
+    length = generator.randint(1, most)
+    number = generator.randint(10 ** (length - 1), 10**length - 1)
+    if generator.random() < _ROUND_NUMBERS:
+        kept = {0, generator.randrange(length), generator.randrange(length)}
+        number = int("".join(digit if place in kept else "0" for place, digit in enumerate(str(number))))
+    return number
 
 
 def _draw_number(generator: random.Random) -> Expression:

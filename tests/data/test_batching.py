@@ -1,5 +1,6 @@
 """Token-budget batches: what fits, what repeats, what is wasted, and how ranks share the work."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 from torch.utils.data import DataLoader
 
-from hf_vanilla_transformer.data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengths
+from hf_vanilla_transformer.data.batching import TokenBudgetSampler, TokenBudgetStream, _cut_evenly, example_lengths
 
 DATA = os.environ.get("VANILLA_TRANSFORMER_DATA")
 
@@ -66,7 +67,9 @@ def test_every_batch_fits_and_every_example_comes_once(lengths, budget, num_rank
             assert all(0 < padded(batch, side) < micro + side[batch].max() for batch in update)
             whole = [index for batch in update for index in batch]
             assert len(set(whole)) * side[whole].max() <= budget
-        assert max(map(len, update)) - min(map(len, update)) <= 1
+        # Shared out by positions, not by number: a micro-batch of short examples may have more of them.
+        by_number = -(-len(whole) // len(update)) * (source[whole].max() + target[whole].max())
+        assert all(padded(batch, source) + padded(batch, target) <= by_number for batch in update)
     seen = [index for update in updates for batch in update for index in batch]
     assert set(seen) == fits
     repeated = [update for update in updates if len(update) > len({index for batch in update for index in batch})]
@@ -75,6 +78,25 @@ def test_every_batch_fits_and_every_example_comes_once(lengths, budget, num_rank
         len(update) - len({index for batch in update for index in batch}) for update in repeated
     )
     assert set(sampler.skipped) == set(range(len(lengths))) - fits
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=10), data=st.data())
+def test_the_costliest_part_of_an_even_cut_has_the_fewest_positions_of_all_cuts(lengths, data):
+    source, target = np.array(sorted(lengths)).T
+    parts = data.draw(st.integers(1, len(lengths)))
+    longest_side = -(-len(lengths) // parts) * max(source.max(), target.max())  # of a part, dealt out by number
+
+    def costliest(starts: tuple[int, ...]) -> int | None:
+        batches = [list(part) for part in np.split(np.arange(len(lengths)), starts[1:])]
+        if any(max(padded(batch, source), padded(batch, target)) > longest_side for batch in batches):
+            return None
+        return max(padded(batch, source) + padded(batch, target) for batch in batches)
+
+    cuts = ((0, *inner) for inner in itertools.combinations(range(1, len(lengths)), parts - 1))
+    best = min(cost for cost in map(costliest, cuts) if cost is not None)
+    found = costliest(tuple(_cut_evenly(source, target, parts).tolist()))
+    assert found is not None and best <= found <= max(best + 1, best * 1.005)
 
 
 def test_an_epoch_is_a_pure_function_of_seed_and_number():

@@ -21,6 +21,7 @@ from hf_vanilla_transformer.data.corpora import (
     load_table,
     load_text_files,
 )
+from hf_vanilla_transformer.data.rows import EMPTY, NO_COLUMN, UNREADABLE
 
 
 def pairs_of(corpus: ParallelCorpus, source_lang: str = "source", target_lang: str = "target") -> list[tuple[str, str]]:
@@ -128,14 +129,14 @@ def test_problems_are_counted_by_kind_with_file_and_line_and_the_rest_is_kept(tm
     assert report.complete
     assert (report.pairs_read, report.pairs_kept) == (9, 3)
     assert report.problems == {
-        corpora.EMPTY: 2,  # line 2 of the source, line 8 of the target
+        EMPTY: 2,  # line 2 of the source, line 8 of the target
         corpora.INVALID_UTF8: 1,
         corpora.NUL: 1,
         corpora.CONTROL: 1,
         corpora.TOO_LONG: 1,
         corpora.IDENTICAL: 1,
     }
-    assert report.examples[corpora.EMPTY] == [f"{files[0]}:2", f"{files[1]}:8"]
+    assert report.examples[EMPTY] == [f"{files[0]}:2", f"{files[1]}:8"]
     assert report.examples[corpora.TOO_LONG] == [f"{files[0]}:6"]
     assert "9 pairs read, 3 kept; empty side: 2" in str(report)
     assert "\n" not in str(report)
@@ -152,7 +153,7 @@ def test_evaluation_data_keep_every_line_in_its_place(tmp_path: Path) -> None:
     assert pairs[3] == ("nul\0", "ja")
     assert pairs[8] == ("last", "letzte")
     assert corpus.report.pairs_kept == 9
-    assert corpus.report.problems[corpora.EMPTY] == 2
+    assert corpus.report.problems[EMPTY] == 2
 
 
 def test_a_line_of_100_000_characters_is_left_out_of_training(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_only_a_corpus_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> N
 
 def test_only_the_first_places_of_a_kind_are_listed() -> None:
     report = load_pairs([("", "x")] * 5 + [("a", "b")], "list").report
-    assert report.examples == {corpora.EMPTY: ["list pair 1", "list pair 2", "list pair 3"]}
+    assert report.examples == {EMPTY: ["list pair 1", "list pair 2", "list pair 3"]}
     assert "empty side: 5 (list pair 1, list pair 2, list pair 3, …)" in str(report)
 
 
@@ -265,13 +266,13 @@ def test_bad_rows_of_tables_are_counted_and_keep_their_place_in_evaluation(tmp_p
     corpus = load_table(tmp_path / "t.jsonl", "a", "b")
     assert pairs_of(corpus) == [("1", "2"), ("last", "one")]
     assert corpus.report.problems == {
-        corpora.UNREADABLE: 2,
-        corpora.NO_COLUMN: 1,
+        UNREADABLE: 2,
+        NO_COLUMN: 1,
         corpora.NOT_TEXT: 1,
-        corpora.EMPTY: 1,
+        EMPTY: 1,
         corpora.INVALID_UTF8: 2,
     }
-    assert corpus.report.examples[corpora.UNREADABLE] == [f"{tmp_path}/t.jsonl:2", f"{tmp_path}/t.jsonl:8"]
+    assert corpus.report.examples[UNREADABLE] == [f"{tmp_path}/t.jsonl:2", f"{tmp_path}/t.jsonl:8"]
     kept = pairs_of(load_table(tmp_path / "t.jsonl", "a", "b", keep_all=True))
     assert len(kept) == len(rows)
     assert kept[-1] == ("last", "one")
@@ -282,9 +283,9 @@ def test_bad_rows_of_csv_are_counted(tmp_path: Path) -> None:
     corpus = load_table(tmp_path / "t.csv", "a", "b")
     assert pairs_of(corpus) == [("1", "2"), ("3", "4")]
     assert corpus.report.problems == {
-        corpora.NO_COLUMN: 1,
-        corpora.EMPTY: 1,
-        corpora.UNREADABLE: 1,
+        NO_COLUMN: 1,
+        EMPTY: 1,
+        UNREADABLE: 1,
         corpora.INVALID_UTF8: 1,
     }
 
@@ -371,8 +372,8 @@ def test_sentences_of_one_language_go_through_the_same_checks(tmp_path: Path) ->
     report = CorpusReport("text")
     assert list(corpora.read_sentences([source, target], report)) == ["one", "둘"]
     assert (report.pairs_read, report.pairs_kept) == (4, 2)
-    assert report.problems == {corpora.EMPTY: 1, corpora.INVALID_UTF8: 1}
-    assert report.examples == {corpora.EMPTY: [f"{source}:2"], corpora.INVALID_UTF8: [f"{source}:3"]}
+    assert report.problems == {EMPTY: 1, corpora.INVALID_UTF8: 1}
+    assert report.examples == {EMPTY: [f"{source}:2"], corpora.INVALID_UTF8: [f"{source}:3"]}
     assert report.sha256 == hashlib.sha256("one\n둘\n".encode()).hexdigest()
     with pytest.raises(ValueError, match="no usable sentence is left"):
         list(corpora.read_sentences(write(tmp_path, b"\n", b" ")[0], CorpusReport("text")))

@@ -159,6 +159,17 @@ def test_numbers_have_every_length_equally_often():
         assert 700 <= lengths.count(digits) <= 1300, digits
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_round_numbers_are_common(split):
+    """By chance one long number in thousands has at most three digits other than 0, but people say such ones daily."""
+    values = [row.value for row in draw_expressions(split, 3000, kinds=("number",))]
+    long = [value for value in values if len(value) >= 8]
+    round_ones = [value for value in long if len(value.replace("0", "")) <= 3]
+    assert 0.25 <= len(round_ones) / len(long) <= 0.35
+    # Zeros end some of them, and stand inside of others: 300,000 and 300,050.
+    assert 0.2 <= sum(value.endswith("0000") for value in round_ones) / len(round_ones) <= 0.8
+
+
 def test_data_set_looks_like_the_hubs_translation_sets():
     data = embedded_corpus("validation", 10, seed=3)
     assert data.features["translation"].languages == ["en", "ko"]
