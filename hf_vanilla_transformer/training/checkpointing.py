@@ -7,16 +7,13 @@ begins with a dot; whatever kills the process, what is called ``checkpoint-<upda
 manifest's facts say what the run was trained on, so that going on with something else is noticed.
 """
 
-import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers.utils import logging
 
 from ..checkpoints.manifest import (
@@ -27,7 +24,6 @@ from ..checkpoints.manifest import (
     verify,
     write_manifest,
 )
-from ..json_object import read_json_object
 
 logger = logging.get_logger(__name__)
 
@@ -36,10 +32,6 @@ FOR_THE_SCHEDULE = "schedule"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ASIDE = re.compile(r"\.checkpoint-\d+\.(saving|replaced|deleting)")
 _FILES_ASIDE = ".files.saving"
-_TRAINER_STATE = "trainer_state.json"
-# Any of these is the optimizer's state: plain, FSDP's two kinds, DeepSpeed's.
-_OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")
-_NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "architectures"}
 
 
 # --------------------------------------------------------------------------- writing
@@ -201,113 +193,6 @@ def newest_whole(run_dir: Path, unverified: bool = False) -> Path | None:
     return None
 
 
-# --------------------------------------------------------------------------- what a run goes on with
-
-
-def missing_state(checkpoint: Path, rank_states: Iterable[str], needs_scaler: bool) -> list[str]:
-    """Name the training state that a checkpoint lacks.
-
-    Args:
-        checkpoint: the folder.
-        rank_states: the files of random number generators that it should have.
-        needs_scaler: whether an fp16 gradient scaler's state belongs to it.
-    """
-    missing = []
-    if not any((checkpoint / name).exists() for name in _OPTIMIZER_FILES):
-        missing.append("the optimizer's state (optimizer.pt)")
-    with_scheduler = (checkpoint / "scheduler.pt").exists() or (checkpoint / "latest").exists()  # DeepSpeed's has it
-    if not with_scheduler:
-        missing.append("the learning rate's state (scheduler.pt)")
-    absent = [name for name in rank_states if not (checkpoint / name).exists()]
-    if absent:
-        missing.append(f"the random numbers' state ({', '.join(absent)})")
-    if needs_scaler and not (checkpoint / "scaler.pt").exists():
-        missing.append("the gradient scaler's state (scaler.pt)")
-    return missing
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Name what differs between two dictionaries of JSON values, as "data.seed (1 there, 2 now)".
-
-    A key that only one side has counts; digests are named without their digits.
-    """
-    found = []
-    for key in sorted(before.keys() | now.keys()):
-        one, two = before.get(key), now.get(key)
-        if one == two:
-            continue
-        if isinstance(one, dict) and isinstance(two, dict):
-            found += differences(one, two, f"{prefix}{key}.")
-        elif key.endswith("sha256"):
-            found.append(f"{prefix}{key.removesuffix('sha256').rstrip('_.') or 'content'}".rstrip("."))
-        else:
-            found.append(f"{prefix}{key} ({one} there, {two} now)")
-    return found
-
-
-def architecture(fields: dict[str, Any]) -> dict[str, Any]:
-    """Keep the fields of a configuration that describe the model."""
-    plain = json.loads(json.dumps(fields, default=str))  # as the file has it: tuples are lists, keys are texts
-    return {key: value for key, value in plain.items() if key not in _NOT_ARCHITECTURE}
-
-
-def saved_update(checkpoint: Path) -> int:
-    """Read the number of updates behind a checkpoint from Trainer's state.
-
-    Raises:
-        ValueError: If the state is missing or not readable; without it nothing says where the data stood.
-    """
-    path = checkpoint / _TRAINER_STATE
-    if not path.is_file():
-        raise ValueError(f"{checkpoint} has no {_TRAINER_STATE}, which says where the data stood; start a new run")
-    step = read_json_object(path).get("global_step")
-    if type(step) is not int or step < 0:
-        raise ValueError(f"{path} says global_step={step!r}, which is no number of updates")
-    return step
-
-
-def data_sha256(dataset: Any, columns: tuple[str, ...] = ("input_ids", "labels")) -> str | None:
-    """Return the digest of all token ids in their order; None for a stream, which would be read up.
-
-    The same ids give the same digest, whether they come as a list of rows or as a `datasets.Dataset`.
-    """
-    if not hasattr(dataset, "__len__"):
-        return None
-    digest = hashlib.sha256()
-    for column in columns:
-        for lengths, ids in _arrays(dataset, column):
-            digest.update(np.ascontiguousarray(lengths, dtype=np.int64).tobytes())
-            digest.update(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
-    return digest.hexdigest()
-
-
-def _arrays(dataset: Any, column: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Yield lengths and concatenated ids of 10,000 rows at a time."""
-    if hasattr(dataset, "with_format") and hasattr(dataset, "column_names"):  # lists stay in Arrow, uncopied
-        for table in dataset.with_format("arrow", columns=[column]).iter(batch_size=10_000):
-            chunks = table[column].combine_chunks()
-            yield chunks.value_lengths().to_numpy(zero_copy_only=False), chunks.flatten().to_numpy(zero_copy_only=False)
-        return
-    for start in range(0, len(dataset), 10_000):
-        rows = [dataset[index][column] for index in range(start, min(start + 10_000, len(dataset)))]
-        ids = [token for row in rows for token in row]
-        yield np.array([len(row) for row in rows], dtype=np.int64), np.array(ids, dtype=np.int64)
-
-
-def tokenizer_sha256(tokenizer: Any) -> str | None:
-    """Return the digest of a fast tokenizer as it would be saved; None for others.
-
-    Padding and truncation are left out: they change whenever the tokenizer is called with them.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    content = json.loads(backend.to_str())
-    content.pop("padding", None)
-    content.pop("truncation", None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
-
-
 def _facts(checkpoint: Path) -> dict[str, Any]:
     """Read the facts of a manifest without checking the files; a broken one says nothing."""
     try:
@@ -319,18 +204,12 @@ def _facts(checkpoint: Path) -> dict[str, Any]:
 __all__ = [
     "FOR_A_STOP",
     "FOR_THE_SCHEDULE",
-    "architecture",
     "aside_folder",
     "checkpoints",
     "clear_leftovers",
-    "data_sha256",
-    "differences",
     "kept_for_a_stop",
-    "missing_state",
     "newest_whole",
     "put_in_place",
     "replace_files",
     "rotate",
-    "saved_update",
-    "tokenizer_sha256",
 ]

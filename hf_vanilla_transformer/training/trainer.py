@@ -37,14 +37,14 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..card import RESULTS_NAME, write_card
-from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, read_manifest, verify
+from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, verify
 from ..checkpoints.self_contained import copy_model_code, write_model_code
 from ..data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengths
-from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
-from . import checkpointing, guards
+from . import checkpointing, guards, resuming
 from .arguments import VanillaTransformerTrainingArguments
+from .meters import TrainingWindow, perplexity, sum_dtype
 from .schedule import noam_schedule
 from .stopwatch import Stopwatch
 
@@ -144,7 +144,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         self._sampler: TokenBudgetSampler | None = None
         self._identity: dict[str, Any] | None = None
         self._sentences_per_update: int | None = None
-        self._window: _TrainingWindow | None = None
+        self._window: TrainingWindow | None = None
         self._evaluated = torch.zeros(2)  # nats and target tokens of the running evaluation
 
     # ------------------------------------------------------------------ batches
@@ -302,7 +302,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         nll = outputs.get("nll")
         if nll is not None and "labels" in inputs:
             if self._window is None:
-                self._window = _TrainingWindow(self.args.device)
+                self._window = TrainingWindow(self.args.device)
             self._window.add(nll, inputs, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
@@ -524,25 +524,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             saved[name] = exported[0] if len(exported) == 1 else exported
 
     def _run_identity(self) -> dict[str, Any]:
-        """Say what a run that goes on from here has to share: data, tokenizer and how they are laid out."""
         if self._identity is None:
-            args = self.args
-            data = {
-                "sha256": checkpointing.data_sha256(self.train_dataset),
-                "seed": args.seed if args.data_seed is None else args.data_seed,
-                "max_tokens_per_batch": args.max_tokens_per_batch,
-                "max_sentence_tokens": args.max_sentence_tokens,
-            }
-            if isinstance(self.train_dataset, IterableDataset) and args.dataloader_num_workers > 1:
-                data["loader_workers"] = args.dataloader_num_workers  # they share the stream out
-            self._identity = {
-                "data": data,
-                "tokenizer": {"sha256": checkpointing.tokenizer_sha256(self.processing_class)},
-                "layout": {
-                    "processes": args.world_size,
-                    "gradient_accumulation_steps": args.gradient_accumulation_steps,
-                },
-            }
+            self._identity = resuming.run_identity(self.args, self.train_dataset, self.processing_class)
         return self._identity
 
     def _choose_checkpoint(self, asked: str | bool | None) -> str | None:
@@ -562,7 +545,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                     if has_manifest(Path(asked)) or not self.args.resume_anyway:
                         verify(Path(asked))
                 if answer[0] is not None:
-                    self._check_resumable(Path(answer[0]))
+                    config: Any = self.accelerator.unwrap_model(self.model).config
+                    resuming.check_resumable(Path(answer[0]), self._run_identity(), config, self.args)
             except BrokenCheckpointError as error:
                 hint = "" if asked is True else "; resume_from_checkpoint=True goes on from the newest whole one"
                 answer[1] = f"{error}{hint}"
@@ -572,44 +556,6 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if answer[1] is not None:
             raise ValueError(answer[1])
         return answer[0]
-
-    def _check_resumable(self, checkpoint: Path) -> None:
-        """Refuse to go on with something else than the checkpoint was trained with, or without its state.
-
-        Its files are verified already: hashing them a second time would take as long again.
-        """
-        step = checkpointing.saved_update(checkpoint)
-        now = self._run_identity()
-        before = read_manifest(checkpoint)["facts"] if has_manifest(checkpoint) else {}
-        layout = before.get("layout", now["layout"])
-        problems = [
-            f"{part}: {difference}"
-            for part in ("data", "tokenizer")
-            for difference in checkpointing.differences(before.get(part, now[part]), now[part])
-        ]
-        config: Any = self.accelerator.unwrap_model(self.model).config
-        saved = checkpoint / "config.json"
-        if saved.is_file():
-            there, here = (
-                checkpointing.architecture(one.to_dict())
-                for one in (type(config).from_dict(read_json_object(saved)), config)
-            )
-            problems += [f"configuration: {difference}" for difference in checkpointing.differences(there, here)]
-        ranks = layout.get("processes", 1)
-        states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-        missing = checkpointing.missing_state(checkpoint, states, self.args.fp16)
-        problems += [f"without {what}" for what in missing]
-        if problems:
-            text = f"{checkpoint} is not what this run would go on with: {'; '.join(problems)}"
-            if not self.args.resume_anyway:
-                raise ValueError(f"{text}; start a new run, or set resume_anyway to go on nevertheless")
-            logger.warning(f"{text}; going on nevertheless")
-        moved = checkpointing.differences(layout, now["layout"])
-        if moved:
-            logger.warning(
-                f"{checkpoint} was saved by another layout: {', '.join(moved)}; going on after {step} updates, with "
-                "other random numbers for dropout"
-            )
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse weights that don't fill the model, which Trainer only warns of."""
@@ -672,56 +618,13 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """See `Trainer.evaluation_loop`, whose loss is a mean of batches; ours is the mean of tokens."""
-        self._evaluated = torch.zeros(2, dtype=_sum_dtype(self.args.device), device=self.args.device)
+        self._evaluated = torch.zeros(2, dtype=sum_dtype(self.args.device), device=self.args.device)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         nats, tokens = self.accelerator.reduce(self._evaluated, "sum").tolist()
         if tokens and output.metrics is not None:
             output.metrics[f"{metric_key_prefix}_loss"] = nats / tokens
-            output.metrics[f"{metric_key_prefix}_perplexity"] = _perplexity(nats / tokens)
+            output.metrics[f"{metric_key_prefix}_perplexity"] = perplexity(nats / tokens)
         return output
-
-
-class _TrainingWindow:
-    """What is summed from one log entry to the next, on one rank."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.started = time.perf_counter()
-        self.sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)  # nats, target tokens, source tokens
-        self.of_update = torch.zeros_like(self.sums)  # what the running update will add, if it isn't skipped
-        self.made = self.skipped = 0  # updates
-
-    def add(self, nll: Tensor, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> None:
-        """Add a micro-batch: its ``nll`` in nats, as divided by the model, which tokens it had, and the divisor."""
-        target_tokens = (inputs["labels"] != IGNORE_INDEX).sum()
-        divisor = target_tokens if num_items_in_batch is None else num_items_in_batch
-        mask = inputs.get("attention_mask")
-        source_tokens = torch.as_tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
-        counts = ((nll * divisor).sum(), target_tokens, source_tokens)
-        self.of_update += torch.stack([count.to(self.sums) for count in counts])
-
-    def end_update(self, skipped: bool) -> None:
-        """Count the update that is over, unless it was skipped."""
-        if skipped:
-            self.skipped += 1
-        else:
-            self.made += 1
-            self.sums += self.of_update
-        self.of_update.zero_()
-
-    def share_not_skipped(self) -> float:
-        """Return what to multiply a mean over all updates by, to which skipped ones gave 0; NaN if all were skipped."""
-        return (self.made + self.skipped) / self.made if self.made else math.nan
-
-    def summary(self, sums: Tensor) -> dict[str, float]:
-        """Return log entries from the sums of all ranks."""
-        nats, target_tokens, source_tokens = sums.tolist()
-        seconds = time.perf_counter() - self.started
-        nll = nats / target_tokens if target_tokens else math.nan
-        return {
-            "nll": nll,
-            "perplexity": _perplexity(nll),
-            "tokens_per_second": round((source_tokens + target_tokens) / max(seconds, 1e-9), 1),
-        }
 
 
 class _SamplerEpoch(TrainerCallback):
@@ -802,16 +705,6 @@ class _Watch(TrainerCallback):
     ) -> None:
         if self.trainer._stop_signal:  # stopped inside the epoch: this is not its end
             control.should_save = control.should_evaluate = control.should_log = False
-
-
-def _perplexity(nll: float) -> float:
-    """Return e^nll, infinite where that is more than a float holds."""
-    return math.exp(nll) if not nll > 700 else math.inf
-
-
-def _sum_dtype(device: torch.device) -> torch.dtype:
-    """Return the widest dtype for sums that the device has."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 __all__ = ["VanillaTransformerTrainer"]

@@ -1,6 +1,5 @@
 """Complete or ignored: every flipped bit is caught, what was trained with something else is refused, nothing is run."""
 
-import json
 import os
 import random
 import shutil
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
 from test_trainer import Collator, arguments, assert_same_checkpoint, examples, tiny_model
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
@@ -25,8 +23,6 @@ from hf_vanilla_transformer.training import checkpointing
 from hf_vanilla_transformer.training.checkpointing import (
     checkpoints,
     clear_leftovers,
-    data_sha256,
-    differences,
     newest_whole,
     put_in_place,
     replace_files,
@@ -353,23 +349,3 @@ def test_stock_trainers_checkpoints_are_averaged_as_before(tmp_path: Path) -> No
     Seq2SeqTrainer(tiny_model(), args, Collator(), examples(16)).train()
     average_checkpoints(tmp_path / "stock", tmp_path / "mean", last=2)
     assert (tmp_path / "mean" / "model.safetensors").is_file()
-
-
-# --------------------------------------------------------------------------- what differs
-
-
-def test_differences_are_named_by_path_without_digests() -> None:
-    before = {"a": 1, "b": {"c": [1], "sha256": "00"}, "only": None}
-    now = {"a": 1, "b": {"c": [2], "sha256": "ff"}, "new": 3}
-    assert differences(before, now) == ["b.c ([1] there, [2] now)", "b.content", "new (None there, 3 now)"]
-
-
-def test_data_has_one_digest_however_it_is_held() -> None:
-    data = examples(30)
-    digest = data_sha256(data)
-    assert digest == data_sha256(Dataset.from_list(data)) == data_sha256(json.loads(json.dumps(data)))
-    assert digest != data_sha256(data[::-1])
-    assert digest != data_sha256(other_data()[:30])
-    assert data_sha256(iter(data)) is None
-    shuffled = Dataset.from_list(data[::-1]).select(range(29, -1, -1))  # Arrow in another order behind an index
-    assert data_sha256(shuffled) == digest

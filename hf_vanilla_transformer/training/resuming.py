@@ -1,0 +1,215 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run that goes on from a checkpoint has to share with the run that wrote it, and what the checkpoint must hold.
+
+Data, tokenizer and architecture must be the same, and the training state be there; else "the same bytes as never
+stopping" would be an empty promise.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset
+from transformers import PretrainedConfig
+from transformers.utils import logging
+
+from ..checkpoints.manifest import has_manifest, read_manifest
+from ..json_object import read_json_object
+from .arguments import VanillaTransformerTrainingArguments
+
+logger = logging.get_logger(__name__)
+
+_TRAINER_STATE = "trainer_state.json"
+# Any of these is the optimizer's state: plain, FSDP's two kinds, DeepSpeed's.
+_OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")
+_NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "architectures"}
+
+
+def run_identity(args: VanillaTransformerTrainingArguments, dataset: Any, tokenizer: Any) -> dict[str, Any]:
+    """Say what a run that goes on from here has to share: data, tokenizer and how they are laid out.
+
+    Args:
+        args: of the training.
+        dataset: what is trained on; of a stream only the settings count.
+        tokenizer: the Trainer's ``processing_class``.
+
+    Returns:
+        JSON values under "data", "tokenizer" and "layout".
+    """
+    data = {
+        "sha256": data_sha256(dataset),
+        "seed": args.seed if args.data_seed is None else args.data_seed,
+        "max_tokens_per_batch": args.max_tokens_per_batch,
+        "max_sentence_tokens": args.max_sentence_tokens,
+    }
+    if isinstance(dataset, IterableDataset) and args.dataloader_num_workers > 1:
+        data["loader_workers"] = args.dataloader_num_workers  # they share the stream out
+    return {
+        "data": data,
+        "tokenizer": {"sha256": tokenizer_sha256(tokenizer)},
+        "layout": {"processes": args.world_size, "gradient_accumulation_steps": args.gradient_accumulation_steps},
+    }
+
+
+def check_resumable(
+    checkpoint: Path, identity: dict[str, Any], config: PretrainedConfig, args: VanillaTransformerTrainingArguments
+) -> None:
+    """Refuse to go on with something else than the checkpoint was trained with, or without its state.
+
+    Its files are verified already: hashing them a second time would take as long again.
+
+    Args:
+        checkpoint: the folder.
+        identity: `run_identity` of the run that would go on.
+        config: of its model.
+        args: of its training; ``resume_anyway`` makes warnings of refusals.
+
+    Raises:
+        ValueError: If the two don't fit together, with all that differs.
+    """
+    step = saved_update(checkpoint)
+    before = read_manifest(checkpoint)["facts"] if has_manifest(checkpoint) else {}
+    layout = before.get("layout", identity["layout"])
+    problems = [
+        f"{part}: {difference}"
+        for part in ("data", "tokenizer")
+        for difference in differences(before.get(part, identity[part]), identity[part])
+    ]
+    saved = checkpoint / "config.json"
+    if saved.is_file():
+        there, here = (architecture(one.to_dict()) for one in (type(config).from_dict(read_json_object(saved)), config))
+        problems += [f"configuration: {difference}" for difference in differences(there, here)]
+    ranks = layout.get("processes", 1)
+    states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
+    problems += [f"without {what}" for what in missing_state(checkpoint, states, args.fp16)]
+    if problems:
+        text = f"{checkpoint} is not what this run would go on with: {'; '.join(problems)}"
+        if not args.resume_anyway:
+            raise ValueError(f"{text}; start a new run, or set resume_anyway to go on nevertheless")
+        logger.warning(f"{text}; going on nevertheless")
+    moved = differences(layout, identity["layout"])
+    if moved:
+        logger.warning(
+            f"{checkpoint} was saved by another layout: {', '.join(moved)}; going on after {step} updates, with "
+            "other random numbers for dropout"
+        )
+
+
+def missing_state(checkpoint: Path, rank_states: Iterable[str], needs_scaler: bool) -> list[str]:
+    """Name the training state that a checkpoint lacks.
+
+    Args:
+        checkpoint: the folder.
+        rank_states: the files of random number generators that it should have.
+        needs_scaler: whether an fp16 gradient scaler's state belongs to it.
+    """
+    missing = []
+    if not any((checkpoint / name).exists() for name in _OPTIMIZER_FILES):
+        missing.append("the optimizer's state (optimizer.pt)")
+    with_scheduler = (checkpoint / "scheduler.pt").exists() or (checkpoint / "latest").exists()  # DeepSpeed's has it
+    if not with_scheduler:
+        missing.append("the learning rate's state (scheduler.pt)")
+    absent = [name for name in rank_states if not (checkpoint / name).exists()]
+    if absent:
+        missing.append(f"the random numbers' state ({', '.join(absent)})")
+    if needs_scaler and not (checkpoint / "scaler.pt").exists():
+        missing.append("the gradient scaler's state (scaler.pt)")
+    return missing
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs between two dictionaries of JSON values, as "data.seed (1 there, 2 now)".
+
+    A key that only one side has counts; digests are named without their digits.
+    """
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        one, two = before.get(key), now.get(key)
+        if one == two:
+            continue
+        if isinstance(one, dict) and isinstance(two, dict):
+            found += differences(one, two, f"{prefix}{key}.")
+        elif key.endswith("sha256"):
+            found.append(f"{prefix}{key.removesuffix('sha256').rstrip('_.') or 'content'}".rstrip("."))
+        else:
+            found.append(f"{prefix}{key} ({one} there, {two} now)")
+    return found
+
+
+def architecture(fields: dict[str, Any]) -> dict[str, Any]:
+    """Keep the fields of a configuration that describe the model."""
+    plain = json.loads(json.dumps(fields, default=str))  # as the file has it: tuples are lists, keys are texts
+    return {key: value for key, value in plain.items() if key not in _NOT_ARCHITECTURE}
+
+
+def saved_update(checkpoint: Path) -> int:
+    """Read the number of updates behind a checkpoint from Trainer's state.
+
+    Raises:
+        ValueError: If the state is missing or not readable; without it nothing says where the data stood.
+    """
+    path = checkpoint / _TRAINER_STATE
+    if not path.is_file():
+        raise ValueError(f"{checkpoint} has no {_TRAINER_STATE}, which says where the data stood; start a new run")
+    step = read_json_object(path).get("global_step")
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{path} says global_step={step!r}, which is no number of updates")
+    return step
+
+
+def data_sha256(dataset: Any, columns: tuple[str, ...] = ("input_ids", "labels")) -> str | None:
+    """Return the digest of all token ids in their order; None for a stream, which would be read up.
+
+    The same ids give the same digest, whether they come as a list of rows or as a `datasets.Dataset`.
+    """
+    if not hasattr(dataset, "__len__"):
+        return None
+    digest = hashlib.sha256()
+    for column in columns:
+        for lengths, ids in _arrays(dataset, column):
+            digest.update(np.ascontiguousarray(lengths, dtype=np.int64).tobytes())
+            digest.update(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(dataset: Any, column: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Yield lengths and concatenated ids of 10,000 rows at a time."""
+    if hasattr(dataset, "with_format") and hasattr(dataset, "column_names"):  # lists stay in Arrow, uncopied
+        for table in dataset.with_format("arrow", columns=[column]).iter(batch_size=10_000):
+            chunks = table[column].combine_chunks()
+            yield chunks.value_lengths().to_numpy(zero_copy_only=False), chunks.flatten().to_numpy(zero_copy_only=False)
+        return
+    for start in range(0, len(dataset), 10_000):
+        rows = [dataset[index][column] for index in range(start, min(start + 10_000, len(dataset)))]
+        ids = [token for row in rows for token in row]
+        yield np.array([len(row) for row in rows], dtype=np.int64), np.array(ids, dtype=np.int64)
+
+
+def tokenizer_sha256(tokenizer: Any) -> str | None:
+    """Return the digest of a fast tokenizer as it would be saved; None for others.
+
+    Padding and truncation are left out: they change whenever the tokenizer is called with them.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    content = json.loads(backend.to_str())
+    content.pop("padding", None)
+    content.pop("truncation", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+
+__all__ = [
+    "architecture",
+    "check_resumable",
+    "data_sha256",
+    "differences",
+    "missing_state",
+    "run_identity",
+    "saved_update",
+    "tokenizer_sha256",
+]
