@@ -21,8 +21,6 @@ from hf_vanilla_transformer import (
     embedded_corpus,
     export_checkpoint,
     load_engine,
-    preset,
-    train_tokenizer,
     translate,
 )
 from hf_vanilla_transformer.checkpoints.to_ctranslate2 import build_spec, refused_fields, write_ctranslate2
@@ -40,19 +38,6 @@ def random_model(**fields) -> VanillaTransformerForConditionalGeneration:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("ctranslate2") / "checkpoint"
-    rows = embedded_corpus("train", 300)["translation"]
-    tokenizer = train_tokenizer((text for row in rows for text in row.values()), 400)
-    sizes = dict(d_model=32, d_ff=48, num_heads=4, encoder_layers=2, decoder_layers=2)
-    model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=len(tokenizer), **sizes))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

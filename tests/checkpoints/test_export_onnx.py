@@ -18,8 +18,6 @@ from hf_vanilla_transformer import (
     embedded_corpus,
     export_checkpoint,
     load_engine,
-    preset,
-    train_tokenizer,
     translate,
 )
 from hf_vanilla_transformer.checkpoints.to_onnx import DECODER_NAME, ENCODER_NAME, write_onnx
@@ -27,19 +25,6 @@ from hf_vanilla_transformer.checkpoints.to_onnx import DECODER_NAME, ENCODER_NAM
 pytestmark = pytest.mark.slow  # an export takes ten seconds and more, whatever the model's size
 
 FIELDS = dict(vocab_size=23, d_model=16, d_ff=24, num_heads=2, encoder_layers=1, decoder_layers=2)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("onnx") / "checkpoint"
-    rows = embedded_corpus("train", 300)["translation"]
-    tokenizer = train_tokenizer((text for row in rows for text in row.values()), 400)
-    sizes = dict(d_model=32, d_ff=48, num_heads=4, encoder_layers=2, decoder_layers=2)
-    model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=len(tokenizer), **sizes))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
