@@ -82,7 +82,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "vanilla_transformer"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "nll"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "past_key_values", "nll"]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "d_model",
         "num_attention_heads": "num_heads",

@@ -43,7 +43,7 @@ _NOT_FOR_BEAMS = {  # what generate() may be asked for and gets from itself only
     "output_scores": False,
     "output_logits": False,
 }
-_USED_BY_GENERATE_ITSELF = {"encoder_outputs", "past_key_values", "use_cache", "logits_to_keep"}
+_USED_BY_GENERATE_ITSELF = {"encoder_outputs", "cache", "past_key_values", "use_cache", "logits_to_keep"}
 
 
 @dataclass

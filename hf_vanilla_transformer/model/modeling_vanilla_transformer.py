@@ -10,6 +10,7 @@ ask of a model. The paper's §3.4 (embeddings) and §5.4 (dropout on the sums) a
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,10 @@ from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_
 
 DEFAULT_MAX_LENGTH = 512  # tokens that plain generate() may write, the start symbol included
 
+# The name of the cache in the outputs and mask functions of the installed transformers. 5.24 renamed
+# `past_key_values`; constructing or reading an output with the other name fails before it and warns after it.
+CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
+
 
 @dataclass
 class VanillaTransformerSeq2SeqLMOutput(Seq2SeqLMOutput):
@@ -68,6 +73,21 @@ class _LossKwargs(TransformersKwargs, total=False):
 
 
 # --------------------------------------------------------------------------- attention with caches and fast kernels
+
+
+def _one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
+    """Return the cache that was given under either of its two names.
+
+    Raises:
+        ValueError: If both names were given with different objects.
+    """
+    if past_key_values is None:
+        return cache
+    if cache is not None and cache is not past_key_values:
+        raise ValueError("cache and past_key_values are two names of one argument; give only one of them")
+    if CACHE_NAME == "cache" and not torch.compiler.is_compiling():
+        warnings.warn("`past_key_values` is deprecated; use `cache` instead", FutureWarning, stacklevel=2)
+    return past_key_values
 
 
 def eager_attention_forward(
@@ -97,6 +117,7 @@ class VanillaTransformerAttention(MultiHeadAttention):
         query_states: Tensor,
         key_value_states: Tensor | None = None,
         attention_mask: Any = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
@@ -106,14 +127,16 @@ class VanillaTransformerAttention(MultiHeadAttention):
             query_states: where the queries come from.
             key_value_states: the encoder's output in encoder-decoder attention, else None.
             attention_mask: in the form that the chosen attention implementation takes.
-            past_key_values: keys and values of earlier steps, and the encoder's after the first step.
+            cache: keys and values of earlier steps, and the encoder's after the first step.
+            past_key_values: the same, under the name that transformers had for it before 5.24.
             **kwargs: for the attention function.
 
         Returns:
             The attended states (B, T, D) and the weights, or None where the kernel keeps none.
         """
         query = self.project_query(query_states)
-        key, value = self._keys_and_values(query_states, key_value_states, past_key_values)
+        cache = cache if past_key_values is None else past_key_values
+        key, value = self._keys_and_values(query_states, key_value_states, cache)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -130,24 +153,22 @@ class VanillaTransformerAttention(MultiHeadAttention):
         return self.out_proj(context.flatten(2)), weights
 
     def _keys_and_values(
-        self, query_states: Tensor, key_value_states: Tensor | None, past_key_values: Cache | None
+        self, query_states: Tensor, key_value_states: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Tensor]:
-        if past_key_values is None:
+        if cache is None:
             return self.project_key_value(query_states if key_value_states is None else key_value_states)
         if key_value_states is None:
-            cache = past_key_values
-            if isinstance(past_key_values, EncoderDecoderCache):
-                cache = past_key_values.self_attention_cache
-            return cache.update(*self.project_key_value(query_states), self.layer_idx)
-        if not isinstance(past_key_values, EncoderDecoderCache):
+            own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+            return own.update(*self.project_key_value(query_states), self.layer_idx)
+        if not isinstance(cache, EncoderDecoderCache):
             return self.project_key_value(key_value_states)
         # The encoder's keys and values don't change from step to step: project them once.
-        cache = past_key_values.cross_attention_cache
-        if past_key_values.is_updated.get(self.layer_idx):
-            layer: Any = cache.layers[self.layer_idx]  # of keys and values; other kinds have none
+        encoders = cache.cross_attention_cache
+        if cache.is_updated.get(self.layer_idx):
+            layer: Any = encoders.layers[self.layer_idx]  # of keys and values; other kinds have none
             return layer.keys, layer.values
-        key_value = cache.update(*self.project_key_value(key_value_states), self.layer_idx)
-        past_key_values.is_updated[self.layer_idx] = True
+        key_value = encoders.update(*self.project_key_value(key_value_states), self.layer_idx)
+        cache.is_updated[self.layer_idx] = True
         return key_value
 
 
@@ -425,9 +446,10 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
         attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Decode the target, or its next positions if the earlier ones are cached.
@@ -438,9 +460,10 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
                 right: no earlier position sees them, and they carry no loss.
             encoder_hidden_states: (B, S, D); None leaves encoder-decoder attention out.
             encoder_attention_mask: (B, S), 1 keeps, 0 is padding.
-            past_key_values: the cache, filled with P positions.
+            cache: keys and values of P positions.
             inputs_embeds: (B, T, D) instead of ids, before the √d_model scale.
             use_cache: make and return a cache.
+            past_key_values: the cache, under the name that transformers had for it before 5.24.
             **kwargs: ``output_attentions``, ``output_hidden_states`` and what the attention function takes.
 
         Returns:
@@ -455,11 +478,10 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
             assert input_ids is not None
             _check_token_ids(input_ids, self.embed_tokens.num_embeddings, "decoder_input_ids")
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
-        self_attention_cache = past_key_values
-        if isinstance(past_key_values, EncoderDecoderCache):
-            self_attention_cache = past_key_values.self_attention_cache
+        cache = _one_cache(cache, past_key_values)
+        if use_cache and cache is None:
+            cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        self_attention_cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         past_length = 0 if self_attention_cache is None else self_attention_cache.get_seq_length()
 
         hidden_states = self.represent(inputs_embeds, attention_mask, past_length)
@@ -467,7 +489,7 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=attention_mask,
-            past_key_values=self_attention_cache,
+            **{CACHE_NAME: self_attention_cache},
         )
         encoder_mask = None
         if encoder_hidden_states is not None:
@@ -483,14 +505,12 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
                 encoder_hidden_states,  # positional: checkpointing sends gradients through positional arguments
                 attention_mask=mask,
                 encoder_attention_mask=encoder_mask,
-                past_key_values=past_key_values,
+                **{CACHE_NAME: cache},  # the name under which a checkpointed layer looks for it, to leave it out
                 **kwargs,
             )
         if self.final_norm is not None:
             hidden_states = self.final_norm(hidden_states)
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=hidden_states, past_key_values=past_key_values
-        )
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states, **{CACHE_NAME: cache})
 
 
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
@@ -524,10 +544,11 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: tuple[Tensor] | BaseModelOutput | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """Encode the source, unless ``encoder_outputs`` has it, and decode the target.
@@ -538,10 +559,11 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             decoder_input_ids: (B, T) target tokens, shifted right.
             decoder_attention_mask: (B, P + T), 1 keeps, 0 is padding of the target; None is right for right padding.
             encoder_outputs: an earlier call's encoder output.
-            past_key_values: the decoder's cache.
+            cache: the decoder's keys and values of earlier positions.
             inputs_embeds: (B, S, D) instead of source ids, before the √d_model scale.
             decoder_inputs_embeds: (B, T, D) instead of target ids, before the √d_model scale.
             use_cache: make and return a cache.
+            past_key_values: the cache, under the name that transformers had for it before 5.24.
             **kwargs: handed to both stacks.
 
         Returns:
@@ -562,20 +584,20 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=_one_cache(cache, past_key_values),
             inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
         return Seq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
             encoder_last_hidden_state=encoded.last_hidden_state,
             encoder_hidden_states=encoded.hidden_states,
             encoder_attentions=encoded.attentions,
+            **{CACHE_NAME: decoder_outputs.get(CACHE_NAME)},
         )
 
 
@@ -636,13 +658,14 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: tuple[Tensor] | BaseModelOutput | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: int | Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[_LossKwargs],
     ) -> VanillaTransformerSeq2SeqLMOutput:
         """Translate with the answer at hand: logits for every target position, and the loss if labels are given.
@@ -653,7 +676,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             decoder_input_ids: (B, T) target tokens, shifted right; None shifts the labels.
             decoder_attention_mask: (B, P + T), 1 keeps, 0 is padding of the target; None is right for right padding.
             encoder_outputs: an earlier call's encoder output.
-            past_key_values: the decoder's cache.
+            cache: the decoder's keys and values of earlier positions.
             inputs_embeds: (B, S, D) instead of source ids, before the √d_model scale.
             decoder_inputs_embeds: (B, T, D) instead of target ids, before the √d_model scale.
             labels: (B, T) target tokens, not shifted; −100 carries no loss.
@@ -661,6 +684,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             logits_to_keep: the last so many positions get logits, or those that a tensor names; 0 is all.
             num_items_in_batch: real tokens of the whole update, over all micro-batches and devices; the loss is the sum
                 over tokens divided by it. None divides by the real tokens here.
+            past_key_values: the cache, under the name that transformers had for it before 5.24.
             **kwargs: ``label_smoothing``, ε of §5.4 (0.0 where it isn't given), shapes ``loss`` only; the others are
                 handed to both stacks.
 
@@ -683,7 +707,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            cache=_one_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
@@ -714,7 +738,6 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
             cross_attentions=outputs.cross_attentions,
@@ -722,6 +745,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
             nll=nll,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
         )
 
     def _can_chunk_the_loss(self) -> bool:
