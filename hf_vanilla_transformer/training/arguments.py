@@ -3,9 +3,7 @@
 """Training arguments whose defaults are the paper's (§5), on top of the stock ones."""
 
 import os
-import platform
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,9 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-CPU_INFO = Path("/proc/cpuinfo")
+AUTO_PRECISION = (
+    "VANILLA_TRANSFORMER_AUTO_PRECISION"  # environment variable: what "auto" means instead of the hardware's
+)
 
 
 @dataclass
@@ -177,14 +177,22 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
 
 
 def best_precision(use_cpu: bool = False) -> tuple[str, str]:
-    """Name the arithmetic that this machine does well.
+    """Return the precision that ``precision="auto"`` stands for on this machine.
 
     Args:
         use_cpu: whether training stays on the CPU although there is a GPU.
 
     Returns:
-        "bf16" where there are matrix units for it, else "fp32"; and the reason in words.
+        "bf16" where the device has matrix units for it, else "fp32"; and the reason in words. The environment variable
+        VANILLA_TRANSFORMER_AUTO_PRECISION overrides the hardware.
+
+    Raises:
+        ValueError: If that variable is set to something else than fp32 or bf16.
     """
+    if forced := os.environ.get(AUTO_PRECISION):
+        if forced not in ("fp32", "bf16"):
+            raise ValueError(f"{AUTO_PRECISION}={forced!r} is unknown; set it to fp32 or bf16, or unset it")
+        return forced, f"set by {AUTO_PRECISION}"
     if torch.cuda.is_available() and not use_cpu:
         name = torch.cuda.get_device_name()
         major, minor = torch.cuda.get_device_capability()
@@ -193,20 +201,25 @@ def best_precision(use_cpu: bool = False) -> tuple[str, str]:
         return "fp32", f"{name} has compute capability {major}.{minor}, bf16 needs 8.0"
     if torch.accelerator.is_available() and not use_cpu:
         return "fp32", f"not measured on {torch.accelerator.current_accelerator()}; choose with precision"
-    found = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16"})
-    if found:
-        return "bf16", f"the processor has {', '.join(found)}"
-    return "fp32", "the processor has neither AMX nor AVX512-bf16"
+    units = cpu_bf16_units()
+    if units:
+        return "bf16", f"the processor has {', '.join(units)}"
+    return "fp32", "torch finds neither AMX nor AVX512-bf16 in this processor"
 
 
-def cpu_flags() -> set[str]:
-    """Read the processor's feature flags; empty where they can't be read or it is no x86 processor."""
-    if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.is_file():
-        return set()
-    for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()
+def cpu_bf16_units() -> list[str]:
+    """List the processor's bf16 instructions that torch uses; empty where bf16 would be emulated.
+
+    oneDNN, which computes the matrix products, has to know of them too: ONEDNN_MAX_CPU_ISA can forbid them. It alone
+    does not tell either, since it accepts bf16 on every AVX512 processor and emulates it where instructions lack.
+    """
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return []
+    except (AttributeError, RuntimeError):  # a torch built without oneDNN
+        return []
+    units = {"AMX": torch.cpu._is_amx_tile_supported(), "AVX512-bf16": torch.cpu._is_avx512_bf16_supported()}
+    return [name for name, found in units.items() if found]
 
 
 __all__ = ["VanillaTransformerTrainingArguments", "best_precision"]

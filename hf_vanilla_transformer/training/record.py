@@ -15,8 +15,8 @@ import torch
 
 from ..data.corpora import ParallelCorpus
 from ..version import __version__
-from .arguments import CPU_INFO
 
+CPU_INFO = Path("/proc/cpuinfo")
 _VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
 
 

@@ -1,6 +1,9 @@
 """The paper's values are the defaults, contradictions are refused, and precision follows the hardware."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,28 +41,62 @@ def test_contradictions_are_refused_with_a_way_out(tmp_path, fields, message):
         VanillaTransformerTrainingArguments(output_dir=tmp_path, **fields)
 
 
-def cpu_with(monkeypatch, tmp_path, flags):
-    info = tmp_path / "cpuinfo"
-    info.write_text(f"processor\t: 0\nflags\t\t: fpu sse {flags}\nprocessor\t: 1\nflags\t\t: fpu sse {flags}\n")
-    monkeypatch.setattr(arguments, "CPU_INFO", info)
-    monkeypatch.setattr(arguments.platform, "machine", lambda: "x86_64")
+def cpu_with(monkeypatch, onednn: bool, avx512_bf16: bool, amx: bool) -> None:
+    """Let torch find these units in the processor."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.delenv(arguments.AUTO_PRECISION, raising=False)
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
+    ("onednn", "avx512_bf16", "amx", "expected"),
     [
-        ("avx512f avx512_vnni", "fp32"),  # no bf16 arithmetic at all: emulating it would be slower
-        ("avx512f avx512_bf16", "bf16"),
-        ("avx512f avx512_bf16 amx_bf16 amx_tile amx_int8", "bf16"),
-        ("avx2", "fp32"),
+        (True, False, False, "fp32"),  # AVX512 alone: oneDNN accepts bf16 and emulates it
+        (True, True, False, "bf16"),
+        (True, True, True, "bf16"),
+        (False, True, True, "fp32"),  # ONEDNN_MAX_CPU_ISA=AVX2 on any of these processors
+        (False, False, False, "fp32"),
     ],
 )
-def test_precision_follows_the_processor(monkeypatch, tmp_path, flags, expected):
-    cpu_with(monkeypatch, tmp_path, flags)
+def test_precision_follows_what_torch_uses_of_the_processor(monkeypatch, tmp_path, onednn, avx512_bf16, amx, expected):
+    cpu_with(monkeypatch, onednn, avx512_bf16, amx)
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
     assert (args.precision, args.bf16, args.fp16) == (expected, expected == "bf16", False)
     assert args.mixed_precision == ("bf16" if expected == "bf16" else "no")
+
+
+def test_precision_is_fp32_with_a_torch_without_onednn(monkeypatch):
+    cpu_with(monkeypatch, True, True, True)
+
+    def lacks():
+        raise RuntimeError("mkldnn is not built in")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lacks)
+    assert best_precision(use_cpu=True)[0] == "fp32"
+
+
+def test_bf16_is_not_chosen_where_onednn_may_not_use_it():
+    code = "from hf_vanilla_transformer.training.arguments import best_precision; print(*best_precision(use_cpu=True))"
+    environment = {name: value for name, value in os.environ.items() if name != arguments.AUTO_PRECISION}
+    environment |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("fp32 "), done.stderr
+
+
+@pytest.mark.parametrize("expected", ["fp32", "bf16"])
+def test_an_environment_variable_wins_over_the_hardware(monkeypatch, tmp_path, expected):
+    cpu_with(monkeypatch, True, expected == "fp32", expected == "fp32")
+    monkeypatch.setenv(arguments.AUTO_PRECISION, expected)
+    args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
+    assert (args.precision, args.bf16) == (expected, expected == "bf16")
+
+
+def test_an_unknown_precision_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv(arguments.AUTO_PRECISION, "int8")
+    with pytest.raises(ValueError, match="AUTO_PRECISION='int8' is unknown; set it to fp32 or bf16, or unset it"):
+        best_precision()
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -68,19 +105,20 @@ def test_precision_follows_the_gpu(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.delenv(arguments.AUTO_PRECISION, raising=False)
     precision, reason = best_precision()
     assert precision == expected
     assert reason.startswith("a GPU")
 
 
 def test_the_users_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
-    cpu_with(monkeypatch, tmp_path, "amx_bf16")
+    cpu_with(monkeypatch, True, True, True)
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True, precision="fp32")
     assert (args.precision, args.bf16) == ("fp32", False)
 
 
 def test_a_launchers_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
-    cpu_with(monkeypatch, tmp_path, "amx_bf16")
+    cpu_with(monkeypatch, True, True, True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
     assert (args.bf16, args.mixed_precision) == (False, "fp16")

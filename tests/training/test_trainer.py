@@ -81,8 +81,15 @@ class Collator:
 
 
 def arguments(folder: Path, **fields) -> VanillaTransformerTrainingArguments:
+    """Return arguments of a small run on the CPU, in fp32 unless another precision is given."""
     defaults = dict(
-        max_tokens_per_batch=60, warmup_steps=10, use_cpu=True, disable_tqdm=True, save_strategy="no", logging_steps=1
+        max_tokens_per_batch=60,
+        warmup_steps=10,
+        use_cpu=True,
+        precision="fp32",
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_steps=1,
     )
     return VanillaTransformerTrainingArguments(output_dir=folder, **{**defaults, **fields})
 
@@ -263,6 +270,20 @@ def test_bf16_keeps_weights_and_optimizer_in_fp32(tmp_path):
     assert math.isfinite(logged(trainer, "loss")[-1])
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
     assert {state["exp_avg"].dtype for state in trainer.optimizer.state.values()} == {torch.float32}
+
+
+def test_either_outcome_of_auto_precision_trains_alike(tmp_path, monkeypatch):
+    curves = {}
+    for precision in ("fp32", "bf16"):
+        monkeypatch.setenv("VANILLA_TRANSFORMER_AUTO_PRECISION", precision)
+        args = arguments(tmp_path / precision, max_steps=3, precision="auto")
+        assert args.precision == precision
+        trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(20), examples(7))
+        trainer.train()
+        curves[precision] = [*logged(trainer, "nll"), trainer.evaluate()["eval_loss"]]
+    # A nat or so a token from some sixteen sums rounded to 8 bits each.
+    assert curves["bf16"] == pytest.approx(curves["fp32"], rel=16 * torch.finfo(torch.bfloat16).eps)
+    assert curves["bf16"] != curves["fp32"]  # it did compute in bf16
 
 
 def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
