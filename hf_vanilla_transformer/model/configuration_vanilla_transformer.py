@@ -8,18 +8,30 @@ every deviation is a named field whose comment says who needs it.
 """
 
 import dataclasses
+import difflib
+import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+FORMAT = 1  # of config.json; raised when a checkpoint can't be read by older versions of this code any more
+FORMAT_KEY = "vanilla_transformer_format"
+SUCCESSORS: dict[str, str] = {}  # keys that earlier versions wrote into config.json → what they are called now
 
 MAX_PARAMETERS = 10**11  # parameters; refused above it before anything is allocated
 
 NORM_POSITIONS = ("post", "pre")
 POSITION_EMBEDDINGS = ("sinusoidal", "sinusoidal_t2t", "learned")
 
-# What transformers itself writes into config.json or hands over beside the fields; anything else is a typing error.
+# What transformers itself writes into config.json or hands over beside the fields. As an argument anything else is a
+# typing error; in a file it is another tool's or a later version's, and is kept.
 _KNOWN_EXTRA_KEYS = frozenset(
     {
+        FORMAT_KEY,
         "_attn_implementation",
         "_attn_implementation_internal",
         "_commit_hash",
@@ -133,19 +145,49 @@ class VanillaTransformerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown_keys(kwargs)
         kwargs.pop("custom_pipelines", None)  # the same for every model, see there
+        kwargs.pop(FORMAT_KEY, None)
         super().__post_init__(**kwargs)
         if self.tie_source_target and self.target_vocab_size == self.vocab_size:
             self.target_vocab_size = None  # one shared vocabulary has one size, which resizing may then change
         self.validate_architecture()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what config.json holds: the fields, and nothing that was merely set as an attribute.
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from what config.json holds; see `PreTrainedConfig.from_dict`.
 
-        Reading refuses unknown fields, so whatever is written here has to be known there.
+        Keys that neither this class nor transformers knows belong to another tool or a later version: they are kept,
+        written again by `to_dict`, and reported once.
+
+        Raises:
+            ValueError: If the file's format is newer than this code reads, a key has been superseded, or a keyword
+                argument resembles a field and is none.
         """
+        _check_format(config_dict)
+        known = {field.name for field in dataclasses.fields(cls)} | _KNOWN_EXTRA_KEYS | set(cls.attribute_map)
+        foreign = {key: value for key, value in config_dict.items() if key not in known}
+        for key in sorted(set(kwargs) - known):
+            if near := difflib.get_close_matches(key, _OWN_FIELDS, n=1, cutoff=0.8):
+                raise ValueError(f"{cls.__name__} has no field {key!r}; did you mean {near[0]!r}?")
+        if foreign:
+            logger.warning_once(
+                f"config.json has keys that {cls.__name__} doesn't read and keeps as they are: {', '.join(foreign)}"
+            )
+        built = super().from_dict({key: value for key, value in config_dict.items() if key in known}, **kwargs)
+        config = built[0] if isinstance(built, tuple) else built  # with the keywords that are left over
+        config._foreign_keys = foreign
+        return built
+
+    @classmethod
+    def from_json_file(cls, json_file: Any) -> Any:
+        """Build a configuration from a JSON file; see `from_dict`."""
+        return cls.from_dict(json.loads(Path(json_file).read_text(encoding="utf-8")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what config.json holds: the fields, the format's number, and the keys of others that were read."""
         known = {field.name for field in dataclasses.fields(self)} | _KNOWN_EXTRA_KEYS
         fields = {name: value for name, value in super().to_dict().items() if name in known}
-        return {**fields, "custom_pipelines": self.custom_pipelines}
+        foreign = getattr(self, "_foreign_keys", {})
+        return {**foreign, **fields, FORMAT_KEY: FORMAT, "custom_pipelines": self.custom_pipelines}
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
@@ -197,10 +239,13 @@ class VanillaTransformerConfig(PreTrainedConfig):
         """Refuse what the base class would store silently: a misspelt field would leave its default in force."""
         unknown = sorted(set(kwargs) - _KNOWN_EXTRA_KEYS - set(self.attribute_map))
         if unknown:
-            known = ", ".join(field.name for field in dataclasses.fields(type(self)) if field.name in _OWN_FIELDS)
+            known = [field.name for field in dataclasses.fields(type(self)) if field.name in _OWN_FIELDS]
+            near = [name for key in unknown for name in difflib.get_close_matches(key, known, n=1)]
+            hint = f"did you mean {' and '.join(map(repr, near))}? " if near else ""
             raise ValueError(
-                f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}; the fields are: {known}. "
-                "Training settings belong to the training arguments, decoding settings to generation_config.json."
+                f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}; {hint}the fields are: "
+                f"{', '.join(known)}. Training settings belong to the training arguments, decoding settings to "
+                "generation_config.json."
             )
 
     def validate_architecture(self) -> None:
@@ -301,6 +346,20 @@ _BOOLEAN_FIELDS = tuple(
     for field in dataclasses.fields(VanillaTransformerConfig)
     if field.name in _OWN_FIELDS and field.type is bool
 )
+
+
+def _check_format(config_dict: dict[str, Any]) -> None:
+    """Refuse a file of a newer format, and keys of an older one, which would leave a default in force."""
+    number = config_dict.get(FORMAT_KEY, FORMAT)
+    if not isinstance(number, int) or isinstance(number, bool) or number > FORMAT:
+        raise ValueError(
+            f"config.json has {FORMAT_KEY} {number!r}, and this version reads up to {FORMAT}; update "
+            "hf_vanilla_transformer, or load the repository's own code with trust_remote_code=True"
+        )
+    superseded = {key: SUCCESSORS[key] for key in config_dict if key in SUCCESSORS}
+    if superseded:
+        renamed = ", ".join(f"{old!r} is now {new!r}" for old, new in superseded.items())
+        raise ValueError(f"config.json was written by an earlier version: {renamed}; rename it in the file")
 
 
 def _check_whole_number(name: str, value: Any, minimum: int) -> None:

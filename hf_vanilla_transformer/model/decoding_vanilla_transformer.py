@@ -35,8 +35,6 @@ from .loss_vanilla_transformer import IGNORE_INDEX
 LENGTH_PENALTIES = ("gnmt", "power")
 _IMPOSSIBLE = -1e4  # nats; at the length limit an end symbol of probability 0 counts as this, so that hypotheses rank
 _NOT_FOR_BEAMS = {  # what generate() may be asked for and gets from itself only, with the value that asks for nothing
-    "num_beams": 1,
-    "num_return_sequences": 1,
     "do_sample": False,
     "output_attentions": False,
     "output_hidden_states": False,
@@ -122,8 +120,10 @@ def paper_beam_search(
     """Translate by beam search as in §6.1: beam 4, GNMT length penalty α = 0.6, at most source + 50 tokens.
 
     Call it with a batch of sources, or hand it to ``model.generate(**inputs, custom_generate=paper_beam_search)`` with
-    the keywords below. There ``num_beams`` stays 1 (`generate` would copy the encoder's output for every beam), the
-    result is what `generate` returns: the tensor of sequences, or all of it with ``return_dict_in_generate=True``.
+    the keywords below. There ``num_beams`` and ``num_return_sequences``, given or of the generation configuration, are
+    honoured as ``beam_size`` and ``num_return``, ``renormalize_logits`` gives the share of the tokens that are never
+    written to the others, and the result is what `generate` returns: the tensor of sequences, or all of it with
+    ``return_dict_in_generate=True``.
 
     At each step the (number of end symbols + 1)·W best continuations of a sentence's W open hypotheses are looked at:
     those among the first W that end are finished, the best W that don't end stay open. A sentence is done when no open
@@ -131,7 +131,7 @@ def paper_beam_search(
     can come to is what it has now over the largest divisor still ahead. At the length limit every open hypothesis is
     ended by force, at the cost of its end symbol, so each sentence has a result and each result ends. With a beam of 1
     the search is greedy: the first end symbol that wins ends it. Padding and the start symbol are never written; their
-    share of the probability is not given to other tokens.
+    share of the probability is not given to other tokens, unless `generate` is asked for ``renormalize_logits``.
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`; runs in evaluation mode, whatever mode it is in.
@@ -155,21 +155,26 @@ def paper_beam_search(
         ValueError: If an argument is out of range, a source is empty, `generate` was asked for something that this
             search doesn't do, or the model's logits are not numbers.
     """
-    check_search_settings(beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens, num_return)
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # out of an adapter's wrapper
-    _check_model(model)
-    source = input_ids
+    model = _plain_model(model)
+    if unknown := sorted(set(from_generate) - _USED_BY_GENERATE_ITSELF):
+        raise ValueError(f"paper_beam_search has no argument {', '.join(unknown)}; see its documentation")
+    source, encoder_outputs = input_ids, from_generate.get("encoder_outputs")
+    renormalize = False
     if inputs_tensor is not None:
         source = inputs_tensor  # generate() calls: input_ids are the decoder's
+        assert generation_config is not None  # generate() always hands one over
+        beam_size = _width_from_generate(generation_config, "num_beams", "beam_size", beam_size, 4)
+        num_return = _width_from_generate(generation_config, "num_return_sequences", "num_return", num_return, 1)
         max_tokens = _limit_from_generate(
             model, input_ids, generation_config, logits_processor, stopping_criteria, max_tokens
         )
-    if unknown := sorted(set(from_generate) - _USED_BY_GENERATE_ITSELF):
-        raise ValueError(f"paper_beam_search has no argument {', '.join(unknown)}; see its documentation")
+        renormalize = bool(getattr(generation_config, "renormalize_logits", False))
+        encoder_outputs = _without_copies(encoder_outputs, copies=input_ids.shape[0] // source.shape[0])
+    check_search_settings(beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens, num_return)
     with torch.no_grad(), _evaluation_mode(model):
-        states, attention_mask = _encode(model, source, attention_mask, from_generate.get("encoder_outputs"))
+        states, attention_mask = _encode(model, source, attention_mask, encoder_outputs)
         limits = [int(length) + max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
-        for cap in (max_tokens, _most_positions(model)):
+        for cap in (max_tokens, model.model.decoder.represent.positions.most_tokens):
             limits = limits if cap is None else [min(limit, cap) for limit in limits]
         search = _Search(
             beam_size=beam_size,
@@ -179,6 +184,7 @@ def paper_beam_search(
             alpha=alpha,
             coverage_penalty=coverage_penalty,
             special=_SpecialTokens.of(model, generation_config),
+            renormalize=renormalize,
             source_mask=attention_mask,
             dtype=torch.promote_types(states.dtype, torch.float32),
         )
@@ -215,8 +221,7 @@ def score_targets(
         ValueError: If an argument is out of range or a target has no tokens.
     """
     check_search_settings(1, length_penalty, alpha, 0.0, 0, None, 1)
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    _check_model(model)
+    model = _plain_model(model)
     if model.config.pad_token_id is not None:
         labels = labels.masked_fill(labels == model.config.pad_token_id, IGNORE_INDEX)
     scored = labels != IGNORE_INDEX  # (B, T)
@@ -287,7 +292,22 @@ def check_search_settings(
         raise ValueError(f"num_return={num_return} is more than beam_size={beam_size} finds; choose a wider beam")
 
 
-def _check_model(model: Any) -> None:
+def _plain_model(model: Any) -> Any:
+    """Return the model that the search can run, out of an adapter's wrapper.
+
+    Raises:
+        ValueError: If it is another kind of model, is spread over devices, or has an adapter that lives outside of the
+            model's modules, as prompt and prefix tuning do: the search would leave it out.
+    """
+    adapters = getattr(model, "peft_config", None)
+    if hasattr(model, "get_base_model"):
+        for name in model.active_adapters:
+            if getattr(adapters[name], "is_prompt_learning", False):
+                raise ValueError(
+                    f"adapter {name!r} ({adapters[name].peft_type.value}) adds virtual tokens outside of the model's "
+                    "modules, which beam search here can't apply; use generate(), or an adapter of weights such as LoRA"
+                )
+        model = model.get_base_model()
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if kind != "vanilla_transformer" or not hasattr(model, "lm_head"):
         raise ValueError(
@@ -296,33 +316,57 @@ def _check_model(model: Any) -> None:
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) > 1 or torch.device("meta") in devices:
         raise ValueError("paper_beam_search needs the whole model on one device; move it there or use plain generate()")
+    return model
+
+
+def _width_from_generate(config: GenerationConfig, theirs: str, ours: str, value: int, default: int) -> int:
+    """Return what `generate` calls `theirs` and the search calls `ours`, given under either name.
+
+    Raises:
+        ValueError: If both names were given with different values.
+    """
+    asked = getattr(config, theirs, None)
+    if asked in (None, 1):
+        return value
+    if value not in (default, asked):
+        raise ValueError(f"{theirs}={asked} contradicts {ours}={value}; give only one of them")
+    return asked
+
+
+def _without_copies(encoder_outputs: Any, copies: int) -> Any:
+    """Undo what `generate` did for its own beam search: every sentence's row `copies` times in a row."""
+    if encoder_outputs is None or copies == 1:
+        return encoder_outputs
+    return BaseModelOutput(encoder_outputs[0][::copies])
 
 
 def _limit_from_generate(
     model: Any,
     start_ids: Tensor,
-    config: GenerationConfig | None,
+    config: GenerationConfig,
     processors: LogitsProcessorList | None,
     criteria: StoppingCriteriaList | None,
     max_tokens: int | None,
 ) -> int | None:
     """Refuse what `generate` was asked for in vain, and return the caller's limit in tokens, None if there is none."""
-    assert config is not None  # generate() always hands one over
     for name, nothing in _NOT_FOR_BEAMS.items():
         value = getattr(config, name, None)
         if value is not None and value != nothing:
-            way_out = {
-                "num_beams": "give the width as beam_size and leave num_beams at 1",
-                "num_return_sequences": "give the number as num_return and leave num_return_sequences at 1",
-            }.get(name, "leave it out or use plain generate()")
-            raise ValueError(f"paper_beam_search doesn't take {name}={value}; {way_out}")
+            raise ValueError(f"paper_beam_search doesn't take {name}={value}; leave it out or use plain generate()")
     if start_ids.shape[1] != 1:
         raise ValueError("paper_beam_search starts from the start symbol alone; leave decoder_input_ids out")
-    own_words = [[token_id] for token_id in _SpecialTokens.of(model, config).never]
+    special = _SpecialTokens.of(model, config)
+    own_words = [[token_id] for token_id in special.never]
+    forced = getattr(config, "forced_eos_token_id", None)
+    banned = getattr(config, "bad_words_ids", None)
+    done_here = {  # what Marian's generation configurations ask for and the search does anyway
+        "NoBadWordsLogitsProcessor": all(word in own_words for word in banned or []),  # padding is never written
+        "ForcedEOSTokenLogitsProcessor": {*(forced if isinstance(forced, list) else [forced])} <= {*special.end},
+        "LogitNormalization": True,  # renormalize_logits
+    }
     for processor in processors or []:
-        banned = getattr(config, "bad_words_ids", None)
-        if type(processor).__name__ == "NoBadWordsLogitsProcessor" and all(word in own_words for word in banned or []):
-            continue  # Marian bans its padding this way, which never comes up here
+        if done_here.get(type(processor).__name__, False):
+            continue
         raise ValueError(
             f"paper_beam_search applies no {type(processor).__name__}; take its setting out of the generation "
             "configuration or use plain generate()"
@@ -374,11 +418,6 @@ class _SpecialTokens:
         vocabulary = model.config.decoder_vocab_size
         never = {token_id for token_id in (pad, start, begin) if token_id is not None and token_id not in end}
         return cls(start, end, end[0] if pad is None else pad, tuple(sorted(i for i in never if 0 <= i < vocabulary)))
-
-
-def _most_positions(model: Any) -> int | None:
-    positions = model.model.decoder.represent.positions
-    return None if positions.max_positions is None else positions.max_positions - positions.offset
 
 
 @contextmanager
@@ -567,12 +606,13 @@ class _Search:
         alpha: float,
         coverage_penalty: float,
         special: _SpecialTokens,
+        renormalize: bool,
         source_mask: Tensor,
         dtype: torch.dtype,
     ) -> None:
         self.beam_size, self.num_return = beam_size, num_return
         self.length_penalty, self.alpha, self.coverage_penalty = length_penalty, alpha, coverage_penalty
-        self.special = special
+        self.special, self.renormalize = special, renormalize
         batch, device = len(limits), source_mask.device
         self.rows = list(range(batch))
         self.limits = limits  # tokens, by sentence
@@ -631,7 +671,9 @@ class _Search:
         """
         width = self.beam_size
         logits = logits.detach()
-        normalizer = _logsumexp(logits).to(self.totals.dtype)  # (B, W), over the whole vocabulary
+        if self.renormalize:
+            logits.index_fill_(-1, self.never_ids, -math.inf)
+        normalizer = _logsumexp(logits).to(self.totals.dtype)  # (B, W)
         logits.index_fill_(-1, self.never_ids, -math.inf)
         self._force_the_end(logits, normalizer, length)
         candidates = (1 + len(self.special.end)) * width  # so many that W stay open even if all others end

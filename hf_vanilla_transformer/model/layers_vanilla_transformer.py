@@ -66,6 +66,11 @@ class PositionalEncoding(nn.Module):
         if self.variant == "learned":
             self.table = nn.Embedding(config.max_position_embeddings, config.d_model)
 
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens of the longest sequence that has positions; None where there is no limit."""
+        return None if self.max_positions is None else self.max_positions - self.offset
+
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """Encode ``positions`` (any shape, counted from 0) as vectors: that shape followed by D."""
         positions = positions + self.offset

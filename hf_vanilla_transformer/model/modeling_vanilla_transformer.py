@@ -8,6 +8,8 @@ ask of a model. The paper's §3.4 (embeddings) and §5.4 (dropout on the sums) a
 
 # Shapes: B batch · S source length · T target length · P cached positions · D d_model · H heads · K d_k · V vocabulary
 
+import difflib
+import inspect
 import math
 import re
 import warnings
@@ -21,6 +23,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -70,6 +73,39 @@ class _LossKwargs(TransformersKwargs, total=False):
     """
 
     label_smoothing: float
+    return_logits: bool
+
+
+# --------------------------------------------------------------------------- keywords
+
+# What callers pass to `forward` beside its parameters; anything else is a typing error that would change nothing.
+_KNOWN_KEYWORDS = frozenset(
+    {
+        *TransformersKwargs.__annotations__,
+        *FlashAttentionKwargs.__annotations__,
+        *_LossKwargs.__annotations__,
+        "return_dict",  # everybody; `can_return_tuple` takes it where it is called first
+        "shift_labels",  # Trainer's context parallelism, which shifts labels itself
+        "debug_io",  # these three: transformers' model_debugging_utils, read by `merge_with_config_defaults`
+        "debug_io_dir",
+        "prune_layers",
+    }
+)
+
+
+def _refuse_unknown_keywords(forward: Callable, keywords: dict[str, Any]) -> None:
+    """Refuse keywords that nobody reads; one whose value is None asks for nothing and passes.
+
+    Raises:
+        ValueError: Naming each of them, and the known keyword that it resembles.
+    """
+    unknown = [name for name, value in keywords.items() if name not in _KNOWN_KEYWORDS and value is not None]
+    if not unknown:
+        return
+    known = {*inspect.signature(forward).parameters, *_KNOWN_KEYWORDS} - {"self", "kwargs"}
+    near = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+    named = [f"{name!r}" + (f" (did you mean {found[0]!r}?)" if found else "") for name, found in near.items()]
+    raise ValueError(f"forward() has no argument {', '.join(named)}; leave it out, or drop that column from the batch")
 
 
 # --------------------------------------------------------------------------- attention with caches and fast kernels
@@ -78,16 +114,26 @@ class _LossKwargs(TransformersKwargs, total=False):
 def _one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
     """Return the cache that was given under either of its two names.
 
+    Under `generate` of 5.24, PEFT (0.21) adds its tuned prefix under the old name at every step, beside the cache that
+    `generate` keeps. The prefix counts at the first step, where that cache is still empty; later ones hold it already.
+
     Raises:
-        ValueError: If both names were given with different objects.
+        ValueError: If both names were given with different objects, other than such a prefix.
     """
     if past_key_values is None:
         return cache
     if cache is not None and cache is not past_key_values:
-        raise ValueError("cache and past_key_values are two names of one argument; give only one of them")
+        if not _is_tuned_prefix(past_key_values):
+            raise ValueError("cache and past_key_values are two names of one argument; give only one of them")
+        return past_key_values if cache.get_seq_length() == 0 else cache
     if CACHE_NAME == "cache" and not torch.compiler.is_compiling():
         warnings.warn("`past_key_values` is deprecated; use `cache` instead", FutureWarning, stacklevel=2)
     return past_key_values
+
+
+def _is_tuned_prefix(cache: Cache) -> bool:
+    """Return whether a cache holds target positions that no step of a decoder has filled in."""
+    return isinstance(cache, EncoderDecoderCache) and cache.get_seq_length() > 0 and not any(cache.is_updated.values())
 
 
 def eager_attention_forward(
@@ -241,15 +287,20 @@ class _InputRepresentation(nn.Module):
         return self.dropout(embeddings * self.scale + encoding)
 
     def _check_length(self, length: int, past_length: int | Tensor) -> None:
-        limit = self.positions.max_positions
+        limit = self.positions.most_tokens
         if limit is None or not isinstance(past_length, int):
             return
-        if past_length + length + self.positions.offset > limit:
+        if past_length + length > limit:
             raise ValueError(
-                f"the {self.side} has {past_length + length} positions, but the learned positions end at "
-                f"{limit - self.positions.offset} (max_position_embeddings={limit}); shorten it, or use a model with "
+                f"the {self.side} has {past_length + length} positions, but the learned positions end at {limit} "
+                f"(max_position_embeddings={self.positions.max_positions}); shorten it, or use a model with "
                 "position_embedding='sinusoidal', which has no limit"
             )
+
+
+def _rows_of(embedding: nn.Module, vocab_size: int) -> int:
+    """Return an embedding's number of rows; an adapter's wrapper around one may not tell, the configuration does."""
+    return getattr(embedding, "num_embeddings", vocab_size)
 
 
 def _check_token_ids(ids: Tensor, vocab_size: int, name: str, ignored: int | None = None) -> None:
@@ -405,7 +456,7 @@ class VanillaTransformerEncoder(VanillaTransformerPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds, not both and not neither")
         if inputs_embeds is None:
             assert input_ids is not None
-            _check_token_ids(input_ids, self.embed_tokens.num_embeddings, "input_ids")
+            _check_token_ids(input_ids, _rows_of(self.embed_tokens, self.config.vocab_size), "input_ids")
             if attention_mask is None and self.config.pad_token_id is not None:
                 attention_mask = input_ids.ne(self.config.pad_token_id).long()
             inputs_embeds = self.embed_tokens(input_ids)
@@ -476,7 +527,8 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
             raise ValueError("give either decoder_input_ids or decoder_inputs_embeds, not both and not neither")
         if inputs_embeds is None:
             assert input_ids is not None
-            _check_token_ids(input_ids, self.embed_tokens.num_embeddings, "decoder_input_ids")
+            rows = _rows_of(self.embed_tokens, self.config.decoder_vocab_size)
+            _check_token_ids(input_ids, rows, "decoder_input_ids")
             inputs_embeds = self.embed_tokens(input_ids)
         cache = _one_cache(cache, past_key_values)
         if use_cache and cache is None:
@@ -555,7 +607,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
         Args:
             input_ids: (B, S) source tokens.
-            attention_mask: (B, S), 1 keeps, 0 is padding of the source.
+            attention_mask: (B, S), 1 keeps, 0 is padding of the source; None hides what equals ``pad_token_id``.
             decoder_input_ids: (B, T) target tokens, shifted right.
             decoder_attention_mask: (B, P + T), 1 keeps, 0 is padding of the target; None is right for right padding.
             encoder_outputs: an earlier call's encoder output.
@@ -568,10 +620,14 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 
         Returns:
             ``last_hidden_state`` (B, T, D), the cache, and the encoder's output.
+
+        Raises:
+            ValueError: If a keyword is unknown, beside what encoder and decoder refuse.
         """
+        _refuse_unknown_keywords(type(self).forward, kwargs)
+        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id).long()  # the decoder needs it as well
         if encoder_outputs is None:
-            if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
-                attention_mask = input_ids.ne(self.config.pad_token_id).long()  # the decoder needs it as well
             encoded: BaseModelOutput = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
             )
@@ -616,7 +672,9 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         self.model = VanillaTransformerModel(config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=config.output_bias)
         # transformers stops after 20 tokens where nothing is said; the weights' generation_config.json overrides this.
-        self.generation_config.max_length = DEFAULT_MAX_LENGTH
+        # Of a learned table the last position gives one token more, which is never read.
+        table = self.model.decoder.represent.positions.most_tokens
+        self.generation_config.max_length = DEFAULT_MAX_LENGTH if table is None else min(DEFAULT_MAX_LENGTH, table + 1)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -685,17 +743,21 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             num_items_in_batch: real tokens of the whole update, over all micro-batches and devices; the loss is the sum
                 over tokens divided by it. None divides by the real tokens here.
             past_key_values: the cache, under the name that transformers had for it before 5.24.
-            **kwargs: ``label_smoothing``, ε of §5.4 (0.0 where it isn't given), shapes ``loss`` only; the others are
-                handed to both stacks.
+            **kwargs: ``label_smoothing``, ε of §5.4 (0.0 where it isn't given), shapes ``loss`` only;
+                ``return_logits=True`` returns logits while training, too; the others are handed to both stacks.
 
         Returns:
-            ``loss`` and ``nll`` (nats a token) if labels are given, ``logits`` (B, T, V), the cache, the encoder's
-            output. While training with labels ``logits`` is None: they are made and used in chunks, never kept.
+            ``loss`` and ``nll`` (nats per token) if labels are given, ``logits`` (B, T, V), the cache, the encoder's
+            output. While training with labels ``logits`` is None unless ``return_logits`` asks for them: the loss
+            computes them in chunks and never keeps the (tokens × vocabulary) matrix.
 
         Raises:
-            ValueError: If a label is outside the vocabulary, beside what encoder and decoder refuse.
+            ValueError: If a keyword is unknown or a label is outside the vocabulary, beside what encoder and decoder
+                refuse.
         """
-        label_smoothing = kwargs.pop("label_smoothing", 0.0)
+        _refuse_unknown_keywords(type(self).forward, kwargs)
+        label_smoothing = kwargs.pop("label_smoothing", None) or 0.0
+        return_logits = kwargs.pop("return_logits", None) or False
         if labels is not None:
             _check_token_ids(labels, self.config.decoder_vocab_size, "labels", ignored=IGNORE_INDEX)
             use_cache = False
@@ -720,7 +782,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         loss: Tensor | None = None
         nll: Tensor | None = None
         logits: Tensor | None = None
-        if labels is not None and self.training and self._can_chunk_the_loss():
+        if labels is not None and self.training and not return_logits and self._can_chunk_the_loss():
             loss, nll = linear_cross_entropy(
                 hidden_states, self.lm_head.weight, self.lm_head.bias, labels, label_smoothing
             )
@@ -730,9 +792,12 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
                 loss, nll = token_cross_entropy(logits, labels.to(logits.device), label_smoothing)
         if labels is not None and loss is not None and nll is not None:
             if num_items_in_batch is None:
-                num_items_in_batch = labels.ne(IGNORE_INDEX).sum().clamp(min=1)
+                num_items_in_batch = labels.ne(IGNORE_INDEX).sum()
+            # At least 1: where all labels are ignored the sums are 0, and so must be the loss and its gradient.
             if isinstance(num_items_in_batch, Tensor):
-                num_items_in_batch = num_items_in_batch.to(loss.device)
+                num_items_in_batch = num_items_in_batch.to(loss.device).clamp(min=1)
+            else:
+                num_items_in_batch = max(num_items_in_batch, 1)
             loss, nll = loss / num_items_in_batch, nll / num_items_in_batch
 
         return VanillaTransformerSeq2SeqLMOutput(
@@ -795,6 +860,7 @@ class VanillaTransformerEncoderModel(VanillaTransformerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Encode the source; see `VanillaTransformerEncoder.forward`."""
+        _refuse_unknown_keywords(type(self).forward, kwargs)
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs)
 
 

@@ -302,7 +302,7 @@ def test_cached_steps_equal_the_full_forward(attention, kind, padding):
         steps = [
             model(
                 encoder_outputs=encoder_outputs, attention_mask=mask, decoder_input_ids=TARGET[:, step : step + 1],
-                past_key_values=cache, use_cache=True,
+                cache=cache, use_cache=True,
             ).logits
             for step in range(TARGET.shape[1])
         ]  # fmt: skip

@@ -1,10 +1,14 @@
 """The configuration refuses what can't be, in a sentence with the field, the value and a way out."""
 
+import json
+import logging
 import time
 
 import pytest
+from transformers import AutoConfig
 
-from hf_vanilla_transformer import VanillaTransformerConfig
+from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer.model import configuration_vanilla_transformer as configuration
 
 
 @pytest.mark.parametrize(
@@ -37,8 +41,11 @@ from hf_vanilla_transformer import VanillaTransformerConfig
         ({"pad_token_id": 37000}, "pad_token_id=37000 is outside a vocabulary of 37000"),
         ({"eos_token_id": [2, 40000]}, "eos_token_id=40000 is outside"),
         ({"decoder_start_token_id": -1}, "decoder_start_token_id=-1 is too small"),
-        ({"num_encoder_layers": 3}, "has no field 'num_encoder_layers'; the fields are: .*encoder_layers"),
-        ({"label_smoothing": 0.1}, "has no field 'label_smoothing'; .*belong to the training arguments"),
+        ({"num_encoder_layers": 3}, "has no field 'num_encoder_layers'; did you mean 'encoder_layers'\\? the fields"),
+        (
+            {"label_smoothing": 0.1},
+            "has no field 'label_smoothing'; the fields are: .*belong to the training arg",
+        ),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
@@ -63,6 +70,72 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     for values in (ours, theirs):
         values.pop("transformers_version", None)
     assert ours == theirs
+
+
+FOREIGN = {
+    "transformers.js_config": {"dtype": "q8"},
+    "unsloth_fixed": True,
+    "tokenizer_class": "TokenizersBackend",
+    "max_length": 7,
+    "d_modle": 5,
+}
+
+
+def saved_with(tmp_path, **keys):
+    """Save a small configuration, and write more keys into its file."""
+    VanillaTransformerConfig(vocab_size=9, d_model=8, d_ff=8, num_heads=2, encoder_layers=1).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+    return path
+
+
+@pytest.mark.parametrize("load", [VanillaTransformerConfig.from_pretrained, AutoConfig.from_pretrained])
+def test_keys_of_other_tools_in_a_file_are_kept_and_change_nothing(tmp_path, load):
+    config = load(saved_with(tmp_path, **FOREIGN).parent)
+    assert (config.d_model, getattr(config, "max_length", None)) == (8, None)
+    assert config.to_dict().items() >= FOREIGN.items()
+    config.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()).items() >= FOREIGN.items()
+    model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig.from_dict(config.to_dict()))
+    assert model.generation_config.max_length == 512  # the file's 7 is nobody's
+
+
+def test_keys_of_other_tools_are_reported_once(tmp_path, caplog, monkeypatch):
+    path = saved_with(tmp_path, another_tools_key=1)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    configuration.logger.warning_once.cache_clear()
+    for _ in range(2):
+        assert VanillaTransformerConfig.from_json_file(path).to_dict()["another_tools_key"] == 1
+    reports = [record for record in caplog.records if "another_tools_key" in record.getMessage()]
+    assert len(reports) == 1 and "doesn't read and keeps as they are: another_tools_key" in reports[0].getMessage()
+
+
+def test_a_misspelt_keyword_of_from_pretrained_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no field 'd_modle'; did you mean 'd_model'"):
+        VanillaTransformerConfig.from_pretrained(saved_with(tmp_path).parent, d_modle=16)
+
+
+def test_the_file_has_the_formats_number_and_a_newer_one_is_refused(tmp_path):
+    path = saved_with(tmp_path)
+    assert json.loads(path.read_text())["vanilla_transformer_format"] == 1
+    saved_with(tmp_path, vanilla_transformer_format=2)
+    with pytest.raises(ValueError, match="vanilla_transformer_format 2, and this version reads up to 1; update hf_"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+def test_a_file_without_the_formats_number_is_of_the_first(tmp_path):
+    path = saved_with(tmp_path)
+    fields = json.loads(path.read_text())
+    del fields["vanilla_transformer_format"]
+    path.write_text(json.dumps(fields))
+    assert VanillaTransformerConfig.from_pretrained(tmp_path).d_model == 8
+
+
+def test_a_key_that_is_called_something_else_now_is_refused_with_its_successor(tmp_path, monkeypatch):
+    monkeypatch.setitem(configuration.SUCCESSORS, "num_layers_of_old", "encoder_layers")
+    saved_with(tmp_path, num_layers_of_old=3)
+    with pytest.raises(ValueError, match="'num_layers_of_old' is now 'encoder_layers'; rename it in the file"):
+        VanillaTransformerConfig.from_pretrained(tmp_path)
 
 
 def test_hugging_face_names_mean_the_papers_fields():

@@ -419,6 +419,38 @@ def test_generate_takes_it_as_custom_generate() -> None:
     assert again.tolist() == direct.sequences.tolist()
 
 
+def test_generate_settings_of_hugging_faces_search_are_honoured() -> None:
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 3, 8])
+    direct = paper_beam_search(model, input_ids, mask, beam_size=3, num_return=2)
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": paper_beam_search}
+    through = model.generate(**inputs, num_beams=3, num_return_sequences=2, return_dict_in_generate=True)
+    assert_same(through, direct)
+    # The rows of encoder_outputs reach the search three times each.
+    encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=mask)
+    settings = {"num_beams": 3, "num_return_sequences": 2, "custom_generate": paper_beam_search}
+    again = model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **settings)
+    assert again.tolist() == direct.sequences.tolist()
+
+
+def test_the_generation_configuration_of_a_converted_marian_is_honoured() -> None:
+    model = copy.deepcopy(half_trained_model())
+    input_ids, mask = make_sources([6, 3, 8])
+    expected = paper_beam_search(model, input_ids, mask, beam_size=6)
+    marians = {"num_beams": 6, "bad_words_ids": [[PAD]], "forced_eos_token_id": END, "renormalize_logits": True}
+    model.generation_config.update(**marians, max_length=512)
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": paper_beam_search}
+    assert model.generate(**inputs, renormalize_logits=False).tolist() == expected.sequences.tolist()
+    # Renormalised: the probabilities of a step without padding and start symbol, over their sum.
+    output = model.generate(**inputs, return_dict_in_generate=True)
+    (sequence, *_), (scores, *_) = output.sequences, output.token_log_probs
+    logits = model(input_ids=input_ids[:1], attention_mask=mask[:1], decoder_input_ids=sequence[None, :-1]).logits[0]
+    logits[:, [PAD, START]] = -math.inf
+    length = int(output.lengths[0])
+    reference = logits.log_softmax(dim=-1).gather(1, sequence[1:, None]).squeeze(1)[:length]
+    torch.testing.assert_close(scores[:length], reference, rtol=0, atol=1e-10)
+
+
 def test_generate_honours_a_mask_that_is_not_the_padding_s() -> None:
     model = half_trained_model()
     input_ids, mask = make_sources([6, 5])
@@ -444,8 +476,10 @@ def test_generate_encodes_once_and_its_limit_counts() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"num_beams": 4}, "give the width as beam_size"),
-        ({"num_return_sequences": 2, "do_sample": True}, "num_return"),
+        ({"num_beams": 3, "beam_size": 2}, "num_beams=3 contradicts beam_size=2; give only one of them"),
+        ({"num_beams": 3, "num_return_sequences": 2, "num_return": 3}, "num_return_sequences=2 contradicts num_ret"),
+        ({"forced_eos_token_id": 7}, "ForcedEOSToken"),
+        ({"bad_words_ids": [[7]]}, "NoBadWords"),
         ({"do_sample": True}, "do_sample=True"),
         ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
         ({"max_time": 1.0}, "MaxTimeCriteria"),
