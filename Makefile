@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST_VENV ?= .venv-oldest
+NEWEST_VENV ?= .venv-newest
 WORKERS ?= 2
 # Options for pytest, e.g. PYTEST_ARGS="-k tokenizer".
 PYTEST_ARGS ?=
@@ -19,22 +20,22 @@ TEST_EXTRAS := test,dev,ctranslate2,onnx
 # Nothing is fetched after the install.
 OFFLINE := HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: demo test test-slow test-oldest lint bench clean help
+.PHONY: demo test test-slow test-oldest test-newest lint bench clean help
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 # $(call make_venv,FOLDER): a virtual environment, unless FOLDER already holds one with a working pip.
 define make_venv
-@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 @$(1)/bin/python -m pip --version >/dev/null 2>&1 || { echo "making $(1)"; $(PYTHON) -m venv --clear $(1); }
 endef
 
-# $(call install,FOLDER,CONSTRAINTS,PACKAGE): torch first and by its exact version, because a looser request lets pip
-# choose, and download, another build of it on the way to an answer.
+# $(call install,FOLDER,CONSTRAINTS,PACKAGE,OPTIONS): torch first and by its exact version, because a looser request lets
+# pip choose, and download, another build of it on the way to an answer.
 define install
 @echo "installing $(3) into $(1) (minutes the first time)"
 @$(1)/bin/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' $(2))"
-@$(1)/bin/python $(PIP_INSTALL) --constraint $(2) --editable "$(3)"
+@$(1)/bin/python $(PIP_INSTALL) $(4) --constraint $(2) --editable "$(3)"
 endef
 
 # $(call run_tests,FOLDER,MARKERS): one thread a worker, so that the workers do not fight over the cores. A run in
@@ -66,6 +67,15 @@ $(OLDEST_VENV)/.installed-test: pyproject.toml constraints.txt Makefile
 	$(call install,$(OLDEST_VENV),$(OLDEST_VENV)/constraints.txt,.[$(TEST_EXTRAS)])
 	@touch $@
 
+# Everything but torch in its newest release inside pyproject's ranges; made anew whenever it is asked for, since that
+# changes from day to day.
+$(NEWEST_VENV)/.installed-test: FORCE
+	$(call make_venv,$(NEWEST_VENV))
+	@grep '^torch==' constraints.txt > $(NEWEST_VENV)/constraints.txt
+	$(call install,$(NEWEST_VENV),$(NEWEST_VENV)/constraints.txt,.[$(TEST_EXTRAS)],--upgrade --upgrade-strategy eager)
+	@touch $@
+FORCE:
+
 # A space, which cannot be written as such inside the calls above.
 empty :=
 space := $(empty) $(empty)
@@ -81,6 +91,10 @@ test-slow: $(VENV)/.installed-test ## run the tests that need long
 
 test-oldest: $(OLDEST_VENV)/.installed-test ## run the fast tests against the oldest supported transformers
 	$(call run_tests,$(OLDEST_VENV),not slow)
+
+test-newest: $(NEWEST_VENV)/.installed-test ## run the fast tests against the newest release of every dependency
+	@$(NEWEST_VENV)/bin/python -m pip list --format=freeze | grep -E '^(torch|transformers|accelerate|tokenizers)=='
+	$(call run_tests,$(NEWEST_VENV),not slow)
 
 lint: $(VENV)/.installed-test ## check style, format and types
 	$(PY) -m ruff check
