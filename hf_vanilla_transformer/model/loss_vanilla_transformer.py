@@ -16,6 +16,7 @@ from torch import Tensor
 
 IGNORE_INDEX = -100  # label of positions that carry no loss
 _CHUNK_BYTES = 32 * 2**20  # size of one chunk's logits; big enough for full matrix speed, small beside a model
+_WIDE_ELEMENTS = 2**18  # logits widened at a time on the CPU: 1 MiB of fp32, which stays in the processor's cache
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -66,9 +67,9 @@ def linear_cross_entropy(
 class _ChunkedLinearCrossEntropy(torch.autograd.Function):
     """Forward makes the gradients too, while a chunk's logits are at hand.
 
-    The softmax P is the only pass over a chunk's logits outside the matrix products: the label's probability gives the
-    loss, and the uniform part of the smoothed target, being the same for every word, is a product with the mean row of
-    the weight. ∂loss/∂logits = P − (1 − ε)·onehot(label) − ε/V.
+    The softmax P is the only pass over a chunk's logits outside the matrix products: the uniform part of the smoothed
+    target, being the same for every word, is a product with the mean row of the weight.
+    ∂loss/∂logits = P − (1 − ε)·onehot(label) − ε/V.
     """
 
     @staticmethod
@@ -94,6 +95,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
             if label_smoothing:  # Σ_v logits_v = h · Σ_v W_v + Σ_v b_v
                 column_sum = weight.sum(dim=0, dtype=wide)
                 bias_sum = 0.0 if bias is None else bias.sum(dtype=wide)
+                uniform_part = (column_sum * (-label_smoothing / vocab_size)).to(dtype)  # of every row of grad_states
             chunk = max(1, _CHUNK_BYTES // (vocab_size * dtype.itemsize))
             buffer = states.new_empty((min(chunk, len(labels)), vocab_size))
             for start in range(0, len(labels), chunk):
@@ -104,10 +106,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                     logits += bias.to(dtype)
                 label_logits = logits.gather(-1, label_index).to(wide)
                 if wants_gradient:
-                    highest = logits.amax(dim=-1, keepdim=True)
-                    gradient = torch.softmax(logits, dim=-1, out=logits)
-                    # The likeliest word's probability is at least 1/V, so that its logarithm is safe.
-                    log_normalizer = highest.to(wide) - gradient.amax(dim=-1, keepdim=True).to(wide).log()
+                    log_normalizer = _subtract_label_from_softmax_(logits, label_index, 1.0 - label_smoothing, wide)
                 else:
                     log_normalizer = logits.to(wide).logsumexp(dim=-1, keepdim=True)
                 chunk_nll = (log_normalizer - label_logits).sum()
@@ -117,17 +116,19 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                     logits_sum = states[rows].to(wide).sum(dim=0) @ column_sum + len(label_index) * bias_sum
                     loss += label_smoothing * (log_normalizer.sum() - logits_sum / vocab_size)
                 if wants_gradient:
-                    gradient.scatter_add_(-1, label_index, gradient.new_full(label_index.shape, label_smoothing - 1.0))
+                    gradient = logits
                     if grad_bias is not None:
                         grad_bias += gradient.sum(dim=0, dtype=wide)
-                    torch.mm(gradient, matrix, out=grad_states[rows])
+                    if label_smoothing:  # added before the product is rounded
+                        torch.addmm(uniform_part, gradient, matrix, out=grad_states[rows])
+                    else:
+                        torch.mm(gradient, matrix, out=grad_states[rows])
                     if dtype == wide:
                         grad_weight.addmm_(gradient.t(), states[rows])
                     else:
                         grad_weight += gradient.t() @ states[rows]
             if wants_gradient and label_smoothing:
                 share = label_smoothing / vocab_size
-                grad_states -= (share * column_sum).to(dtype)
                 grad_weight -= share * states.to(wide).sum(dim=0)
                 if grad_bias is not None:
                     grad_bias -= share * len(labels)
@@ -149,6 +150,36 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
         weight_out = grad_weight.mul(grad_loss).to(weight_dtype) if ctx.needs_input_grad[1] else None
         bias_out = grad_bias.mul(grad_loss).to(bias_dtype) if ctx.needs_input_grad[2] else None
         return grad_hidden, weight_out, bias_out, None, None
+
+
+def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: float, wide: torch.dtype) -> Tensor:
+    """Overwrite logits with softmax(logits) − share · onehot(label), computed in ``wide`` and rounded once.
+
+    Rounding the softmax first would be wrong where a label is nearly certain: bf16 keeps 8 bits of a probability near
+    1, and the difference that is left may be smaller than what those lose.
+
+    Args:
+        logits: (N, V), any floating dtype.
+        label_index: (N, 1).
+        share: 1 − ε, the target's weight on the label.
+        wide: fp32, or fp64 for logits of that dtype.
+
+    Returns:
+        The logarithm of each row's normalizer (N, 1), in ``wide``.
+    """
+    on_cpu = logits.device.type == "cpu"
+    rows = max(1, _WIDE_ELEMENTS // logits.shape[-1]) if on_cpu and logits.dtype != wide else len(logits)
+    log_normalizers = []
+    for part, labels in zip(logits.split(rows), label_index.split(rows), strict=True):
+        exact = part.to(wide)  # the part itself where that is its dtype
+        highest = exact.amax(dim=-1, keepdim=True)
+        torch.softmax(exact, dim=-1, out=exact)
+        # The likeliest word's probability is at least 1/V, so that its logarithm is safe.
+        log_normalizers.append(highest - exact.amax(dim=-1, keepdim=True).log())
+        exact.scatter_add_(-1, labels, exact.new_full(labels.shape, -share))
+        if exact.data_ptr() != part.data_ptr():
+            part.copy_(exact)
+    return torch.cat(log_normalizers)
 
 
 __all__ = ["IGNORE_INDEX", "linear_cross_entropy", "token_cross_entropy"]

@@ -1,8 +1,11 @@
 """The model against the naive fp64 reference: outputs, loss and every gradient to 1e-10."""
 
+import math
+
 import naive_transformer
 import pytest
 import torch
+from tolerances import rounding
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 
@@ -171,3 +174,52 @@ def test_torch_nn_transformer_with_the_same_weights():
     )
     output = model.model(inputs["input_ids"], inputs["attention_mask"], target).last_hidden_state
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
+
+
+# --------------------------------------------------------------------------- the chunked loss in half precision
+
+
+def peaked(likelihood: float, words: int = 2000, width: int = 64, tokens: int = 384):
+    """Draw hidden states whose labels have about the given probability, as a trained model's have."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(words, width, generator=generator) / width**0.5
+    labels = torch.randint(0, words, (tokens,), generator=generator)
+    # h = c · W_label / |W_label|² gives the label the logit c beside others of variance about c² / width.
+    logit = math.log(words * likelihood / (1 - likelihood)) * 1.3
+    hidden = logit * weight[labels] / weight[labels].square().sum(dim=-1, keepdim=True)
+    return hidden + 0.3 * torch.randn(tokens, width, generator=generator), weight, labels
+
+
+def with_gradients(loss, hidden, weight):
+    hidden, weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    value, nll = loss(hidden, weight)
+    value.backward()
+    return [nll.double(), hidden.grad.double(), weight.grad.double()]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("likelihood", [0.01, 0.5, 0.9, 0.99, 0.999])
+def test_half_precision_loses_no_more_than_the_rounded_logits_do(dtype, smoothing, likelihood, monkeypatch):
+    from hf_vanilla_transformer.model import loss_vanilla_transformer as loss
+
+    monkeypatch.setattr(loss, "_CHUNK_BYTES", 100 * 2000 * dtype.itemsize)  # 100 tokens: four chunks
+    monkeypatch.setattr(loss, "_WIDE_ELEMENTS", 7 * 2000)
+    hidden, weight, labels = peaked(likelihood)
+
+    def exact(h, w):
+        return loss.token_cross_entropy(h.double() @ w.double().T, labels, smoothing)
+
+    def rounded_logits(h, w):  # what autocast does with a plain output projection: softmax in fp32
+        return loss.token_cross_entropy(h.to(dtype) @ w.to(dtype).T, labels, smoothing)
+
+    def chunked(h, w):
+        with torch.autocast("cpu", dtype):
+            return loss.linear_cross_entropy(h, w, None, labels, smoothing)
+
+    truth, reference, ours = (with_gradients(run, hidden, weight) for run in (exact, rounded_logits, chunked))
+    for name, true, expected, found in zip(("nll", "states", "weight"), truth, reference, ours, strict=True):
+        allowed = (expected - true).norm() * 1.1 + torch.finfo(dtype).eps * true.norm() / 4
+        if name == "nll":  # both subtract logits of up to 20 in fp32, and add up what is left of each token
+            allowed += rounding(torch.float32, len(labels), size=20.0)
+        assert (found - true).norm() <= allowed, name
