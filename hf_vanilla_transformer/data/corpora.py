@@ -23,19 +23,20 @@ from transformers.utils import logging
 from .embedded_corpus import draw_expressions
 from .rows import (
     EMPTY,
+    SEVERAL_LINES,
     Files,
     Row,
     choose_column,
-    count_lines,
     dictionary_rows,
     existing_files,
     feature_names,
-    lines_of,
     listed,
     nested_names,
+    paired_files,
     table_rows,
     text_rows,
 )
+from .text_lines import count_lines, plain_spaces, read_lines
 
 logger = logging.get_logger(__name__)
 
@@ -46,8 +47,12 @@ INVALID_UTF8 = "invalid UTF-8"
 TOO_LONG = "too long a side"
 NUL = "NUL character"
 CONTROL = "control characters"
+CARRIAGE_RETURN = "carriage return inside a line"  # counted; the pair is kept
 IDENTICAL = "identical source and target"  # counted; the pair is kept, for names and numbers are rightly the same
 
+_HARMLESS = {CARRIAGE_RETURN, IDENTICAL, SEVERAL_LINES}  # kinds whose pairs are kept
+_JUDGED_EARLY = 1000  # pairs after which text in another encoding is refused without reading on
+_LEAST_BAD = 10  # lines that are not UTF-8; fewer don't speak for another encoding
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # not the white space \t \n \v \f \r
 _EXAMPLES_PER_KIND = 3
 _BATCH_PAIRS = 10_000
@@ -65,8 +70,9 @@ class CorpusReport:
         pairs_kept: pairs that the data set has.
         problems: pairs with a problem, by kind; a pair counts once, under the first problem found.
         examples: the places of the first few pairs of each kind.
-        sha256: hash of the kept pairs in their order, each "source TAB target LF" in UTF-8. For two clean text files it
-            is what `paste source.txt target.txt | sha256sum` prints.
+        sha256: hash of the kept pairs in their order, each "source TAB target LF" in UTF-8, with ordinary spaces for
+            those of Unicode (see `plain_spaces`). For two clean text files it is what
+            `paste source.txt target.txt | sha256sum` prints.
         complete: False while a streamed corpus has not yet been read to its end.
     """
 
@@ -92,7 +98,10 @@ class CorpusReport:
         for kind, number in self.problems.items():
             places = ", ".join(self.examples[kind]) + (", …" if number > len(self.examples[kind]) else "")
             text += f"; {kind}: {number:,} ({places})"
-        return text
+        lost = self.pairs_read - self.pairs_kept
+        return text + (
+            f"; {lost / self.pairs_read:.0%} of the pairs are left out" if 10 * lost >= self.pairs_read > 0 else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -130,32 +139,33 @@ def load_text_files(
     streaming: bool = False,
     max_characters: int = MAX_CHARACTERS,
 ) -> ParallelCorpus:
-    """Read aligned UTF-8 text files: line n of one translates line n of the other. ``.gz`` files are decompressed.
+    """Read aligned text files: line n of one translates line n of the other. ``.gz`` files are decompressed.
+
+    Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark; see `text_lines` for what ends a line. Spaces of Unicode,
+    as U+00A0 between words, are read as the ordinary one.
 
     Args:
         source_files: a file, a pattern such as "data/train.*.en", or a list.
-        target_files: as many files, in the same order.
+        target_files: as many files, in the same order; files that two patterns match are paired by what the wildcards
+            stand for.
         source_lang, target_lang: names of the two sides in the ``translation`` column.
         keep_all: keep every pair in its place, as evaluation must; problems are only counted.
         streaming: read while training instead of before it.
         max_characters: a side with as many characters, or more, is left out.
 
     Raises:
-        ValueError: If a file is missing, is not UTF-8 at all, the files differ in length, or no pair is left.
+        ValueError: If a file is missing or has no partner, a quarter or more of the text is in another encoding, the
+            files differ in length, or no pair is left.
     """
-    sources, targets = existing_files(source_files), existing_files(target_files)
-    if len(sources) != len(targets):
-        raise ValueError(
-            f"there are {len(sources)} source files and {len(targets)} target files; name them in pairs: "
-            f"{listed(map(str, sources))} and {listed(map(str, targets))}"
-        )
+    pairs = paired_files(source_files, target_files)
+    sources, targets = zip(*pairs, strict=True)
     parts = []
-    for source, target in zip(sources, targets, strict=True):
+    for source, target in pairs:
         source_lines, target_lines = count_lines(source), count_lines(target)
         if source_lines != target_lines:
             raise ValueError(
                 f"{source} has {source_lines:,} lines and {target} has {target_lines:,}; line n of one must translate "
-                "line n of the other, and only a line feed ends a line"
+                "line n of the other, and only a line feed (or, where there is none, a carriage return) ends a line"
             )
         parts.append(_Part(f"{source}:", f"{target}:", partial(text_rows, source, target)))
     name = f"{listed(map(str, sources))} + {listed(map(str, targets))}"
@@ -302,7 +312,7 @@ def read_sentences(files: Files, report: CorpusReport) -> Iterator[str]:
     """
     digest = hashlib.sha256()
     for path in existing_files(files):
-        for line, raw in enumerate(lines_of(path), start=1):
+        for line, raw in enumerate(read_lines(path), start=1):
             report.pairs_read += 1
             text, problem = _checked_text(raw, MAX_CHARACTERS)
             if problem is not None:
@@ -315,6 +325,7 @@ def read_sentences(files: Files, report: CorpusReport) -> Iterator[str]:
     report.complete = True
     if not report.pairs_kept:
         raise ValueError(f"no usable sentence is left: {report}")
+    _refuse_other_encoding(report)
 
 
 # ---------------------------------------------------------------------------------------------- checks
@@ -339,6 +350,7 @@ def _corpus(
         return ParallelCorpus(IterableDataset.from_generator(stream, features=features, gen_kwargs=arguments), report)
     checked = _checked_pairs(parts, report, keep_all, max_characters)
     dataset = _to_dataset(checked, features, (source_lang, target_lang))
+    _refuse_other_encoding(report)
     return ParallelCorpus(dataset, report)
 
 
@@ -349,16 +361,22 @@ def _checked_pairs(
     digest = hashlib.sha256()
     for part in parts:
         for raw_source, raw_target, line, problem in part.rows():
+            if report.pairs_read == _JUDGED_EARLY:
+                _refuse_other_encoding(report)
             report.pairs_read += 1
             source, source_problem = _checked_text(raw_source, max_characters)
             target, target_problem = _checked_text(raw_target, max_characters)
+            note = problem if problem == SEVERAL_LINES else None
+            problem = None if note else problem
             if problem or source_problem or target_problem:
                 place = part.source_place if problem or source_problem else part.target_place
                 report.count(problem or source_problem or target_problem or "", f"{place}{line}")
                 if not keep_all:
                     continue
-            elif source == target:
-                report.count(IDENTICAL, f"{part.source_place}{line}")
+            elif note or source == target:
+                report.count(note or IDENTICAL, f"{part.source_place}{line}")
+            elif "\r" in source or "\r" in target:
+                report.count(CARRIAGE_RETURN, f"{part.source_place if chr(13) in source else part.target_place}{line}")
             report.pairs_kept += 1
             digest.update(f"{source}\t{target}\n".encode())
             yield source, target
@@ -366,16 +384,29 @@ def _checked_pairs(
     report.complete = True
     if not report.pairs_kept:
         raise ValueError(f"no usable pair is left: {report}")
+    if report.problems.keys() - _HARMLESS:
+        logger.warning(str(report))
+
+
+def _refuse_other_encoding(report: CorpusReport) -> None:
+    """Refuse text of which so much is not UTF-8 that it is in another encoding; a few bad lines are only left out."""
+    bad = report.problems.get(INVALID_UTF8, 0)
+    if bad >= _LEAST_BAD and bad * 4 >= report.pairs_read:
+        raise ValueError(
+            f"{report.name}: {bad:,} of {report.pairs_read:,} lines ({bad / report.pairs_read:.0%}) are not UTF-8, the "
+            f"first at {report.examples[INVALID_UTF8][0]}; the text is in another encoding or damaged: convert it, as "
+            "with `iconv -f LATIN1 -t UTF-8`"
+        )
 
 
 def _checked_text(raw: Any, max_characters: int) -> tuple[str, str | None]:
-    """Return a side as text that UTF-8 can hold, and what is wrong with it or None."""
+    """Return a side as text that UTF-8 can hold, its spaces ordinary ones, and what is wrong with it or None."""
     try:
         if type(raw) is bytes:
-            text = raw.decode()
+            text = plain_spaces(raw.decode())
         elif isinstance(raw, str):
             raw.encode()  # fails for half a surrogate pair, which JSON and surrogateescape can bring
-            text = raw
+            text = plain_spaces(raw)
         elif raw is None:
             return "", EMPTY
         else:

@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of two sides out of files: aligned text, tables (TSV, CSV, JSON lines, Parquet) and dictionaries.
 
-A row comes as it stands in the file, undecoded where it can be: whether it is good text is for `corpora` to say. Only
-"\\n" ends a line: Python's `str.splitlines` also splits at U+2028, U+0085 and others, and one such sign inside a
-sentence would shift every pair after it.
+A row comes as it stands in the file, undecoded where it can be: whether it is good text is for `corpora` to say. What
+ends a line, and which encodings are read, `text_lines` says.
 """
 
 import csv
 import glob
-import gzip
-import io
 import json
+import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -23,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Translation
 
+from .text_lines import read_lines
+
 Files = str | Path | Sequence[str | Path]
 Row = tuple[Any, Any, int, str | None]  # source, target, line from 1, what is wrong with the row or None
 Column = tuple[str | None, str]  # the name asked for or None, the language of that side
@@ -30,8 +31,10 @@ Column = tuple[str | None, str]  # the name asked for or None, the language of t
 UNREADABLE = "unreadable row"
 NO_COLUMN = "column missing in the row"
 EMPTY = "empty side"
+SEVERAL_LINES = "row of several lines"  # counted; the pair is kept: a quoted field may hold line feeds
 
 _BATCH_ROWS = 10_000
+_CSV_ROW_LINES = 100  # a row of more lines is one with an unbalanced quotation mark
 _MISSING = object()
 
 
@@ -70,45 +73,81 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    """Open a file for its bytes, decompressed; refuse UTF-16, whose bytes would all be problems."""
-    stream = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 - the caller closes it
-    try:
-        head = stream.read(4)
-    except gzip.BadGzipFile as error:
-        raise ValueError(f"{path} ends in .gz but isn't compressed by gzip") from error
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is UTF-16; convert it to UTF-8 first, as with iconv -f UTF-16 -t UTF-8")
-    stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)  # the UTF-8 signature that Windows programs write
-    return stream  # type: ignore[return-value]
+def paired_files(source_files: Files, target_files: Files) -> list[tuple[Path, Path]]:
+    """Return source files with their target files.
+
+    Files that are named one by one are paired in the order given. Where a pattern stands on both sides, two files are
+    a pair if the wildcards matched the same text, so that "t.{10}.en" never meets "t.{1}.ko".
+
+    Raises:
+        ValueError: If a file is missing or has no partner.
+    """
+    sides = [[files] if isinstance(files, str | Path) else list(files) for files in (source_files, target_files)]
+    if len(sides[0]) == len(sides[1]):
+        return [pair for names in zip(*sides, strict=True) for pair in _paired(*names)]
+    sources, targets = existing_files(source_files), existing_files(target_files)
+    if len(sources) != len(targets):
+        raise ValueError(_unpaired(sources, targets))
+    patterns = [name for name in (*sides[0], *sides[1]) if _is_pattern(name)]
+    pairs = list(zip(sources, targets, strict=True))
+    for source, target in pairs if patterns else ():
+        # The order is the alphabet's on one side and the caller's on the other: hold the numbers in the names together.
+        if _numbers(source) != _numbers(target):
+            raise ValueError(
+                f"{patterns[0]} is a pattern, and its files don't pair by name with those of the other side: {source} "
+                f"would be paired with {target}; name the files of both sides one by one"
+            )
+    return pairs
 
 
-def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file without their "\\n" or "\\r\\n"; no other sign ends a line."""
-    with _open(path) as stream:
-        try:
-            for line in stream:
-                yield line.removesuffix(b"\n").removesuffix(b"\r")
-        except EOFError as error:
-            raise ValueError(f"{path} is cut off: its compressed data end early") from error
+def _paired(source: str | Path, target: str | Path) -> list[tuple[Path, Path]]:
+    sources, targets = existing_files(source), existing_files(target)
+    if len(sources) != len(targets):
+        raise ValueError(_unpaired(sources, targets))
+    if not (_is_pattern(source) and _is_pattern(target)):
+        return list(zip(sources, targets, strict=True))
+    keys = [
+        {_matched(str(name), path): path for path in paths} for name, paths in ((source, sources), (target, targets))
+    ]
+    alone = sorted((keys[0].keys() ^ keys[1].keys()), key=str)
+    if alone or len(keys[0]) < len(sources) or len(keys[1]) < len(targets):
+        lone = next((side[alone[0]] for side in keys if alone and alone[0] in side), sources[0])
+        raise ValueError(
+            f"{lone} has no partner: two files are a pair if the wildcards of {source} and {target} match the same "
+            f"text; name the files of both sides one by one, in their order"
+        )
+    return [(keys[0][_matched(str(source), path)], keys[1][_matched(str(source), path)]) for path in sources]
 
 
-def count_lines(path: Path) -> int:
-    """Count what `lines_of` yields, faster."""
-    count, last = 0, b"\n"
-    with _open(path) as stream:
-        try:
-            while block := stream.read(1 << 20):
-                count += block.count(b"\n")
-                last = block
-        except EOFError as error:
-            raise ValueError(f"{path} is cut off: its compressed data end early") from error
-    return count + (not last.endswith(b"\n"))
+def _unpaired(sources: Sequence[Path], targets: Sequence[Path]) -> str:
+    return (
+        f"there are {len(sources)} source files and {len(targets)} target files; name them in pairs: "
+        f"{listed(map(str, sources))} and {listed(map(str, targets))}"
+    )
+
+
+def _is_pattern(name: str | Path) -> bool:
+    return not Path(name).expanduser().exists() and any(sign in str(name) for sign in "*?[")
+
+
+def _matched(pattern: str, path: Path) -> str:
+    """Return what the wildcards of a pattern matched in a path."""
+    pattern = str(Path(pattern).expanduser())
+    parts = re.split(r"(\*+|\?|\[!?[^\]]*\])", pattern)  # every second one is a wildcard
+    expression = "".join(
+        f"({'.*' if part[0] == '*' else '.'})" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+    )
+    found = re.fullmatch(expression, str(path), re.DOTALL)
+    return str(path) if found is None else "\0".join(found.groups())
+
+
+def _numbers(path: Path) -> list[str]:
+    return re.findall(r"\d+", path.name)
 
 
 def text_rows(source: Path, target: Path) -> Iterator[Row]:
     """Yield line n of one file with line n of the other; both have as many."""
-    for number, (left, right) in enumerate(zip(lines_of(source), lines_of(target), strict=True), start=1):
+    for number, (left, right) in enumerate(zip(read_lines(source), read_lines(target), strict=True), start=1):
         yield left, right, number, None
 
 
@@ -189,41 +228,72 @@ def _delimited_table(path: Path, wanted: Sequence[Column], quoted: bool) -> Call
     if positional:
         positions = [int(column or 0) - 1 for column, _ in wanted]
     else:
-        header = next((row for row, _ in _delimited_rows(path, quoted)), None)
+        header = next((row for row, _, _ in _delimited_rows(path, quoted)), None)
         if header is None:
             raise ValueError(f"{path} has no first row that names the columns; for one without, give their positions")
         positions = [header.index(choose_column(column, language, header, str(path))) for column, language in wanted]
     return partial(_delimited_pairs, path, positions, quoted, skip_header=not positional)
 
 
-def _delimited_rows(path: Path, quoted: bool) -> Iterator[tuple[list[str] | None, int]]:
-    """Yield (fields, line on which the row ends), None for a row that can't be read."""
-    lines = (line.decode(errors="surrogateescape") for line in lines_of(path))
-    if not quoted:
-        yield from ((line.split("\t"), number) for number, line in enumerate(lines, start=1))
-        return
-    reader = csv.reader(line + "\n" for line in lines)
-    while True:
+def _delimited_rows(path: Path, quoted: bool) -> Iterator[tuple[list[str] | None, int, int]]:
+    """Yield (fields, first line, lines) of each row; None for a row that can't be read."""
+    lines = (line.decode(errors="surrogateescape") for line in read_lines(path))
+    if quoted:
+        yield from _csv_rows(lines)
+    else:
+        yield from ((line.split("\t"), number, 1) for number, line in enumerate(lines, start=1))
+
+
+def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[list[str] | None, int, int]]:
+    """Read rows of which some may span lines; an unbalanced quotation mark spoils the line it is on and no other.
+
+    The csv module reads on to the next quotation mark, or to the end of the file. Here a row that is not valid, or
+    spans more lines than text does, is given up: its first line is unreadable, and the next line begins a row.
+    """
+    ahead: deque[str] = deque()  # lines of a row that was given up
+    number = 0
+
+    def following() -> str | None:
+        return ahead.popleft() if ahead else next(lines, None)
+
+    while (line := following()) is not None:
+        number += 1
+        if '"' not in line and "\r" not in line:
+            yield line.split(","), number, 1
+            continue
+        taken = [line]
+
+        def row_lines(taken: list[str] = taken) -> Iterator[str]:
+            yield taken[0] + "\n"
+            while len(taken) < _CSV_ROW_LINES and (more := following()) is not None:
+                taken.append(more)
+                yield more + "\n"
+
         try:
-            yield next(reader), reader.line_num
-        except StopIteration:
-            return
-        except csv.Error:  # a carriage return or a NUL outside quotation marks, a field beyond csv's limit
-            yield None, reader.line_num
+            fields: list[str] | None = next(csv.reader(row_lines(), strict=True))
+        except csv.Error:  # an unbalanced quotation mark, a carriage return outside of them, an endless field
+            fields = None
+            ahead.extendleft(reversed(taken[1:]))
+            del taken[1:]
+        yield fields, number, len(taken)
+        number += len(taken) - 1
 
 
 def _delimited_pairs(path: Path, positions: Sequence[int], quoted: bool, skip_header: bool) -> Iterator[Row]:
     rows = _delimited_rows(path, quoted)
     if skip_header:
         next(rows, None)
-    for fields, number in rows:
+    for fields, number, lines in rows:
         if fields is None:
             yield None, None, number, UNREADABLE
         elif not any(fields):  # a blank line, or one of separators only
             yield "", "", number, EMPTY
-        else:
+        elif max(positions) >= len(fields):
             sides = [fields[position] if position < len(fields) else None for position in positions]
-            yield sides[0], sides[1], number, NO_COLUMN if max(positions) >= len(fields) else None
+            yield sides[0], sides[1], number, NO_COLUMN
+        else:
+            sides = [fields[position] for position in positions]
+            yield sides[0], sides[1], number, None if lines == 1 else SEVERAL_LINES
 
 
 # JSON lines.
@@ -231,7 +301,7 @@ def _delimited_pairs(path: Path, positions: Sequence[int], quoted: bool, skip_he
 
 def _json_table(path: Path, wanted: Sequence[Column]) -> Callable[[], Iterator[Row]]:
     first: Any = None
-    for line in lines_of(path):
+    for line in read_lines(path):
         if line.lstrip().startswith(b"["):
             raise ValueError(f"{path} is a JSON array; write JSON lines: one object a line, nothing around them")
         first = _json_object(line)
@@ -253,7 +323,7 @@ def _json_object(line: bytes) -> dict | None:
 
 
 def _json_pairs(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         row = _json_object(line)
         yield (None, None, number, UNREADABLE) if row is None else _two_columns(row, columns, number)
 
@@ -269,9 +339,15 @@ def _parquet_table(path: Path, wanted: Sequence[Column]) -> Callable[[], Iterato
     fields = dict(chain.from_iterable(_arrow_fields(item) for item in schema))
     columns = [choose_column(column, language, list(fields), str(path)) for column, language in wanted]
     for column in columns:
-        if not (pa.types.is_string(fields[column]) or pa.types.is_large_string(fields[column])):
+        if not _is_text(fields[column]):
             raise ValueError(f"column {column!r} of {path} holds {fields[column]}, not text; name a column of strings")
     return partial(_parquet_pairs, path, columns)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):  # a column of few values, as pandas' "category"
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _arrow_fields(item: pa.Field, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
@@ -287,10 +363,16 @@ def _parquet_pairs(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
             # As bytes: a string array may hold invalid UTF-8, at which reading it as text would stop.
-            sides = [_arrow_column(batch, column).cast(pa.large_binary()).to_pylist() for column in columns]
+            sides = [_as_bytes(_arrow_column(batch, column)).to_pylist() for column in columns]
             for source, target in zip(*sides, strict=True):
                 number += 1
                 yield source, target, number, None
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.binary_view() if pa.types.is_string_view(column.type) else pa.large_binary())
 
 
 def _arrow_column(batch: pa.RecordBatch, column: str) -> pa.Array:
@@ -303,17 +385,17 @@ def _arrow_column(batch: pa.RecordBatch, column: str) -> pa.Array:
 __all__ = [
     "EMPTY",
     "NO_COLUMN",
+    "SEVERAL_LINES",
     "UNREADABLE",
     "Files",
     "Row",
     "choose_column",
-    "count_lines",
     "dictionary_rows",
     "existing_files",
     "feature_names",
-    "lines_of",
     "listed",
     "nested_names",
+    "paired_files",
     "table_rows",
     "text_rows",
 ]

@@ -92,8 +92,6 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     corpora = load_corpora(recipe.data)
     for corpus in corpora.values():
         logger.info(str(corpus.report))
-        if corpus.report.problems:
-            logger.warning(str(corpus.report))
 
     with arguments.main_process_first(desc="tokenizer"):
         checkpoint = _prepare_output(recipe, output_dir, corpora, writing=arguments.process_index == 0)

@@ -21,7 +21,7 @@ from hf_vanilla_transformer.data.corpora import (
     load_table,
     load_text_files,
 )
-from hf_vanilla_transformer.data.rows import EMPTY, NO_COLUMN, UNREADABLE
+from hf_vanilla_transformer.data.rows import EMPTY, NO_COLUMN, SEVERAL_LINES, UNREADABLE
 
 
 def pairs_of(corpus: ParallelCorpus, source_lang: str = "source", target_lang: str = "target") -> list[tuple[str, str]]:
@@ -105,9 +105,67 @@ def test_compressed_files_are_read_and_broken_ones_refused(tmp_path: Path) -> No
         load_text_files(tmp_path / "plain.gz", tmp_path / "plain.gz")
 
 
-def test_utf_16_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train\.en is UTF-16; convert it"):
-        load_text_files(*write(tmp_path, "text\n".encode("utf-16"), b"text\n"))
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> None:
+    text = "one\r\n둘\u2028셋 \U00010437\nlast"
+    corpus = load_text_files(*write(tmp_path, text.encode(encoding), b"a\nb\nc\n"))
+    assert pairs_of(corpus) == [("one", "a"), ("둘\u2028셋 \U00010437", "b"), ("last", "c")]
+    plain = load_text_files(*write(tmp_path, text.encode(), b"a\nb\nc\n"))
+    assert corpus.report.sha256 == plain.report.sha256
+
+
+def test_a_file_whose_lines_end_in_carriage_returns_alone_has_as_many_lines(tmp_path: Path) -> None:
+    corpus = load_text_files(*write(tmp_path, b"one\rtwo\rthree\r", b"eins\nzwei\ndrei\n"))
+    assert pairs_of(corpus) == [("one", "eins"), ("two", "zwei"), ("three", "drei")]
+
+
+def test_a_carriage_return_inside_a_line_is_counted_and_kept(tmp_path: Path) -> None:
+    corpus = load_text_files(*write(tmp_path, b"one\rtwo\nthree\n", b"eins\ndrei\n"))
+    assert pairs_of(corpus) == [("one\rtwo", "eins"), ("three", "drei")]
+    assert corpus.report.problems == {corpora.CARRIAGE_RETURN: 1}
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2009", "\u202f", "\u3000"])
+def test_spaces_of_unicode_are_read_as_spaces(tmp_path: Path, space: str) -> None:
+    corpus = load_text_files(*write(tmp_path, f"one{space}two\n".encode(), f"eins{space}zwei\n".encode()))
+    assert pairs_of(corpus) == [("one two", "eins zwei")]
+
+
+def test_text_in_another_encoding_is_refused_with_its_share(tmp_path: Path) -> None:
+    lines = ["grün", "schön", "gut"] * 20
+    files = write(tmp_path, "".join(f"{line}\n" for line in lines).encode("latin-1"), b"x\n" * 60)
+    with pytest.raises(ValueError, match=r"40 of 60 lines \(67%\) are not UTF-8, .*train\.en:1; .*iconv"):
+        load_text_files(*files)
+    with pytest.raises(ValueError, match=r"40 of 60 lines \(67%\) are not UTF-8"):
+        load_text_files(*files, keep_all=True)
+    with pytest.raises(ValueError, match=r"40 of 60 lines \(67%\) are not UTF-8"):
+        list(corpora.read_sentences(files[0], CorpusReport("text")))
+
+
+def test_a_long_file_in_another_encoding_is_refused_without_reading_it_all(tmp_path: Path) -> None:
+    files = write(tmp_path, b"gr\xfcn\n" * 1500, b"x\n" * 1500)
+    stream = load_text_files(*files, streaming=True)
+    with pytest.raises(ValueError, match=r"1,000 of 1,000 lines \(100%\) are not UTF-8"):
+        next(iter(stream.dataset))
+
+
+def test_a_corpus_that_loses_pairs_says_how_many(tmp_path: Path) -> None:
+    report = load_text_files(*write(tmp_path, b"a\n\nc\nd\n", b"w\nx\ny\nz\n")).report
+    assert str(report).endswith("; 25% of the pairs are left out")
+
+
+def test_files_of_two_patterns_are_paired_by_name(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        (tmp_path / f"t.{number}.en").write_text(f"s{number}\n")
+        (tmp_path / f"t.{number}.ko").write_text(f"t{number}\n")
+    corpus = load_text_files(tmp_path / "t.*.en", tmp_path / "t.*.ko")
+    assert sorted(pairs_of(corpus)) == [("s1", "t1"), ("s10", "t10"), ("s2", "t2")]
+    (tmp_path / "t.1.en").unlink()
+    (tmp_path / "t.10.ko").unlink()  # now t.10.en would meet t.1.ko
+    with pytest.raises(ValueError, match=r"t\.1\.ko has no partner: two files are a pair if the wildcards"):
+        load_text_files(tmp_path / "t.*.en", tmp_path / "t.*.ko")
+    with pytest.raises(ValueError, match=r"t\.10\.en would be paired with .*t\.1\.ko"):
+        load_text_files(tmp_path / "t.*.en", [tmp_path / "t.1.ko", tmp_path / "t.2.ko"])
 
 
 def test_the_two_sides_need_two_names(tmp_path: Path) -> None:
@@ -248,6 +306,43 @@ def test_csv_fields_may_hold_commas_quotes_and_line_feeds_and_tsv_fields_quotes(
     assert pairs_of(load_table(tmp_path / "t.csv", "a", "b")) == [('x, "y"\nz', "w")]
     (tmp_path / "t.tsv").write_text('a\tb\n"open\tclosed\nnext\trow\n')
     assert pairs_of(load_table(tmp_path / "t.tsv", "a", "b")) == [('"open', "closed"), ("next", "row")]
+
+
+def test_an_unbalanced_quotation_mark_costs_one_row_of_csv(tmp_path: Path) -> None:
+    rows = [f"one {number},eins {number}" for number in range(1000)]
+    for bad in ('"' + rows[300], '"' + rows[300] + '"x'):  # open to the end of the file; closed where no field ends
+        (tmp_path / "t.csv").write_text("\n".join(["a,b", *rows[:300], bad, *rows[301:]]) + "\n")
+        corpus = load_table(tmp_path / "t.csv", "a", "b")
+        assert corpus.report.pairs_kept == 999
+        assert corpus.report.problems == {UNREADABLE: 1}
+        assert corpus.report.examples[UNREADABLE] == [f"{tmp_path}/t.csv:302"]  # the header is line 1
+        assert pairs_of(corpus)[299:301] == [("one 299", "eins 299"), ("one 301", "eins 301")]
+
+
+def test_two_unbalanced_quotation_marks_far_apart_cost_two_rows_of_csv(tmp_path: Path) -> None:
+    rows = [f"one {number},eins {number}" for number in range(1000)]
+    rows[300], rows[700] = f'"{rows[300]}', 'one",eins'  # together they would quote 400 rows
+    (tmp_path / "t.csv").write_text("\n".join(["a,b", *rows]) + "\n")
+    report = load_table(tmp_path / "t.csv", "a", "b").report
+    assert (report.pairs_read, report.pairs_kept) == (1000, 999)
+    assert report.problems == {UNREADABLE: 1}
+
+
+def test_a_row_of_several_lines_is_kept_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('a,b\n"x\ny",w\n1,2\n')
+    corpus = load_table(tmp_path / "t.csv", "a", "b")
+    assert pairs_of(corpus) == [("x\ny", "w"), ("1", "2")]
+    assert corpus.report.problems == {SEVERAL_LINES: 1}
+    assert corpus.report.examples[SEVERAL_LINES] == [f"{tmp_path}/t.csv:2"]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_every_arrow_type_of_text_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    column = pa.array(["하나", "둘", "하나"])
+    column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
+    pq.write_table(pa.table({"a": column, "b": column}), tmp_path / "t.parquet")
+    assert pq.read_schema(tmp_path / "t.parquet").field("a").type == kind
+    assert pairs_of(load_table(tmp_path / "t.parquet", "a", "b")) == [("하나", "하나"), ("둘", "둘"), ("하나", "하나")]
 
 
 def test_bad_rows_of_tables_are_counted_and_keep_their_place_in_evaluation(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The one reader of text: every file and stream of lines in the package is read here, so that all are read alike.
+
+- A byte order mark names the encoding: UTF-8, UTF-16 and UTF-32 in either byte order. Without one, text is UTF-8. Text
+  that looks like UTF-16 or UTF-32 without a mark is refused: guessing its byte order could give other characters.
+- "\\n" and "\\r\\n" end a line. "\\r" ends a line only where the text has no "\\n" at all. No other character does:
+  Python's `str.splitlines` also splits at U+2028, U+0085, form feed and others, and one such character inside a
+  sentence would shift every pair after it.
+- Lines are yielded as UTF-8 bytes, so that the caller decides what to do with a line that is not valid text: `corpora`
+  leaves out the pair and counts it, `decode_line` puts U+FFFD in the place of bad bytes.
+- `plain_spaces` replaces the spaces of Unicode, as U+00A0 between words, by the ordinary one.
+"""
+
+import codecs
+import gzip
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+_BLOCK = 2**20  # bytes read at a time
+_HEAD = 4096  # bytes by which an encoding without a mark is recognised
+_UTF_8_MARK = codecs.BOM_UTF8
+_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")  # Unicode's category Zs without U+0020
+
+
+class TextEncodingError(ValueError):
+    """The bytes are in no encoding that can be read; the message says which text and what to do."""
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, ``.gz`` decompressed, as UTF-8 bytes without their ends.
+
+    Raises:
+        ValueError: If the file is not text, not compressed although it ends in ``.gz``, or is cut off.
+    """
+    with _opened(path) as stream:
+        yield from stream_lines(stream, str(path))
+
+
+def stream_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
+    """Yield the lines of a binary stream as UTF-8 bytes without their ends, each as soon as it is complete.
+
+    Args:
+        stream: a file opened for bytes, or standard input's buffer.
+        name: what messages call it.
+
+    Raises:
+        TextEncodingError: If it looks like UTF-16 or UTF-32 without a byte order mark.
+    """
+    first = stream.readline()  # not a block: a person at a terminal is answered line by line
+    encoding = next((encoding for mark, encoding in _MARKS if first.startswith(mark)), None)
+    lines: Iterator[bytes] = iter(stream)
+    if encoding is None:
+        _refuse_unmarked(first, name)
+    else:
+        lines = iter(_Transcoded(first, stream, encoding).readline, b"")
+        first = next(lines, b"")
+    first = first.removeprefix(_UTF_8_MARK)
+    if not first:
+        return
+    if b"\r" in first and not first.endswith(b"\n"):  # no "\n" in the whole text
+        yield from first.removesuffix(b"\r").split(b"\r")
+        return
+    yield first.removesuffix(b"\n").removesuffix(b"\r")
+    for line in lines:
+        # A mark at the start of a later line is where files were joined; it is no text there either.
+        yield line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(_UTF_8_MARK)
+
+
+def count_lines(path: Path) -> int:
+    """Count what `read_lines` yields, faster for the usual file."""
+    with _opened(path) as stream:
+        block = stream.read(_BLOCK)
+        if b"\n" in block and not block.startswith(tuple(mark for mark, _ in _MARKS)):
+            count, last = 0, b""
+            while block:
+                count, last = count + block.count(b"\n"), block
+                block = stream.read(_BLOCK)
+            return count + (not last.endswith(b"\n"))
+    return sum(1 for _ in read_lines(path))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            yield stream  # type: ignore[misc]
+    except gzip.BadGzipFile as error:
+        raise ValueError(f"{path} ends in .gz but isn't compressed by gzip") from error
+    except EOFError as error:
+        raise ValueError(f"{path} is cut off: its compressed data end early") from error
+
+
+def decode_line(line: bytes) -> tuple[str, bool]:
+    """Return a line as text with ordinary spaces, and whether all of it was valid UTF-8; U+FFFD replaces what was not.
+
+    Args:
+        line: of `read_lines` or `stream_lines`.
+    """
+    try:
+        return plain_spaces(line.decode()), True
+    except UnicodeDecodeError:
+        return plain_spaces(line.decode(errors="replace")), False
+
+
+def plain_spaces(text: str) -> str:
+    """Replace no-break, ideographic and other spaces of Unicode by U+0020, one for one.
+
+    They part words as an ordinary space does, but are other characters: a vocabulary learned from ordinary text has no
+    token for them, and a word beside one is spelled in rare pieces. Tabs, line separators and characters without width
+    stay as they are.
+    """
+    return text if text.isascii() else _SPACES.sub(" ", text)
+
+
+def _refuse_unmarked(first: bytes, name: str) -> None:
+    """Refuse text whose first line has so many zero bytes that it is UTF-16, UTF-32, or no text."""
+    head = first[:_HEAD]
+    even, odd = (sum(not byte for byte in head[parity::2]) for parity in (0, 1))
+    zeros, one_sided = even + odd, not (even and odd)
+    # An English line has a zero in every second byte; in other scripts only its spaces and digits have one.
+    utf_16 = one_sided and zeros >= 2 and (zeros * 4 >= len(head) or _decodes_as_utf_16(head, little_endian=not even))
+    if utf_16 or (zeros >= 3 and zeros * 2 >= len(head)):
+        raise TextEncodingError(
+            f"{name} looks like UTF-16 or UTF-32 without a byte order mark, or is not text; convert it to UTF-8 first, "
+            "as with `iconv -f UTF-16LE -t UTF-8`"
+        )
+
+
+def _decodes_as_utf_16(head: bytes, little_endian: bool) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-16-le" if little_endian else "utf-16-be")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return sum(character.isalnum() or character.isspace() for character in text) * 2 > len(text)
+
+
+class _Transcoded:
+    """A stream of UTF-16 or UTF-32 read as one of UTF-8; what can't be decoded becomes the byte 0xFF, never valid."""
+
+    def __init__(self, first: bytes, stream: IO[bytes], encoding: str) -> None:
+        self._stream, self._start = stream, first
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors=_ERRORS)
+        self._ready = io.BytesIO()
+        self._ended = False
+
+    def readline(self) -> bytes:
+        """Return the next line with its end, b"" after the last."""
+        parts = []
+        while True:
+            part = self._ready.readline()
+            parts.append(part)
+            if part.endswith(b"\n") or (not part and self._ended):
+                return b"".join(parts)
+            if not part:
+                self._fill()
+
+    def _fill(self) -> None:
+        # `read1` returns what there is; a pipe would block until a whole block is full.
+        read = getattr(self._stream, "read1", self._stream.read)
+        data, self._start = self._start or read(_BLOCK), b""
+        self._ended = not data
+        text = self._decoder.decode(data, final=self._ended)
+        self._ready = io.BytesIO(text.removeprefix("\ufeff").encode(errors="surrogateescape"))
+
+
+_ERRORS = "vanilla_transformer_mark"
+
+
+def _mark_error(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\udcff", error.end  # `surrogateescape` writes it as the byte 0xFF
+
+
+codecs.register_error(_ERRORS, _mark_error)
+
+
+__all__ = ["TextEncodingError", "count_lines", "decode_line", "plain_spaces", "read_lines", "stream_lines"]
