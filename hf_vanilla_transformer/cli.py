@@ -9,7 +9,8 @@ standard error and exit status 2; an interrupt in exit status 130.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .version import __version__
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
     try:
+        _check_numbers(options)
         return options.run(options) or 0
     except KeyboardInterrupt:
         print(f"{PROGRAM} {options.command}: interrupted", file=sys.stderr)
@@ -39,11 +41,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError, MemoryError, RuntimeError) as error:
         if os.environ.get("VANILLA_TRANSFORMER_TRACEBACK"):
             raise
+        if isinstance(error, RuntimeError) or not str(error):
+            error = _out_of_memory(error, options)
         print(f"{PROGRAM} {options.command}: error: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+_NUMBERS: dict[str, tuple[float, float]] = {  # the least and the most of each number on the command line
+    "beam_size": (1, 1_000),
+    "batch_size": (1, 100_000),
+    "max_source_tokens": (1, 10_000_000),
+    "alpha": (-100, 100),
+    "vocab_size": (1, 100_000_000),
+    "character_coverage": (0, 1),
+    "last": (1, 1_000_000),
+    "best": (1, 1_000_000),
+    "layer": (0, 1_000),
+    "head": (0, 1_000),
+}
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse a number that no command can do anything with, before anything is loaded."""
+    for name, (least, most) in _NUMBERS.items():
+        value = getattr(options, name, None)
+        if value is not None and not least <= value <= most:
+            option = name.replace("_", "-")
+            raise ValueError(f"{name}={value} is not between {least:,} and {most:,}; choose another --{option}")
+
+
+def _out_of_memory(error: Exception, options: argparse.Namespace) -> Exception:
+    """Return an error that says what to lower where there was no memory left; raise any other error again."""
+    from .training.guards import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        if str(error):
+            raise error
+        return error
+    names = [name for name in ("batch_size", "beam_size") if getattr(options, name, None) is not None]
+    what = " or ".join(f"--{name.replace('_', '-')} (now {getattr(options, name)})" for name in names)
+    return MemoryError(f"out of memory; lower {what}" if what else "out of memory; choose something smaller")
 
 
 def _sentence(error: BaseException) -> str:
@@ -135,6 +175,9 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--groups", default=None, help="file with a label a line: scores by label as well")
     evaluate.add_argument("--translations", default=None, help="file for the translations, a line each")
     evaluate.add_argument("--output", default=None, help="JSON file for scores, data hash, hardware and seconds")
+    evaluate.add_argument(
+        "--overwrite", action="store_true", help="replace --translations and --output if they are there"
+    )
     evaluate.set_defaults(run=_evaluate, takes_overrides=True)
 
     tokenizer = commands.add_parser(
@@ -168,7 +211,7 @@ def _build_parser() -> argparse.ArgumentParser:
     average.add_argument("--last", type=int, default=None, help="the last so many of a run")
     average.add_argument("--best", type=int, default=None, help="the so many best by --metric instead")
     average.add_argument("--metric", default="eval_loss", help="a name of the evaluation log")
-    average.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
+    average.add_argument("--overwrite", action="store_true", help="replace an earlier average at --output")
     average.set_defaults(run=_average)
 
     convert = commands.add_parser(
@@ -193,7 +236,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="an option of torch's format"
     )
     convert.add_argument("--quantization", default=None, help="of ctranslate2: how weights are stored, e.g. int8")
-    convert.add_argument("--force", action="store_true", help="replace a checkpoint that is at TARGET")
+    convert.add_argument("--force", action="store_true", help="replace an earlier conversion at TARGET")
     convert.set_defaults(run=_convert)
 
     push = commands.add_parser(
@@ -228,6 +271,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     visualize.add_argument("--layer", type=int, default=None, help="counted from 0; not given: the last, or all")
     visualize.add_argument("--head", type=int, default=None, help="counted from 0; not given: all, or their average")
+    visualize.add_argument("--overwrite", action="store_true", help="replace --output and --figure if they are there")
     visualize.set_defaults(run=_visualize)
 
     presets = commands.add_parser(
@@ -327,7 +371,9 @@ def _train(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     from .checkpoints.loading import load_checkpoint, load_tokenizer
+    from .data.text_lines import decode_line, stream_lines
     from .evaluation import translate
+    from .plausibility import TranslationTally
 
     model: Any
     if options.engine == "torch":
@@ -336,12 +382,20 @@ def _translate(options: argparse.Namespace) -> int:
         from .engines import load_engine
 
         model, tokenizer = load_engine(options.engine, options.model), load_tokenizer(options.model)
-    # Only "\n" ends a line; other separators and broken bytes belong to the sentence.
-    lines = (line.removesuffix(b"\n").decode("utf-8", errors="replace") for line in sys.stdin.buffer)
+    tally, sources, broken = TranslationTally(), deque[str](), []
+
+    def lines() -> Iterator[str]:
+        for number, line in enumerate(stream_lines(sys.stdin.buffer, "standard input"), start=1):
+            text, valid = decode_line(line)
+            if not valid:
+                broken.append(number)
+            sources.append(text)
+            yield text
+
     translations = translate(
         model,
         tokenizer,
-        lines,
+        lines(),
         beam_size=options.beam_size,
         length_penalty=options.length_penalty,
         alpha=options.alpha,
@@ -352,13 +406,23 @@ def _translate(options: argparse.Namespace) -> int:
         one_line = translation.replace("\r", " ").replace("\n", " ")
         sys.stdout.buffer.write(one_line.encode("utf-8", errors="replace") + b"\n")
         sys.stdout.buffer.flush()
+        tally.add(sources.popleft(), translation)
+    if broken:
+        print(
+            f"{PROGRAM} translate: warning: {len(broken):,} line(s) are not UTF-8, the first is line {broken[0]}; bad "
+            "bytes were replaced, so these translations are doubtful: convert the text, as with iconv -t UTF-8",
+            file=sys.stderr,
+        )
+    if warning := tally.warning():
+        print(f"{PROGRAM} translate: warning: {warning}", file=sys.stderr)
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from .evaluation import default_bleu_tokenizer
+    from .evaluation import TranslationMetric, default_bleu_tokenizer
+    from .overwriting import check_file
     from .training.evaluate import (
         Decoding,
         evaluate_checkpoint,
@@ -375,16 +439,27 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise ValueError("name the text either by --source and --reference, or by --recipe")
     if options.recipe is not None:
         recipe = read_recipe(options.recipe, options.overrides)
-        corpora = load_recipe_text(recipe, options.split)
         language = language or recipe.data.target_lang
         tokenize = tokenize or (None if options.target_lang else recipe.run.metric_tokenize)
         lowercase = recipe.data.lowercase if lowercase is None else lowercase
         unset = Decoding(recipe.run.beam_size, recipe.run.alpha, max_source_tokens=recipe.run.max_source_tokens)
+        inputs = [options.recipe, *recipe.data.files]
     else:
         if options.source is None or options.reference is None:
             raise ValueError(f"{'--source' if options.source is None else '--reference'} is missing; both are needed")
         if options.overrides or options.split:
             raise ValueError(f"{(options.overrides or ['--split'])[0]} is for a recipe; name one with --recipe")
+        inputs = [options.source, options.reference]
+    inputs += [options.model, options.groups]
+    tokenize = tokenize or default_bleu_tokenizer(language or "")
+    TranslationMetric(tokenize)  # what isn't installed, or can't be fetched, is said before any work
+    if options.translations:
+        check_file(options.translations, "translations", inputs=inputs, overwrite=options.overwrite)
+    if options.output:
+        check_file(options.output, "record", inputs=[*inputs, options.translations], overwrite=options.overwrite)
+    if options.recipe is not None:
+        corpora = load_recipe_text(recipe, options.split)
+    else:
         corpora = load_evaluation_text(options.source, options.reference)
     if (options.groups or options.translations) and len(corpora) != 1:
         raise ValueError(f"--groups and --translations belong to one text, not to {len(corpora)}; choose by --split")
@@ -392,7 +467,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     result = evaluate_checkpoint(
         options.model,
         corpora,
-        tokenize=tokenize or default_bleu_tokenizer(language or ""),
+        tokenize=tokenize,
         lowercase=bool(lowercase),
         decoding=Decoding(
             unset.beam_size if options.beam_size is None else options.beam_size,
@@ -419,29 +494,39 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
-    from .training.vocabulary import learn_vocabulary, prepare_folder
+    from pathlib import Path
+
+    from .checkpoints.whole_folder import whole_folder
+    from .overwriting import check_folder, write_folder_record
+    from .training.vocabulary import learn_vocabulary
 
     apart = options.source is not None or options.target is not None
     if apart and (options.files or options.source is None or options.target is None):
         raise ValueError("two vocabularies need --source FILES and --target FILES and no others; one needs files alone")
     if not apart and not options.files:
         raise ValueError("there are no text files to learn from; name some, or --source FILES and --target FILES")
-    prepare_folder(options.output, options.overwrite)
     wanted = {"source": options.source, "target": options.target} if apart else {"": options.files}
-    for side, files in wanted.items():
-        folder = os.path.join(options.output, side) if side else options.output
-        result = learn_vocabulary(
-            files,
-            folder,
-            options.vocab_size,
-            model=options.model,
-            normalization=None if options.normalization == "none" else options.normalization,
-            lowercase=options.lowercase,
-            character_coverage=options.character_coverage,
-        )
+    inputs = [file for files in wanted.values() for file in files]
+    check_folder(options.output, "tokenizer", inputs=inputs, overwrite=options.overwrite, option="--overwrite")
+    with whole_folder(Path(options.output)) as staging:
+        results = {
+            side: learn_vocabulary(
+                files,
+                staging / side,
+                options.vocab_size,
+                model=options.model,
+                normalization=None if options.normalization == "none" else options.normalization,
+                lowercase=options.lowercase,
+                character_coverage=options.character_coverage,
+            )
+            for side, files in wanted.items()
+        }
+        write_folder_record(staging, "tokenizer")
+    for side, result in results.items():
         print(
-            f"tokenizer: output={folder} size={result.size} lines={result.lines} tokens_per_word="
-            f"{result.tokens_per_word:.2f} unknown={result.unknown:.4%} bytes={result.bytes:.4%}"
+            f"tokenizer: output={os.path.join(options.output, side) if side else options.output} size={result.size} "
+            f"lines={result.lines} tokens_per_word={result.tokens_per_word:.2f} unknown={result.unknown:.4%} "
+            f"bytes={result.bytes:.4%}"
         )
     return 0
 
@@ -522,11 +607,16 @@ def _push(options: argparse.Namespace) -> int:
 
 def _visualize(options: argparse.Namespace) -> int:
     from .checkpoints.loading import load_checkpoint
-    from .visualization.figures import alignment_figure, head_figure, layer_figure, save_figure
+    from .overwriting import check_file
+    from .visualization.figures import alignment_figure, check_figure_format, head_figure, layer_figure, save_figure
     from .visualization.maps import attention_maps
     from .visualization.page import save_page
 
     kind, layer, head = options.attention, options.layer, options.head
+    check_file(options.output, "page", inputs=(options.model,), overwrite=options.overwrite)
+    if options.figure:
+        check_figure_format(options.figure)
+        check_file(options.figure, "figure", inputs=(options.model, options.output), overwrite=options.overwrite)
     model, tokenizer = load_checkpoint(options.model)
     maps = attention_maps(model, tokenizer, options.source, options.target)
     maps.weights(kind, layer, head)  # says what is wrong with them before anything is written

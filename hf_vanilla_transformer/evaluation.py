@@ -6,8 +6,10 @@
 importing this module, or the package, doesn't import evaluate and sacrebleu.
 """
 
+import contextlib
 import functools
 import importlib.util
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -128,6 +130,12 @@ def translate(
         beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens=None, num_return=num_return
     )
     check_tokenizer_fits(tokenizer, model.config)
+    vocabulary = model.config.target_vocab_size or model.config.vocab_size
+    if beam_size > vocabulary:
+        raise ValueError(
+            f"beam_size={beam_size} is more than the {vocabulary} tokens of the vocabulary; the paper's is 4, and wide "
+            "beams translate worse"
+        )
     if model.config.position_embedding == "learned":
         max_source_tokens = min(max_source_tokens, model.config.max_position_embeddings - model.config.position_offset)
     run_search: Any = paper_beam_search
@@ -378,12 +386,29 @@ def _resolve_tokenize(tokenize: str) -> str:
     if tokenize not in sacrebleu.BLEU.TOKENIZERS:
         known = ", ".join(map(repr, [*sacrebleu.BLEU.TOKENIZERS, "korean"]))
         raise ValueError(f"tokenize={tokenize!r} is unknown; choose one of {known}")
+    if tokenize != "ko-mecab":
+        _try_tokenizer(tokenize)
     if tokenize == "ko-mecab" and not has_korean:
         raise ValueError(
             "tokenize='ko-mecab' needs packages that are not installed; run `pip install "
             "'hf_vanilla_transformer[korean]'` or choose 'char'"
         )
     return tokenize
+
+
+def _try_tokenizer(tokenize: str) -> None:
+    """Make sacrebleu's tokenizer once: what it needs may not be installed, or has to be fetched from the network."""
+    import sacrebleu
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # of a package that is missing sacrebleu prints a page
+            sacrebleu.BLEU(tokenize=tokenize)
+    except (Exception, SystemExit) as error:  # what sacrebleu, its tokenizers and the network raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"tokenize={tokenize!r} can't be used here ({reason}); install what it needs, or connect to the network "
+            "once where it fetches a model, or choose 'char' or '13a'"
+        ) from error
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The command line: its surface, its one-sentence errors, and lines in = lines out."""
 
+import io
 import re
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_translate_writes_one_line_for_each_line(checkpoint):
         (["train", "no-such.yaml"], "there is no recipe no-such.yaml"),
         (["average", "no-such-run", "--output", "x"], "no-such-run"),
         (["demo", "--recipe", "no-such.yaml", "--output", "{tmp}/demo"], "there is no recipe no-such.yaml"),
+        (["translate", "{tmp}", "--beam-size", "100000"], "beam_size=100000 is not between 1 and 1,000; choose"),
+        (["translate", "{tmp}", "--batch-size", "0"], "batch_size=0 is not between 1 and 100,000; choose"),
+        (["translate", "{tmp}", "--alpha", "nan"], "alpha=nan is not between"),
+        (["translate", "{tmp}", "--max-source-tokens", "1" + "0" * 30], "max_source_tokens=1"),
+        (["evaluate", "{tmp}", "--beam-size", "-1"], "beam_size=-1 is not between"),
+        (["average", "{tmp}", "--output", "x", "--last", "0"], "last=0 is not between 1 and"),
+        (["visualize", "{tmp}", "--source", "a", "--output", "x", "--layer", "-1"], "layer=-1 is not between 0 and"),
+        (["tokenizer", "x", "--output", "y", "--vocab-size", "1" + "0" * 30], "vocab_size=1"),
+        (
+            ["tokenizer", "x", "--output", "y", "--character-coverage", "7"],
+            "character_coverage=7.0 is not between 0 and",
+        ),
         (["demo", "--output", "/dev/null/demo"], "/dev/null/demo can't be used: Not a directory; give another path"),
     ],
 )
@@ -99,6 +112,44 @@ def test_bad_input_ends_in_one_sentence_and_status_2(words, message, tmp_path, c
     assert main([word.format(tmp=tmp_path) for word in words]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"vanilla-transformer {words[0]}: error: ") and message in error
+
+
+def test_too_little_memory_is_one_sentence(checkpoint, capsys, monkeypatch):
+    def allocate(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2280000000000 bytes.")
+
+    monkeypatch.setattr("hf_vanilla_transformer.evaluation.paper_beam_search", allocate)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n")))
+    assert main(["translate", str(checkpoint)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("vanilla-transformer translate: error: out of memory; lower --batch-size (now 64)")
+
+
+def test_a_beam_wider_than_the_vocabulary_is_refused(checkpoint):
+    done = run("translate", checkpoint, "--beam-size", 1000, stdin=b"one\n")
+    assert done.returncode == 2 and b"beam_size=1000 is more than the 286 tokens of the vocabulary" in done.stderr
+
+
+def test_translate_reads_marks_and_utf_16_as_files_are_read(checkpoint):
+    text = "one two\nthree\u00a0one\n"
+    plain = run("translate", checkpoint, "--beam-size", 1, stdin=text.replace("\u00a0", " ").encode())
+    assert plain.returncode == 0
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert run("translate", checkpoint, "--beam-size", 1, stdin=text.encode(encoding)).stdout == plain.stdout
+    unmarked = run("translate", checkpoint, "--beam-size", 1, stdin=text.encode("utf-16-le"))
+    assert unmarked.returncode == 2 and b"looks like UTF-16" in unmarked.stderr and unmarked.stdout == b""
+
+
+def test_translate_says_how_many_lines_were_not_utf_8_and_how_many_came_out_empty(checkpoint, tmp_path):
+    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    with torch.no_grad():  # a model that ends every translation at once
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[tokenizer.eos_token_id] = 1e-3
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    done = run("translate", tmp_path, "--beam-size", 1, stdin=b"one\ngr\xfcn\nzw\xf6lf\nthree\n")
+    assert done.returncode == 0 and b"2 line(s) are not UTF-8, the first is line 2" in done.stderr
 
 
 def test_unknown_words_are_refused(capsys):
@@ -110,7 +161,7 @@ def test_unknown_words_are_refused(capsys):
 def test_demo_leaves_other_peoples_directories_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     assert main(["demo", "--output", str(tmp_path)]) == 2
-    assert "holds other files than a checkpoint" in capsys.readouterr().err
+    assert "holds something else than a checkpoint of the demo (thesis.txt)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

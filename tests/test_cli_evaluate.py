@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hf_vanilla_transformer import (
     translate,
 )
 from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.training.evaluate import read_labels
 
 SENTENCES = 6
 
@@ -118,6 +120,78 @@ def test_labels_give_scores_of_their_own(folder: Path, tmp_path: Path, capsys: p
     assert scores["by_group"]["a"]["chrf"] == chrf
     assert "tok:13a" not in scores["bleu_signature"]  # Korean
     assert "text a: bleu=" in capsys.readouterr().out
+
+
+def test_inputs_are_never_written_to_and_files_only_replaced_when_asked(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, reference, thesis = (tmp_path / name for name in ("test.en", "test.ko", "thesis.tex"))
+    source.write_bytes((folder / "test.en").read_bytes())
+    reference.write_bytes((folder / "test.ko").read_bytes())
+    thesis.write_text("years of work")
+    (tmp_path / "link.json").symlink_to(source)
+    before = {path: path.read_bytes() for path in (source, reference, thesis)}
+    words = ["--source", source, "--reference", reference, "--beam-size", 1, "--overwrite"]
+    for option, path, message in (
+        ("--output", source, "would replace the source"),
+        ("--translations", reference, "would replace the source"),
+        ("--output", tmp_path / "link.json", "would replace the source"),
+        ("--output", thesis, "does not look like a record of scores"),
+        ("--output", tmp_path, "would replace the source"),  # a directory with the inputs
+        ("--output", thesis / "x.json", "can't be used: Not a directory"),
+    ):
+        assert run(folder, *words, option, path) == 2
+        assert message in capsys.readouterr().err
+    outputs = ["--translations", tmp_path / "out.ko", "--output", tmp_path / "scores.json"]
+    assert run(folder, *words, "--translations", tmp_path / "x", "--output", tmp_path / "x") == 2
+    assert run(folder, *words[:-1], *outputs) == 0
+    assert run(folder, *words[:-1], *outputs) == 2 and "out.ko is there already" in capsys.readouterr().err
+    assert run(folder, *words, *outputs) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "link.json", "out.ko", "scores.json", "test.en", "test.ko", "thesis.tex",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tokenize", "flores200"], "tokenize='flores200' can't be used here"),
+        (["--output", "{0}/my.yaml/scores.json"], "Not a directory"),
+        (["--translations", "{0}/my.yaml", "--overwrite"], "would replace the source"),
+    ],
+)
+def test_metric_and_outputs_are_checked_before_any_text_is_read(
+    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("text was read")
+
+    def fetch(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("hf_vanilla_transformer.training.evaluate.load_recipe_text", read)
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.download_file", fetch)
+    assert run(folder, "--recipe", folder / "my.yaml", *[word.format(folder) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_empty_translations_are_said_with_their_number(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_vanilla_transformer.training.evaluate.translate", lambda *_, **__: [""] * SENTENCES)
+    logger = logging.getLogger("hf_vanilla_transformer.training.evaluate")
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    assert run(folder, "--source", folder / "test.en", "--reference", folder / "test.ko") == 0
+    assert "text: 6 of 6 translations are empty" in caplog.text
+
+
+def test_labels_are_read_as_all_text_is(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").write_bytes("a\r\nb\u2028c\r\n".encode("utf-16"))
+    assert read_labels(tmp_path / "labels") == ["a", "b\u2028c"]
+    (tmp_path / "labels").write_bytes(b"a\n\xff\n")
+    with pytest.raises(ValueError, match="labels:2 is not UTF-8"):
+        read_labels(tmp_path / "labels")
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,13 @@ def test_what_is_there_already_is_not_replaced_unasked(
 ) -> None:
     words = (files["en"], "--vocab-size", 340, "--output")
     assert run(*words, tmp_path / "out") == 0
-    assert run(*words, tmp_path / "out") == 2 and "holds a tokenizer already" in capsys.readouterr().err
+    assert run(*words, tmp_path / "out") == 2 and "is there already; choose another" in capsys.readouterr().err
     assert run(*words, tmp_path / "out", "--overwrite") == 0
     (tmp_path / "out" / "config.json").write_text("{}")  # now it is a checkpoint's
-    assert run(*words, tmp_path / "out", "--overwrite") == 2 and "no tokenizer alone" in capsys.readouterr().err
+    assert (
+        run(*words, tmp_path / "out", "--overwrite") == 2
+        and "holds other files beside a tokenizer (config.json)" in capsys.readouterr().err
+    )
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("mine")
     assert run(*words, tmp_path / "thesis", "--overwrite") == 2

@@ -19,9 +19,10 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..json_object import read_json_object
+from ..overwriting import RECORD_NAME, check_folder, write_folder_record
 from ..version import __version__
 from .manifest import MANIFEST_NAME, file_sha256, has_manifest, verify
-from .weight_index import read_weight_index
+from .weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
 from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
@@ -29,13 +30,11 @@ logger = logging.get_logger(__name__)
 PROVENANCE_NAME = "averaging.json"
 DEFAULT_LAST = 5  # §6.1, base models
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _TRAINER_STATE = "trainer_state.json"
 # What a checkpoint holds beside its weights and belongs to the model: configurations, tokenizer, code. By suffix,
 # because tokenizers bring files of any name; what Trainer needs to go on has other suffixes or stands in _LEFT_BEHIND.
 _COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".spm", ".py"}
-_LEFT_BEHIND = {_TRAINER_STATE, _INDEX, PROVENANCE_NAME, MANIFEST_NAME, "pytorch_model.bin.index.json"}
+_LEFT_BEHIND = {_TRAINER_STATE, INDEX, PROVENANCE_NAME, MANIFEST_NAME, RECORD_NAME, "pytorch_model.bin.index.json"}
 # Fields that may differ without harm.
 _SAME_MODEL = {"_name_or_path", "auto_map", "custom_pipelines", "transformers_version", "use_cache"}
 _PICKLES = ("pytorch_model*.bin", "model*.pt", "checkpoint*.pt")  # weights as older tools save them
@@ -81,7 +80,7 @@ def average_checkpoints(
         best: average the so many best by ``metric``, as Trainer's state recorded it.
         metric: a name in Trainer's evaluation log, e.g. "eval_loss" or "eval_bleu". Of losses and perplexities the
             lowest are best, of anything else the highest.
-        overwrite: replace ``output_dir`` if it is there.
+        overwrite: replace ``output_dir`` if it is there and holds an earlier average and nothing else.
 
     Returns:
         ``output_dir``.
@@ -89,7 +88,28 @@ def average_checkpoints(
     Raises:
         ValueError: If the checkpoints don't go together, aren't safetensors, aren't finite or are too few; the message
             names the file.
-        OSError: If a folder is missing, or ``output_dir`` is there and ``overwrite`` isn't set.
+        OSError: If a folder is missing, or ``output_dir`` is there and ``overwrite`` isn't set, or it isn't an average.
+    """
+    return write_average(checkpoints, output_dir, last=last, best=best, metric=metric, overwrite=overwrite)
+
+
+def write_average(
+    checkpoints: str | Path | Sequence[str | Path],
+    output_dir: str | Path,
+    *,
+    last: int | None = None,
+    best: int | None = None,
+    metric: str = "eval_loss",
+    overwrite: bool = False,
+    kind: str = "average",
+    also: Sequence[str] = (),
+) -> Path:
+    """See `average_checkpoints`.
+
+    Args:
+        checkpoints, output_dir, last, best, metric, overwrite: the same.
+        kind: of output; one of the same kind is replaced.
+        also: names of files that will be added to it.
     """
     output = Path(output_dir)
     if last is not None and best is not None:
@@ -98,7 +118,7 @@ def average_checkpoints(
         if number is not None and number < 1:
             raise ValueError(f"{name}={number} averages nothing; the paper's base models average the last 5")
     found = _find_checkpoints(checkpoints)
-    _check_output(output, [checkpoint.path for checkpoint in found], overwrite)
+    check_folder(output, kind, inputs=[checkpoint.path for checkpoint in found], overwrite=overwrite)
     if isinstance(checkpoints, str | Path) and last is None and best is None:
         last = min(DEFAULT_LAST, len(found))
     chosen = [_read_files(checkpoint) for checkpoint in _choose(found, last, best, metric)]
@@ -112,6 +132,7 @@ def average_checkpoints(
                 shutil.copyfile(file, aside / file.name)
         provenance = _provenance(chosen, metric if best is not None else None)
         (aside / PROVENANCE_NAME).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_folder_record(aside, kind, also)
     logger.info(f"averaged {', '.join(checkpoint.path.name for checkpoint in chosen)} into {output}")
     return output
 
@@ -189,15 +210,16 @@ def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
     path = checkpoint.path
     if has_manifest(path):
         verify(path, suffixes=(".safetensors", ".json"))
-    if (path / _INDEX).is_file():
-        files = read_weight_index(path / _INDEX)
-    elif (path / _WEIGHTS).is_file():
-        with _open(path / _WEIGHTS) as weights:
-            files = dict.fromkeys(weights.keys(), path / _WEIGHTS)
+    found = weight_files(path)
+    if len(found) == 1:
+        with _open(found[0]) as weights:
+            files = dict.fromkeys(weights.keys(), found[0])
+    elif found:
+        files = read_weight_index(found[0])
     elif any(file for pattern in _PICKLES for file in path.glob(pattern)):
         raise ValueError(f"{path} has its weights in pickles only, which can run code; save it as safetensors first")
     else:
-        raise ValueError(f"{path} has no {_WEIGHTS}; it is no checkpoint, or saving it was interrupted")
+        raise ValueError(f"{path} has no {WEIGHTS}; it is no checkpoint, or saving it was interrupted")
     return _Checkpoint(path, checkpoint.step, checkpoint.scores, files)
 
 
@@ -229,17 +251,6 @@ def _model_fields(path: Path) -> dict[str, Any]:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} has no config.json, so nothing says which model its weights are")
     return {key: value for key, value in read_json_object(path / "config.json").items() if key not in _SAME_MODEL}
-
-
-def _check_output(output: Path, sources: list[Path], overwrite: bool) -> None:
-    """Refuse to write over what is there, unless asked to, and over a source in any case."""
-    for source in sources:
-        if source.resolve() == output.resolve() or output.resolve() in source.resolve().parents:
-            raise ValueError(f"writing to {output} would replace the checkpoint {source}; choose another directory")
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"{output} is a file; choose a directory")
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        raise FileExistsError(f"{output} is there already; choose another directory or set overwrite")
 
 
 # --------------------------------------------------------------------------- the mean
@@ -316,4 +327,4 @@ def _provenance(chosen: list[_Checkpoint], metric: str | None) -> dict[str, Any]
     }
 
 
-__all__ = ["average_checkpoints"]
+__all__ = ["average_checkpoints", "write_average"]

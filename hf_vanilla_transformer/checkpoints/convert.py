@@ -40,7 +40,7 @@ def convert_checkpoint(
         source: its directory or file; of "marian" and "fsmt" also a name on the Hub.
         target: directory for the result.
         options: of "torch" only: the names and numbers of `torch_transformer.TorchOptions`.
-        force: replace a checkpoint that is at ``target``.
+        force: replace an earlier conversion that is at ``target``.
 
     Returns:
         ``target``.
@@ -90,8 +90,7 @@ def restore_checkpoint(
     """
     _check_format(target_format, RESTORED_FORMATS, options)
     path = Path(source)
-    mark = "model.safetensors" if target_format == "torch" else "config.json"  # a state dict has no configuration
-    with written_aside(Path(target), (path,), force, mark) as aside:
+    with written_aside(Path(target), (path,), force) as aside:
         if target_format == "marian":
             write_marian(path, aside)
         elif target_format == "fsmt":

@@ -62,7 +62,7 @@ def export_checkpoint(
             f"target_format={target_format!r} is unknown; choose one of {', '.join(map(repr, TARGET_FORMATS))}"
         )
     _check_packages(target_format)
-    check_target(output, (Path(source),), overwrite, EXPORT_NAME)
+    check_target(output, (Path(source),), overwrite, "export")
     folder = fetch(source)
     model, tokenizer = load_checkpoint(folder)
     target_tokenizer = None
@@ -73,7 +73,7 @@ def export_checkpoint(
             f"the target has a vocabulary of its own ({model.config.target_vocab_size} tokens), but {source} has no "
             f"folder {TARGET_TOKENIZER}; save the target's tokenizer there"
         )
-    with written_aside(output, (folder,), overwrite, EXPORT_NAME) as aside:
+    with written_aside(output, (folder,), overwrite, "export") as aside:
         if target_format == "ctranslate2":
             from .to_ctranslate2 import write_ctranslate2
 

@@ -19,20 +19,16 @@ from transformers.utils import logging
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
+from ..overwriting import check_folder, write_folder_record
 from .key_map import check_complete, refuse
-from .weight_index import read_weight_index
+from .weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
 from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
 
 TARGET_TOKENIZER = "target_tokenizer"  # folder beside the weights, where source and target have tokenizers of their own
 
-_WEIGHT_FILES = (  # in this order: one file or an index of several; safetensors before pickles
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # in this order, after safetensors
 
 
 @dataclass
@@ -100,17 +96,17 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If there are none or they can't be read.
     """
-    for name in _WEIGHT_FILES:
-        path = source / name
-        if not path.is_file():
-            continue
-        if not name.endswith(".index.json"):
-            return read_weight_file(path)
-        tensors: dict[str, Tensor] = {}
-        for part in sorted(set(read_weight_index(path).values())):
-            tensors |= read_weight_file(part)
-        return tensors
-    raise ValueError(f"{source} has no weights: none of {', '.join(_WEIGHT_FILES)}")
+    found = weight_files(source)
+    for path in (source / name for name in _PICKLES):
+        if not found and path.is_file():
+            found = sorted(set(read_weight_index(path).values())) if path.suffix == ".json" else [path]
+    if not found:
+        raise ValueError(f"{source} has no weights: none of {', '.join((WEIGHTS, INDEX, *_PICKLES))}")
+    tensors: dict[str, Tensor] = {}
+    for path in found:
+        if path.suffix != ".json":
+            tensors |= read_weight_file(path)
+    return tensors
 
 
 def read_weight_file(path: Path) -> dict[str, Tensor]:
@@ -222,37 +218,29 @@ def read_own(source: Path) -> ImportedCheckpoint:
 
 @contextmanager
 def written_aside(
-    target: Path, sources: tuple[Path, ...] = (), force: bool = False, mark: str = "config.json"
+    target: Path, sources: tuple[Path, ...] = (), force: bool = False, kind: str = "conversion"
 ) -> Iterator[Path]:
     """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
 
     Args:
         target: the directory that is to appear.
         sources: what must not be replaced.
-        force: replace a checkpoint that is there.
-        mark: the file by which such a checkpoint is known.
+        force: replace what is there, if it is of the same kind.
+        kind: of `overwriting.FOLDERS`.
 
     Raises:
-        OSError: If ``target`` is there and ``force`` isn't set, or it is no checkpoint.
+        OSError: If ``target`` is there and ``force`` isn't set, or it is of another kind.
         ValueError: If it would replace a source.
     """
-    check_target(target, sources, force, mark)
+    check_target(target, sources, force, kind)
     with whole_folder(target) as aside:
         yield aside
+        write_folder_record(aside, kind)
 
 
-def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False, mark: str = "config.json") -> None:
-    """Refuse to write over what is there, unless asked to; over a source, or what is no checkpoint, in any case."""
-    for source in sources:
-        if target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
-            raise ValueError(f"writing to {target} would replace the source {source}; choose another directory")
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target} is a file; choose a directory")
-    if target.exists() and any(target.iterdir()):
-        if not force:
-            raise FileExistsError(f"{target} is there already; choose another directory or set --force")
-        if not (target / mark).is_file():
-            raise FileExistsError(f"{target} holds other things than a checkpoint; --force replaces checkpoints only")
+def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False, kind: str = "conversion") -> None:
+    """Refuse to write over what is there; see `overwriting.check_folder`."""
+    check_folder(target, kind, inputs=sources, overwrite=force, option="--force")
 
 
 __all__ = [

@@ -20,11 +20,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
-from .weight_index import read_weight_index
+from .weight_index import WEIGHTS, weight_files
 
 _HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 # Of a repository on the Hub: configuration, weights and tokenizers; no code and no pickles.
 _WANTED_FILES = ("*.json", "*.safetensors", "*.spm", "*.txt")
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # on the Hub, user/name
@@ -180,13 +178,13 @@ def check_folder(folder: Path) -> None:
             f"{folder} holds a model of type {kind!r}, not {VanillaTransformerConfig.model_type!r}; "
             "`vanilla-transformer convert --from` brings in Marian, FSMT, fairseq and torch.nn.Transformer"
         )
-    shards = _shards(folder)
+    shards = [path for path in weight_files(folder) if path.suffix == ".safetensors"]
     if not shards:
         pickles = any(path for pattern in _PICKLES for path in folder.glob(pattern))
         raise ValueError(
             f"{folder} has its weights in pickles only, which can run code; save the model as safetensors"
             if pickles
-            else f"{folder} has no {_WEIGHTS}; it holds no model, or saving it was interrupted"
+            else f"{folder} has no {WEIGHTS}; it holds no model, or saving it was interrupted"
         )
     tensors: dict[str, Any] = {}
     for shard in shards:
@@ -245,15 +243,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         if "attn_implementation" in key and isinstance(value, str) and "/" in value:
             raise ValueError(f"{path} asks for attention code from {value!r}; code that a checkpoint names is not run")
     return config
-
-
-def _shards(folder: Path) -> list[Path]:
-    """List the files of weights."""
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    if not (folder / _INDEX).is_file():
-        return []
-    return sorted(set(read_weight_index(folder / _INDEX).values()))
 
 
 __all__ = ["check_folder", "fetch", "load_checkpoint", "load_tokenizer", "read_header"]

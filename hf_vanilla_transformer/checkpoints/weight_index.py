@@ -1,10 +1,51 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The index of weights that are spread over several files, as transformers writes it."""
+"""Which weights a directory has: the one place that decides, by the order in which transformers looks for them.
 
+A file model.safetensors comes before an index, whichever of them was saved later: whoever averages, publishes or checks
+a directory has to take the weights that `from_pretrained` loads from it.
+"""
+
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from ..json_object import read_json_object
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that `from_pretrained` loads a directory's weights from.
+
+    Args:
+        folder: the checkpoint.
+
+    Returns:
+        One file; or the index, and then the files that it names; or nothing if there are no such weights.
+
+    Raises:
+        ValueError: If the index is damaged or names a file that isn't there.
+    """
+    named = read_json_object(folder / "config.json").get("transformers_weights") if _has_config(folder) else None
+    if isinstance(named, str) and (Path(named).name != named or not (folder / named).is_file()):
+        raise ValueError(f"config.json in {folder} names the weights {named!r}, which is no file of its folder")
+    for name in [named] if isinstance(named, str) else [WEIGHTS, INDEX]:
+        path = folder / name
+        if not path.is_file():
+            continue
+        return [path, *sorted(set(read_weight_index(path).values()))] if name.endswith(".index.json") else [path]
+    return []
+
+
+def other_weight_files(folder: Path, written: Collection[str]) -> list[Path]:
+    """Return the files of weights that an earlier save has left beside those just written."""
+    return [path for path in folder.iterdir() if _SAFETENSORS.fullmatch(path.name) and path.name not in written]
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def read_weight_index(path: Path) -> dict[str, Path]:
@@ -33,4 +74,4 @@ def read_weight_index(path: Path) -> dict[str, Path]:
     return files
 
 
-__all__ = ["read_weight_index"]
+__all__ = ["INDEX", "WEIGHTS", "other_weight_files", "read_weight_index", "weight_files"]

@@ -31,7 +31,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 os.rename(replaced, target)
             raise
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if target.exists() or not replaced.exists():  # else what was there has no other place than this
+            shutil.rmtree(work, ignore_errors=True)
 
 
 __all__ = ["whole_folder"]

@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from ..card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
 from ..checkpoints.self_contained import read_config, write_model_code
-from ..checkpoints.weight_index import read_weight_index
+from ..checkpoints.weight_index import INDEX, WEIGHTS, weight_files
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.pipeline_vanilla_transformer import TARGET_TOKENIZER, TranslationPipeline
 from ..tokenization import check_tokenizer_fits
@@ -39,7 +39,6 @@ logger = logging.get_logger(__name__)
 Result = TypeVar("Result")
 HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHECK_TEXTS = ("two hundred and seven", "Attention is all you need.", "삼백이십만 오")
 # Of an earlier push, what would contradict this one: other weights, older code.
 _STALE = ("*.safetensors", INDEX, "pytorch_model*.bin", "pytorch_model.bin.index.json", "*_vanilla_transformer.py")
@@ -202,10 +201,8 @@ def _save(model: Any, directory: Path) -> None:
 
 def _weight_files(directory: Path) -> list[Path]:
     """List the safetensors files of a checkpoint, the index first."""
-    if (directory / INDEX).is_file():
-        return [directory / INDEX, *sorted(set(read_weight_index(directory / INDEX).values()))]
-    if (directory / WEIGHTS).is_file():
-        return [directory / WEIGHTS]
+    if found := weight_files(directory):
+        return found
     if any(path for pattern in _PICKLES for path in directory.glob(pattern)):
         raise ValueError(
             f"{directory} has its weights in pickles only, which can run code on the machine that loads them; save the "

@@ -13,20 +13,26 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
+from transformers.utils import logging
 
-from ..card import RESULTS_NAME, write_card
-from ..checkpoints.averaging import average_checkpoints
-from ..checkpoints.self_contained import write_model_code
+from ..card import CARD_NAME, RESULTS_NAME, write_card
+from ..checkpoints.averaging import write_average
+from ..checkpoints.self_contained import CODE_FILES, write_model_code
 from ..data.collator import DataCollatorForTranslation
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..overwriting import check_file, check_folder
+from ..plausibility import doubtful_translations
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
 from .recipe import EMBEDDED, Recipe, read_recipe
 from .record import commit, hardware, versions, write_json
 from .trainer import VanillaTransformerTrainer
 
+logger = logging.get_logger(__name__)
+
 RECIPE = Path(__file__).with_name("demo.yaml")
+FIGURES = ("attention.html", "alignment.png")  # that the command adds to the checkpoint's directory
 SAMPLES_PER_KIND = 3
 _SENTENCES_PER_BATCH = 100
 _EXTRA_TOKENS = 50  # a translation is at most so much longer than its source (§6.1)
@@ -84,33 +90,29 @@ def run_demo(
         ValueError: If the recipe is wrong, or the directory holds something else than a checkpoint.
     """
     output_dir = Path(output_dir)
-    _check_output(output_dir)
+    check_folder(output_dir, "demo", inputs=() if recipe_path is None else (recipe_path,), overwrite=True)
+    if card_path is not None:
+        check_file(card_path, "card", inputs=(recipe_path,), overwrite=True)
     with tempfile.TemporaryDirectory() as run_dir:  # the checkpoints that are averaged
         recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={run_dir}"])
         if recipe.data.dataset_name != EMBEDDED or not recipe.run.average_last:
             raise ValueError(f"{recipe.path}: the demo needs dataset_name: {EMBEDDED} and average_last of 1 or more")
         training = _train(recipe)
-        average_checkpoints(run_dir, output_dir, last=recipe.run.average_last, overwrite=True)
+        also = (RESULTS_NAME, CARD_NAME, *FIGURES, *(path.name for path in CODE_FILES))
+        write_average(run_dir, output_dir, last=recipe.run.average_last, overwrite=True, kind="demo", also=also)
     write_model_code(output_dir)  # so that it loads where this package isn't
 
     model = AutoModelForSeq2SeqLM.from_pretrained(output_dir)
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     rows = draw_expressions("test", recipe.data.embedded_test, seed=recipe.training.seed)
     translations = _translate_greedily(model, tokenizer, [row.en for row in rows])
+    if warning := doubtful_translations([row.en for row in rows], translations):
+        logger.warning(warning)
     result = _measure(rows, translations, training["seconds"])
     write_json(output_dir / RESULTS_NAME, _record(recipe, model, training, rows, result))
     for path in (None, *([card_path] if card_path is not None else [])):
         write_card(output_dir, path, license="apache-2.0")
     return result
-
-
-def _check_output(output_dir: Path) -> None:
-    if output_dir.is_file():
-        raise ValueError(f"{output_dir} is a file; give a directory")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / "averaging.json").is_file():
-        # A demo's checkpoint is an average; somebody's trained model is not, and must not be replaced.
-        raise ValueError(f"{output_dir} holds other files than a checkpoint of the demo; give a new directory")
-    output_dir.mkdir(parents=True, exist_ok=True)
 
 
 def _train(recipe: Recipe) -> dict[str, Any]:

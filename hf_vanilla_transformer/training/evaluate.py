@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
+from ..data.text_lines import decode_line, read_lines
 from ..evaluation import TranslationMetric, translate
+from ..plausibility import doubtful_translations
 from .recipe import Recipe
 from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
 from .run import SPLITS, load_corpora
+
+logger = logging.get_logger(__name__)
 
 TEXT = "text"  # what two files are called where a recipe's splits have names
 
@@ -134,6 +139,8 @@ def evaluate_checkpoint(
             max_source_tokens=decoding.max_source_tokens,
         )
         seconds[name] = round(time.perf_counter() - started, 1)
+        if warning := doubtful_translations(sources, translations[name]):
+            logger.warning(f"{name}: {warning}")
         scores[name] = metric.compute(predictions=translations[name], references=references)
         if name in groups:
             scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
@@ -167,21 +174,22 @@ def score_by_group(
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Read a file of labels, one a line; only a line feed ends a line.
+    """Read a file of labels, one per line, as text is read everywhere; see `text_lines`.
 
     Raises:
-        ValueError: If the file isn't UTF-8 text.
+        ValueError: If the file isn't text, or a line isn't UTF-8.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text") from error
-    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+    labels = []
+    for number, line in enumerate(read_lines(Path(path)), start=1):
+        text, valid = decode_line(line)
+        if not valid:
+            raise ValueError(f"{path}:{number} is not UTF-8 text; convert the file, as with iconv -f LATIN1 -t UTF-8")
+        labels.append(text.strip())
+    return labels
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a record as JSON, complete or not at all."""
     write_json(path, record)
 
 

@@ -22,6 +22,7 @@ from .arguments import VanillaTransformerTrainingArguments
 EMBEDDED = "embedded"  # the data set's name that means the corpus made by rule
 MAX_RECIPE_BYTES = 100_000
 _MAX_DEPTH = 8
+_SPLITS = ("train", "validation", "test")
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
 }
@@ -123,8 +124,14 @@ class DataArguments:
         default="NFC", metadata={"help": "Unicode form that the tokenizer brings text to: NFC, NFKC or null for none."}
     )
 
+    @property
+    def files(self) -> list[str]:
+        """Every file that the settings name, as written; patterns included."""
+        sides = (getattr(self, f"{split}_{side}") for split in _SPLITS for side in ("source", "target", "file"))
+        return [name for names in sides for name in names or ()]
+
     def __post_init__(self) -> None:
-        for split in ("train", "validation", "test"):
+        for split in _SPLITS:
             source, target, table = (getattr(self, f"{split}_{side}") for side in ("source", "target", "file"))
             if (source is None) != (target is None):
                 missing = f"{split}_source" if source is None else f"{split}_target"

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..data.corpora import ParallelCorpus
+from ..overwriting import replace_text
 from ..version import __version__
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -72,16 +73,13 @@ def shown(value: Any) -> Any:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary as readable JSON."""
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)  # whole or not at all
+    """Write a dictionary as readable JSON, complete or not at all."""
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_translations(path: Path, translations: Sequence[str]) -> None:
-    """Write translations in UTF-8, exactly a line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(" ".join(text.split()) + "\n" for text in translations), encoding="utf-8", newline="\n")
+    """Write translations in UTF-8, exactly a line each, all of them or none."""
+    replace_text(path, "".join(" ".join(text.split()) + "\n" for text in translations))
 
 
 __all__ = ["commit", "data_record", "hardware", "shown", "versions", "write_json", "write_translations"]

@@ -14,8 +14,6 @@ from ..tokenization import BYTE_TOKENS, train_tokenizer
 
 logger = logging.get_logger(__name__)
 
-_TOKENIZER = "tokenizer.json"  # what marks a folder as a tokenizer's
-_SIDES = ("source", "target")  # the subfolders of two separate vocabularies
 _BATCH_LINES = 10_000
 
 
@@ -38,24 +36,6 @@ class Vocabulary:
     bytes: float
 
 
-def prepare_folder(folder: str | Path, overwrite: bool = False) -> None:
-    """Make the folder; refuse one with other things in it, and a tokenizer's unless it may be overwritten.
-
-    Raises:
-        ValueError: If the folder is a file, a checkpoint's, or in use.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; name a directory")
-    if folder.is_dir() and any(folder.iterdir()):
-        ours = any((folder / side / _TOKENIZER).is_file() for side in ("", *_SIDES))
-        if not ours or (folder / "config.json").is_file():  # a model without the tokenizer it knows is worth nothing
-            raise ValueError(f"{folder} holds something that is no tokenizer alone; choose an empty or new directory")
-        if not overwrite:
-            raise ValueError(f"{folder} holds a tokenizer already; choose a new directory, or --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 def learn_vocabulary(
     files: Sequence[str | Path],
     folder: str | Path,
@@ -69,7 +49,7 @@ def learn_vocabulary(
     """Learn a vocabulary from text files and save it where `AutoTokenizer` finds it.
 
     Args:
-        files: UTF-8 text, a sentence a line; of both languages for a shared vocabulary.
+        files: text, a sentence a line; of both languages for a shared vocabulary.
         folder: where the tokenizer goes.
         vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.
 
@@ -79,7 +59,7 @@ def learn_vocabulary(
     report = CorpusReport(", ".join(map(str, files)))
     texts = list(read_sentences(files, report))
     if report.problems:
-        logger.warning(str(report).replace("pairs read", "lines read"))
+        logger.warning(str(report).replace("pairs read", "lines read").replace("of the pairs", "of the lines"))
     tokenizer = train_tokenizer(
         texts,
         vocab_size,
@@ -103,4 +83,4 @@ def learn_vocabulary(
     return Vocabulary(len(tokenizer), len(texts), tokens / words, unknown / tokens, in_bytes / tokens)
 
 
-__all__ = ["Vocabulary", "learn_vocabulary", "prepare_folder"]
+__all__ = ["Vocabulary", "learn_vocabulary"]

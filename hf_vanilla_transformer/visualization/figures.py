@@ -90,6 +90,17 @@ def alignment_figure(maps: AttentionMaps, layer: int | None = None, head: int | 
     return _one_map(maps, "cross", weights.reshape(-1, *weights.shape[-2:]).mean(axis=0), f"{where}, {which}")
 
 
+def check_figure_format(path: str | Path) -> None:
+    """Refuse a path whose ending names no format that a figure can be saved in.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    formats = Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix.lower().lstrip(".") not in formats:
+        raise ValueError(f"{path} ends in no picture format; choose one of {', '.join(sorted(formats))}")
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format that the path's ending names, with a font that has the characters in it.
 
@@ -97,9 +108,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         ValueError: If the ending names no format, or the path can't be written.
     """
     path = Path(path)
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix.lower().lstrip(".") not in formats:
-        raise ValueError(f"{path} ends in no picture format; choose one of {', '.join(sorted(formats))}")
+    check_figure_format(path)
     _choose_fonts(figure)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

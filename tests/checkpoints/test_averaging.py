@@ -144,20 +144,47 @@ def test_shards_are_read(tmp_path):
 
 
 def test_an_existing_directory_is_kept_unless_overwriting(run, tmp_path):
-    (tmp_path / "mean").mkdir()
-    (tmp_path / "mean" / "notes.md").write_text("mine")
+    average_checkpoints(run, tmp_path / "mean", last=2)
     with pytest.raises(FileExistsError, match="is there already; choose another directory or set overwrite"):
         average_checkpoints(run, tmp_path / "mean")
-    assert (tmp_path / "mean" / "notes.md").read_text() == "mine"
-    average_checkpoints(run, tmp_path / "mean", overwrite=True)
-    assert not (tmp_path / "mean" / "notes.md").exists()
+    assert chosen(tmp_path / "mean") == [1000, 1100]
+    average_checkpoints(run, tmp_path / "mean", last=1, overwrite=True)
+    assert chosen(tmp_path / "mean") == [1100]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "run"]
+
+
+def test_overwriting_spares_what_is_no_average(run, tmp_path):
+    (tmp_path / "thesis" / ".git").mkdir(parents=True)
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"holds something else than an average .* \(\.git, thesis\.tex\)"):
+        average_checkpoints(run, tmp_path / "thesis", overwrite=True)
+    average_checkpoints(run, tmp_path / "mean")
+    (tmp_path / "mean" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"holds other files beside an average .* \(thesis\.tex\)"):
+        average_checkpoints(run, tmp_path / "mean", overwrite=True)
+    assert (tmp_path / "mean" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_stale_index_beside_the_weights_is_ignored_as_from_pretrained_does(run, tmp_path):
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(weights(run / "checkpoint-400"), "model-00001-of-00001.safetensors"),
+    }
+    for step in (400, 1000):  # of an earlier save in shards, of which one is gone
+        (run / f"checkpoint-{step}" / "model.safetensors.index.json").write_text(json.dumps(index))
+    spoiled = {name: torch.full_like(tensor, 9.0) for name, tensor in weights(run / "checkpoint-400").items()}
+    save_file(spoiled, run / "checkpoint-400" / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    folders = [run / "checkpoint-400", run / "checkpoint-1000"]
+    average_checkpoints(folders, tmp_path / "mean")
+    loaded = [VanillaTransformerForConditionalGeneration.from_pretrained(folder).state_dict() for folder in folders]
+    for name, value in weights(tmp_path / "mean").items():
+        assert torch.equal(value, torch.stack([one[name].double() for one in loaded]).mean(dim=0).float())
 
 
 @pytest.mark.parametrize("target", ["run", "run/checkpoint-300"])
 def test_a_source_is_never_overwritten(run, tmp_path, target):
     before = weights(run / "checkpoint-300")
-    with pytest.raises(ValueError, match="would replace the checkpoint"):
+    with pytest.raises(ValueError, match="would replace the source"):
         average_checkpoints(run, tmp_path / target, overwrite=True)
     assert weights(run / "checkpoint-300").keys() == before.keys()
 
@@ -166,12 +193,11 @@ def test_a_failure_leaves_nothing_half_written(run, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
+    average_checkpoints(run, tmp_path / "mean", last=1)
     monkeypatch.setattr("hf_vanilla_transformer.checkpoints.averaging._provenance", fail)
-    (tmp_path / "mean").mkdir()
-    (tmp_path / "mean" / "old").write_text("old")
     with pytest.raises(OSError, match="no space left"):
         average_checkpoints(run, tmp_path / "mean", overwrite=True)
-    assert (tmp_path / "mean" / "old").read_text() == "old"
+    assert chosen(tmp_path / "mean") == [1100]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "run"]
 
 

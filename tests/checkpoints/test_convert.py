@@ -12,6 +12,7 @@ from hf_vanilla_transformer.checkpoints import loading
 from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.checkpoints.importing import written_aside
 from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.overwriting import RECORD_NAME, write_folder_record
 
 OPTIONS = dict(num_heads=2, embedding="emb.weight", prefix="net.")
 AS_WORDS = [word for name, value in OPTIONS.items() for word in ("--set", f"{name}={value}")]
@@ -33,7 +34,8 @@ def files(folder: Path) -> set[str]:
 
 def test_result_is_an_ordinary_directory(source, tmp_path):
     convert_checkpoint("torch", source, tmp_path / "deep" / "ours", options=OPTIONS)
-    assert files(tmp_path / "deep") == {"ours/config.json", "ours/generation_config.json", "ours/model.safetensors"}
+    names = ("config.json", "generation_config.json", "model.safetensors", RECORD_NAME)
+    assert files(tmp_path / "deep") == {f"ours/{name}" for name in names}
     model = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "deep" / "ours")
     assert model.config.tie_word_embeddings and model.generation_config.max_length == 512
     assert (tmp_path / "deep" / "ours").stat().st_mode & 0o777 == (tmp_path / "deep").stat().st_mode & 0o777
@@ -56,7 +58,7 @@ def test_nothing_is_overwritten_without_force(source, tmp_path):
 def test_force_replaces_checkpoints_only_and_never_the_source(source, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds other things than a checkpoint"):
+    with pytest.raises(FileExistsError, match="holds something else than a converted checkpoint"):
         convert_checkpoint("torch", source, tmp_path / "thesis", options=OPTIONS, force=True)
     with pytest.raises(ValueError, match="would replace the source"):
         convert_checkpoint("torch", source, source.parent, options=OPTIONS, force=True)
@@ -69,10 +71,13 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     target = tmp_path / "ours"
     target.mkdir()
     (target / "config.json").write_text("{}")
+    write_folder_record(target, "conversion")
     with pytest.raises(RuntimeError, match="the disk is full"), written_aside(target, force=True) as aside:
         (aside / "config.json").write_text("half")
         raise RuntimeError("the disk is full")
-    assert files(tmp_path) == {"ours/config.json"} and (target / "config.json").read_text() == "{}"
+    assert (
+        files(tmp_path) == {"ours/config.json", f"ours/{RECORD_NAME}"} and (target / "config.json").read_text() == "{}"
+    )
 
 
 def test_unknown_formats_and_options_of_others_are_refused(source, tmp_path):

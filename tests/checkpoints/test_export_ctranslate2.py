@@ -219,15 +219,18 @@ def test_what_is_no_export_is_refused(checkpoint, exported, tmp_path):
 
 def test_overwriting_replaces_the_folder(checkpoint, tmp_path):
     export_checkpoint("ctranslate2", checkpoint, tmp_path / "out")
-    (tmp_path / "out" / "old").write_text("x")
+    before = (tmp_path / "out").stat().st_ino
     export_checkpoint("ctranslate2", checkpoint, tmp_path / "out", overwrite=True)
-    assert not (tmp_path / "out" / "old").exists()
+    assert (tmp_path / "out").stat().st_ino != before
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(FileExistsError, match="holds other files beside an exported checkpoint"):
+        export_checkpoint("ctranslate2", checkpoint, tmp_path / "out", overwrite=True)
 
 
 def test_overwriting_replaces_exports_only(checkpoint, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds other things than a checkpoint"):
+    with pytest.raises(FileExistsError, match="holds something else than an exported checkpoint"):
         export_checkpoint("ctranslate2", checkpoint, tmp_path / "thesis", overwrite=True)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 

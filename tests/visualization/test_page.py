@@ -110,13 +110,30 @@ def test_visualize_writes_a_page_and_a_figure(checkpoint: Path, tmp_path: Path, 
     assert capsys.readouterr().out.strip() == f"visualize: page={page} figure={figure} target=이 원"
 
 
+def test_visualize_replaces_a_page_and_a_figure_only_when_asked_and_nothing_else(
+    checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    page, figure, thesis = tmp_path / "page.html", tmp_path / "figure.png", tmp_path / "thesis.html"
+    thesis.write_text("<html>years of work</html>")
+    words = ["visualize", str(checkpoint), "--source", "two won", "--target", "이 원"]
+    outputs = ["--output", str(page), "--figure", str(figure)]
+    assert main([*words, *outputs]) == 0
+    assert main([*words, *outputs]) == 2 and "page.html is there already" in capsys.readouterr().err
+    assert main([*words, *outputs, "--overwrite"]) == 0
+    assert main([*words, "--output", str(thesis), "--overwrite"]) == 2
+    assert "does not look like an attention page" in capsys.readouterr().err
+    assert main([*words, "--output", str(page), "--figure", str(thesis), "--overwrite"]) == 2
+    assert "thesis.html ends in no picture format" in capsys.readouterr().err
+    assert thesis.read_text() == "<html>years of work</html>"
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ("--layer 9", "there is no layer 9 in cross attention; choose one of 0 to 1"),
         ("--layer 1 --head 8", "there is no head 8 in cross attention; choose one of 0 to 2"),
-        ("--output {tmp}", "can't write {tmp}: "),
-        ("--output {tmp}/file/page.html", "can't write {tmp}/file/page.html: "),
+        ("--output {tmp}", "{tmp} is a directory; name a file"),
+        ("--output {tmp}/file/page.html", "{tmp}/file/page.html can't be used: Not a directory"),
         ("--figure {tmp}/a.xyz", "{tmp}/a.xyz ends in no picture format"),
         ("--target " + "일" * 500, "more than max_tokens=200"),
     ],

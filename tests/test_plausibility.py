@@ -1,0 +1,75 @@
+"""Useless results are recognised by their numbers, useful ones are not."""
+
+import pytest
+
+from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
+from hf_vanilla_transformer.plausibility import (
+    doubtful_translations,
+    few_pairs,
+    odd_peak_rate,
+    repeats_itself,
+    run_inside_warmup,
+)
+
+
+def test_translations_of_which_half_are_empty_are_said_with_their_number() -> None:
+    sources = [f"source {number}" for number in range(200)]
+    assert "200 of 200 translations are empty: " in (doubtful_translations(sources, [""] * 200) or "")
+    half = [""] * 100 + [f"target {number}" for number in range(100)]
+    assert "100 of 200 translations are empty" in (doubtful_translations(sources, half) or "")
+    assert doubtful_translations(sources, half[1:] + ["target"]) is None
+    assert doubtful_translations(["", " "] * 100, [""] * 200) is None  # an empty source has an empty translation
+
+
+def test_repeating_and_identical_translations_are_said() -> None:
+    sources = [f"source {number}" for number in range(20)]
+    repeating = ["the house is the the the the the the the the the"] * 20
+    assert "20 of 20 translations repeat themselves" in (doubtful_translations(sources, repeating) or "")
+    same = ["a man in a blue shirt"] * 12 + [f"target {number}" for number in range(8)]
+    assert "12 of 20 different sources have the same translation ('a man" in (
+        doubtful_translations(sources, same) or ""
+    )
+    assert doubtful_translations(["yes"] * 20, ["ja"] * 20) is None  # one source, rightly one translation
+
+
+@pytest.mark.parametrize(
+    "text", ["네 " * 10 + "네", "a b " * 20, "ㅋ" * 30, "of the of the of the of the of the of the"]
+)
+def test_a_loop_repeats_itself(text: str) -> None:
+    assert repeats_itself(text)
+
+
+def test_numbers_in_words_do_not_repeat_themselves() -> None:
+    rows = draw_expressions("test", 400, seed=0)
+    assert not any(repeats_itself(text) for row in rows for text in (row.en, row.ko))
+    assert not repeats_itself("1,000,000,000,000 won") and not repeats_itself("-" * 19)
+
+
+def test_a_run_that_ends_inside_the_warm_up_is_said() -> None:
+    # 300 pairs at the defaults: 6 updates of 4,000, and the rate reaches 6 / 4000 = 0.15% of its peak.
+    assert "after 6 updates, inside the warm-up of 4,000: the learning rate only reaches 0.15%" in (
+        run_inside_warmup(6, 4000) or ""
+    )
+    assert run_inside_warmup(4000, 4000) and run_inside_warmup(4001, 4000) is None
+
+
+@pytest.mark.parametrize(
+    ("peak", "d_model", "warmup_steps", "said"),
+    [
+        (512**-0.5 * 4000**-0.5, 512, 4000, None),  # the paper's base: 0.0007
+        (0.004, 128, 400, None),  # tiny.yaml
+        (0.005, 128, 1000, None),  # chat_ko.yaml
+        (0.0007 * 12, 512, 4000, "12 times what Equation 3 gives"),
+        (512**-0.5 * 50**-0.5, 512, 50, "9 times what"),  # √(4000 / 50) = 8.9
+        (1e-6, 512, 4000, "1/699 of what"),  # 0.000699 / 1e-6
+    ],
+)
+def test_a_peak_rate_far_from_the_papers_is_said(
+    peak: float, d_model: int, warmup_steps: int, said: str | None
+) -> None:
+    found = odd_peak_rate(peak, d_model, warmup_steps)
+    assert found is None if said is None else said in (found or "")
+
+
+def test_a_few_hundred_pairs_are_said() -> None:
+    assert "only 300 training pairs" in (few_pairs(300) or "") and few_pairs(1000) is None
