@@ -44,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, ArithmeticError, MemoryError, RuntimeError) as error:
         if os.environ.get("VANILLA_TRANSFORMER_TRACEBACK"):
             raise
-        if isinstance(error, RuntimeError) or not str(error):
-            error = _out_of_memory(error, options)
-        print(f"{PROGRAM} {options.command}: error: {_sentence(error)}", file=sys.stderr)
+        shown = _out_of_memory(error, options) if isinstance(error, RuntimeError) or not str(error) else error
+        print(f"{PROGRAM} {options.command}: error: {_sentence(shown)}", file=sys.stderr)
         return 2
 
 

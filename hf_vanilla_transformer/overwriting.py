@@ -78,7 +78,7 @@ def check_folder(
     _refuse_inputs(target, inputs)
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target} is a file; choose a directory")
-    _check_writable(target)
+    check_writable(target)
     if not target.is_dir() or not any(target.iterdir()):
         return
     if not overwrite:
@@ -162,7 +162,7 @@ def check_file(
     _refuse_inputs(path, inputs)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file")
-    _check_writable(path)
+    check_writable(path)
     if not path.exists() or path.stat().st_size == 0 or not path.is_file():  # /dev/null and pipes hold nothing
         return
     if not overwrite:
@@ -211,14 +211,18 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _refuse_inputs(target: Path, inputs: Iterable[str | Path | None]) -> None:
-    for source in map(Path, filter(None, inputs)):
+    for source in [Path(name) for name in inputs if name]:
         same = target.exists() and source.exists() and target.samefile(source)  # also by a link
         if same or target.resolve() == source.resolve() or target.resolve() in source.resolve().parents:
             raise ValueError(f"writing to {target} would replace the source {source}; choose another path")
 
 
-def _check_writable(path: Path) -> None:
-    """Refuse a path that can't be written, by its nearest folder that exists."""
+def check_writable(path: Path) -> None:
+    """Refuse a path that can't be written, judged by its nearest folder that exists.
+
+    Raises:
+        OSError: If that is no folder, or may not be written.
+    """
     parent = path.absolute().parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
@@ -235,4 +239,13 @@ def _listing(names: Iterable[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
-__all__ = ["FILES", "FOLDERS", "RECORD_NAME", "check_file", "check_folder", "replace_text", "write_folder_record"]
+__all__ = [
+    "FILES",
+    "FOLDERS",
+    "RECORD_NAME",
+    "check_file",
+    "check_folder",
+    "check_writable",
+    "replace_text",
+    "write_folder_record",
+]

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from ..checkpoints.self_contained import read_config, write_model_code
 from ..checkpoints.weight_index import INDEX, WEIGHTS, weight_files
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.pipeline_vanilla_transformer import TARGET_TOKENIZER, TranslationPipeline
+from ..plausibility import doubtful_translations
 from ..tokenization import check_tokenizer_fits
 
 logger = logging.get_logger(__name__)
@@ -250,7 +252,7 @@ def _write_card(source: Any, folder: Path, repo_id: str, license: str | None, da
     directory = Path(source) if isinstance(source, (str, os.PathLike)) else None
     if directory is not None and (directory / CARD_NAME).is_file():
         try:
-            text = rename_card((directory / CARD_NAME).read_text(encoding="utf-8"), repo_id)
+            text = rename_card((directory / CARD_NAME).read_text(encoding="utf-8-sig"), repo_id)
         except UnicodeDecodeError as error:
             raise ValueError(f"{directory / CARD_NAME} is not UTF-8 text") from error
         check_card(text, str(directory / CARD_NAME))
@@ -303,6 +305,8 @@ def _check_without_package(
     pipeline = TranslationPipeline(model, tokenizer, target_tokenizer=target_tokenizer, device="cpu")
     expected = pipeline(texts, return_scores=True)
     found = json.loads(output.read_text(encoding="ascii"))
+    if warning := doubtful_translations(texts, [translation["translation_text"] for translation in expected]):
+        logger.warning(f"of the sentences that try the model out, {warning}")
     for text, ours, theirs in zip(texts, expected, found, strict=True):
         same = ours["translation_text"] == theirs["translation_text"]
         if not same or abs(ours["score"] - theirs["score"]) > 1e-3 * max(1.0, abs(ours["score"])):
@@ -333,7 +337,10 @@ def _send(
             f"{repo_id} exists and everybody can see it; say that this is meant (--public, private=False), or choose "
             "another name"
         )
-    there = sorted({sibling.rfilename for sibling in seen.siblings or []} & set(files))
+    names = {sibling.rfilename for sibling in seen.siblings or []}
+    there = sorted(names & set(files)) or sorted(
+        name for name in names if any(fnmatch(name, stale) for stale in _STALE)
+    )
     if there and not force:
         raise ValueError(
             f"{repo_id} holds a {there[0]} already; choose another name, or say that it may be replaced (--force, "

@@ -24,6 +24,7 @@ from ..checkpoints.manifest import (
     verify,
     write_manifest,
 )
+from .run_lock import check_not_locked
 
 logger = logging.get_logger(__name__)
 
@@ -114,9 +115,14 @@ def replace_files(folder: Path, write: Callable[[str], Any]) -> None:
 
 
 def clear_leftovers(run_dir: Path) -> None:
-    """Delete what a killed process left half written or half deleted, and give back a name that was being replaced."""
+    """Delete what a killed process left half written or half deleted, and give back a name that was being replaced.
+
+    Raises:
+        ValueError: If another process trains into the directory: what looks left over may be its own.
+    """
     if not run_dir.is_dir():
         return
+    check_not_locked(run_dir)
     for path in sorted(run_dir.iterdir()):
         if not path.is_dir() or not (_ASIDE.fullmatch(path.name) or path.name == _FILES_ASIDE):
             continue

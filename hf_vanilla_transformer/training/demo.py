@@ -25,6 +25,7 @@ from ..overwriting import check_file, check_folder
 from ..plausibility import doubtful_translations
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
+from .preflight import PlausibilityWatch, check_settings
 from .recipe import EMBEDDED, Recipe, read_recipe
 from .record import commit, hardware, versions, write_json
 from .trainer import VanillaTransformerTrainer
@@ -97,6 +98,7 @@ def run_demo(
         recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={run_dir}"])
         if recipe.data.dataset_name != EMBEDDED or not recipe.run.average_last:
             raise ValueError(f"{recipe.path}: the demo needs dataset_name: {EMBEDDED} and average_last of 1 or more")
+        check_settings(recipe)
         training = _train(recipe)
         also = (RESULTS_NAME, CARD_NAME, *FIGURES, *(path.name for path in CODE_FILES))
         write_average(run_dir, output_dir, last=recipe.run.average_last, overwrite=True, kind="demo", also=also)
@@ -134,6 +136,7 @@ def _train(recipe: Recipe) -> dict[str, Any]:
         data_collator=DataCollatorForTranslation(tokenizer, config.decoder_start_token_id),
         train_dataset=Dataset.from_dict(columns),
         processing_class=tokenizer,
+        callbacks=[PlausibilityWatch()],
     )
     start = time.perf_counter()
     trainer.train()

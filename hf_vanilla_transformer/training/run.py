@@ -3,6 +3,7 @@
 """A recipe, carried out: text in, a directory out that `from_pretrained` loads, and a record of how it came to be."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,19 +26,23 @@ from transformers.utils import logging
 
 from ..card import CARD_NAME, RESULTS_NAME, write_card
 from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
+from ..checkpoints.weight_index import INDEX, WEIGHTS, other_weight_files
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
 from ..evaluation import TranslationMetric, default_bleu_tokenizer, translate
 from ..json_object import read_json_object
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..plausibility import doubtful_translations, few_pairs
 from ..presets import preset
 from ..tokenization import check_tokenizer_fits, train_tokenizer
 from ..version import __version__
 from .checkpointing import clear_leftovers, replace_files
 from .guards import check_finite
+from .preflight import PlausibilityWatch, check_settings
 from .recipe import EMBEDDED, DataArguments, Recipe
 from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
+from .run_lock import LOCK_NAME, run_lock
 from .trainer import VanillaTransformerTrainer
 
 logger = logging.get_logger(__name__)
@@ -45,7 +50,10 @@ logger = logging.get_logger(__name__)
 SPLITS = ("train", "validation", "test")
 RECIPE_NAME = "recipe.json"  # what marks a directory as a run's, and tells whether another run may continue it
 _AVERAGED = "averaged"
-_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, CARD_NAME, _AVERAGED, PROVENANCE_NAME, "translations")  # and checkpoint-*
+_TRANSLATIONS = "translations"
+_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, CARD_NAME, _AVERAGED, PROVENANCE_NAME)  # and checkpoints, translations
+_CHECKPOINT = re.compile(r"checkpoint-\d+|\.checkpoint-\d+\.(saving|replaced|deleting)")
+_OF_A_START = re.compile(re.escape(LOCK_NAME) + r".*|\.?recipe(\.json)?(\.\d+)?\.tmp")  # of one that had not yet begun
 
 
 @dataclass
@@ -84,14 +92,28 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
         translations and scores are those of process 0 alone.
 
     Raises:
-        ValueError: If text, tokenizer, model and output directory don't go together.
+        ValueError: If text, tokenizer, model and output directory don't go together, or another process trains into the
+            directory.
     """
+    check_settings(recipe)
+    metric = _metric(recipe)  # an unknown tokenizer is refused now, not after the training
+    with run_lock(str(recipe.training.output_dir), holding=recipe.training.process_index == 0):
+        return _carry_out(recipe, metric, callbacks)
+
+
+def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]) -> TrainingResult:
     arguments = recipe.training
     output_dir = Path(str(arguments.output_dir))
-    metric = _metric(recipe)  # an unknown tokenizer is refused now, not after the training
     corpora = load_corpora(recipe.data)
     for corpus in corpora.values():
         logger.info(str(corpus.report))
+    trained_on = corpora["train"].report
+    if (
+        trained_on.complete
+        and recipe.model.model_name_or_path is None
+        and (warning := few_pairs(trained_on.pairs_kept))
+    ):
+        logger.warning(warning)
 
     with arguments.main_process_first(desc="tokenizer"):
         checkpoint = _prepare_output(recipe, output_dir, corpora, writing=arguments.process_index == 0)
@@ -119,7 +141,7 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
             tokenizer, config.decoder_start_token_id, vocab_size=config.vocab_size
         ),
         compute_metrics=_metric_while_training(metric, tokenizer) if arguments.predict_with_generate else None,
-        callbacks=list(callbacks),
+        callbacks=[PlausibilityWatch(), *callbacks],
     )
     # The newest checkpoint may be broken, then the trainer takes the newest whole one.
     named = _named_checkpoint(recipe)
@@ -150,7 +172,7 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     if trainer.is_world_process_zero():
         check_finite(model)
-        replace_files(output_dir, model.save_pretrained)
+        _save_final(model, output_dir)
         replace_files(output_dir, tokenizer.save_pretrained)
         for split in record["scores"]:
             scores = _translation_scores(recipe, metric, model, tokenizer, corpora[split], output_dir, split)
@@ -297,6 +319,19 @@ def _choose_final(recipe: Recipe, trainer: VanillaTransformerTrainer, output_dir
         return AutoModelForSeq2SeqLM.from_pretrained(output_dir / _AVERAGED)
 
 
+def _save_final(model: PreTrainedModel, output_dir: Path) -> None:
+    """Save the final model where an earlier one may be, whose files of weights must not be loaded instead."""
+    written: list[str] = []
+
+    def save(folder: str) -> None:
+        model.save_pretrained(folder)
+        written.extend(path.name for path in Path(folder).iterdir())
+
+    replace_files(output_dir, save)
+    for path in other_weight_files(output_dir, written):
+        path.unlink()
+
+
 # ---------------------------------------------------------------------------------------------- output directory
 
 
@@ -322,8 +357,7 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
     if not writing:  # process 0 has prepared everything
         return asked or get_last_checkpoint(str(output_dir))
     checkpoint = asked
-    unfinished = mark.with_suffix(".tmp")  # of a process that was killed before it had begun
-    if output_dir.is_dir() and any(path != unfinished for path in output_dir.iterdir()):
+    if output_dir.is_dir() and any(not _OF_A_START.fullmatch(path.name) for path in output_dir.iterdir()):
         if not mark.is_file():
             raise ValueError(
                 f"output_dir {output_dir} holds something that is no run of a recipe; choose an empty or new directory"
@@ -331,7 +365,8 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
         if recipe.run.overwrite_output_dir:
             _delete_run(output_dir)
         elif asked is None:
-            _check_same_run(output_dir, read_json_object(mark), identity, recipe.training.resume_anyway)
+            if _has_trained(output_dir):
+                _check_same_run(output_dir, read_json_object(mark), identity, recipe.training.resume_anyway)
             clear_leftovers(output_dir)
             checkpoint = get_last_checkpoint(str(output_dir))
             if checkpoint is not None:
@@ -339,6 +374,16 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(mark, {**identity, "hf_vanilla_transformer": __version__})
     return checkpoint
+
+
+def _has_trained(output_dir: Path) -> bool:
+    """Whether a run has left anything that another one could lose: a checkpoint, a final model, results."""
+    names = [path.name for path in output_dir.iterdir()]
+    half_written = (".saving", ".deleting")
+    return any(
+        name in (RESULTS_NAME, WEIGHTS, INDEX) or (_CHECKPOINT.fullmatch(name) and not name.endswith(half_written))
+        for name in names
+    )
 
 
 def _named_checkpoint(recipe: Recipe) -> str | None:
@@ -367,10 +412,13 @@ def _check_same_run(output_dir: Path, earlier: dict[str, Any], identity: dict[st
 
 def _delete_run(output_dir: Path) -> None:
     """Delete what a run has left; the directory itself and what else somebody put there stays."""
-    for path in output_dir.iterdir():
-        if path.name in _OF_A_RUN or path.name.startswith(("checkpoint-", ".checkpoint-")):
+    translations = output_dir / _TRANSLATIONS
+    written = [path for split in SPLITS for path in translations.glob(f"{split}.*")]
+    for path in [*output_dir.iterdir(), *written]:
+        of_the_run = path.name in _OF_A_RUN or (_CHECKPOINT.fullmatch(path.name) and path.is_dir()) or path in written
+        if of_the_run:
             logger.warning(f"deleting {path}")
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 # ---------------------------------------------------------------------------------------------- scores
@@ -398,7 +446,9 @@ def _translation_scores(
         max_source_tokens=run.max_source_tokens,
         target_tokenizer=tokenizer,  # a run has one vocabulary, whatever its matrices
     )
-    write_translations(output_dir / "translations" / f"{split}.{data.target_lang}", translations)
+    write_translations(output_dir / _TRANSLATIONS / f"{split}.{data.target_lang}", translations)
+    if warning := doubtful_translations(sources, translations):
+        logger.warning(f"{split}: {warning}")
     return metric.compute(predictions=translations, references=references)
 
 

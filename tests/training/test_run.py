@@ -1,10 +1,13 @@
 """A recipe carried out: the directory it leaves, how it goes on, and what it refuses. Seconds on one core."""
 
 import json
+import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -142,6 +145,79 @@ def test_overwriting_deletes_the_run_and_nothing_else(finished: tuple[Path, Trai
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]
     assert not (tmp_path / "out" / "averaging.json").exists()
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_made_no_update_locks_nothing(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+    folder, _ = finished
+    (tmp_path / "out").mkdir()
+    for name in ("recipe.json", "tokenizer.json", "tokenizer_config.json"):  # what a start leaves that then fails
+        shutil.copyfile(folder / "out" / name, tmp_path / "out" / name)
+    (tmp_path / "out" / ".checkpoint-2.saving").mkdir()
+    changed = again(folder, tmp_path / "out", "--warmup_steps", "5", "--vocab_size", "500", "--max_steps", "2")
+    assert changed.record["training"]["resumed_from"] is None
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["settings"]["warmup_steps"] == "5"
+    assert len(changed.tokenizer) == 500
+
+
+def test_overwriting_spares_what_only_looks_like_the_run(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    kept = ["checkpoint-notes.txt", "checkpoint-best/model.safetensors", "translations/by_hand.ko"]
+    for name in kept:
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_text("mine")
+    run_module._delete_run(tmp_path / "out")
+    left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert set(kept) <= left and not any(name.startswith(("checkpoint-2", "averag", "results")) for name in left)
+    assert "translations/test.ko" not in left
+
+
+def test_a_final_model_is_loaded_and_not_the_weights_of_an_earlier_save(
+    finished: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    model = finished[1].model
+    shards: Any = model.save_pretrained
+    model.save_pretrained(tmp_path)  # one file, as an earlier run saved it
+    first = tmp_path / "model.safetensors"
+    before = first.read_bytes()
+    first.write_bytes(before[:-4] + b"\0\0\0\0")
+    model.save_pretrained = lambda folder: shards(folder, max_shard_size="8KB")
+    try:
+        run_module._save_final(model, tmp_path)
+    finally:
+        del model.save_pretrained
+    assert not first.exists() and (tmp_path / "model.safetensors.index.json").is_file()
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    run_module._save_final(model, tmp_path)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("words", [(), ("--overwrite_output_dir",)])
+def test_a_second_start_leaves_the_first_one_alone(
+    finished: tuple[Path, TrainingResult], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    (tmp_path / "out" / ".checkpoint-8.saving").mkdir()
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    parent = psutil.Process(os.getppid())  # a living process that is not this one
+    owner = {"pid": parent.pid, "started": parent.create_time(), "host": socket.gethostname(), "since": "today"}
+    (tmp_path / "out" / ".run.lock").write_text(json.dumps(owner))
+    with pytest.raises(ValueError, match=rf"out is in use: process {parent.pid} on .* \(since today\)"):
+        again(folder, tmp_path / "out", *words)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*before, ".run.lock"])
+
+
+def test_useless_translations_and_few_pairs_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(run_module.logger, "warning", messages.append)
+    monkeypatch.setattr(run_module, "translate", lambda model, tokenizer, sources, **_: [""] * len(sources))
+    (tmp_path / "my.yaml").write_text(RECIPE)
+    again(tmp_path, tmp_path / "out", "--max_steps", "1", "--average_last", "0", "--eval_strategy", "no")
+    text = "\n".join(messages)
+    assert "validation: 12 of 12 translations are empty" in text and "test: 8 of 8 translations are empty" in text
+    assert "only 200 training pairs" in text
 
 
 @pytest.mark.parametrize("words", [(), ("--overwrite_output_dir",)])

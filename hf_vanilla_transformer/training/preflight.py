@@ -1,0 +1,118 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is known to be wrong with a run before its first byte of data is read, and what is odd about it at its start."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import get_token
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.utils import logging
+
+from ..data.rows import existing_files, paired_files
+from ..overwriting import check_writable
+from ..plausibility import odd_peak_rate, run_inside_warmup
+from ..presets import preset
+from .recipe import Recipe
+
+logger = logging.get_logger(__name__)
+
+_ALWAYS_MEASURED = ("loss", "perplexity")
+_MEASURED_WITH_GENERATION = ("bleu", "chrf", "exact", "brevity_penalty")
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Refuse settings with which the run would fail later.
+
+    Raises:
+        ValueError: If one is out of range, contradicts another, or needs what isn't there; the message says what to do.
+        OSError: If the output directory can't be written.
+    """
+    training, data = recipe.training, recipe.data
+    output_dir = Path(str(training.output_dir))
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"output_dir {output_dir} is a file; name a directory")
+    check_writable(output_dir)
+    for split in ("train", "validation", "test"):
+        source, target, table = (getattr(data, f"{split}_{side}") for side in ("source", "target", "file"))
+        if source is not None:
+            paired_files(source, target)
+        elif table is not None:
+            existing_files(table)
+    if recipe.model.model_name_or_path is None:
+        preset(recipe.model.preset, **recipe.model.overrides)
+    if 0 < training.max_steps < training.cooldown_steps:
+        raise ValueError(
+            f"cooldown_steps={training.cooldown_steps} is more than the run's {training.max_steps} updates; lower it, "
+            "or raise max_steps"
+        )
+    _check_best_metric(recipe)
+    _check_loggers(training.report_to)
+    if training.push_to_hub and not (training.hub_token or get_token()):
+        raise ValueError(
+            "push_to_hub is set, but there is no token for the Hub; run `hf auth login`, or set HF_TOKEN, with a token "
+            "that may write"
+        )
+
+
+def _check_best_metric(recipe: Recipe) -> None:
+    training, data = recipe.training, recipe.data
+    if training.eval_strategy == "no":
+        return
+    if data.validation_source is None and data.validation_file is None and (
+        data.dataset_name is None or data.validation_split is None
+    ):  # fmt: skip
+        raise ValueError(
+            f"eval_strategy={getattr(training.eval_strategy, 'value', training.eval_strategy)} needs text to evaluate "
+            "on; set validation_source and validation_target, or validation_file, or eval_strategy: no"
+        )
+    name = (training.metric_for_best_model or "loss").removeprefix("eval_")
+    known = _ALWAYS_MEASURED + (_MEASURED_WITH_GENERATION if training.predict_with_generate else ())
+    if name in known:
+        return
+    if name in _MEASURED_WITH_GENERATION:
+        raise ValueError(
+            f"metric_for_best_model: {name} is only measured while training with predict_with_generate: true; set it, "
+            f"or choose one of {', '.join(known)}"
+        )
+    raise ValueError(f"metric_for_best_model: {name} is never measured; choose one of {', '.join(known)}")
+
+
+def _check_loggers(report_to: Any) -> None:
+    """Make each logger's callback once, as Trainer will: a name may be unknown, its package not installed."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+        try:
+            for callback in get_reporting_integration_callbacks(name):
+                callback()
+        except ValueError as error:
+            raise ValueError(f"report_to: {' '.join(str(error).split())}") from error
+        except (RuntimeError, ImportError) as error:
+            raise ValueError(
+                f"report_to: {name} needs a package that is not installed ({' '.join(str(error).split())[:200]}); "
+                "install it, or set report_to: none"
+            ) from error
+
+
+class PlausibilityWatch(TrainerCallback):
+    """Warns at the start of a run that will end inside its warm-up, or whose learning rate is far from the paper's."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """See `TrainerCallback`."""
+        if not state.is_world_process_zero:
+            return
+        warmup = args.get_warmup_steps(state.max_steps)
+        scheduler, model = kwargs.get("lr_scheduler"), kwargs.get("model")
+        found = [run_inside_warmup(state.max_steps, warmup)]
+        d_model = getattr(getattr(model, "config", None), "d_model", None)
+        if isinstance(scheduler, LambdaLR) and d_model:
+            peak = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](max(min(warmup, state.max_steps), 1) - 1)
+            found.append(None if found[0] else odd_peak_rate(float(peak), d_model, warmup))
+        for warning in filter(None, found):
+            logger.warning(warning)
+
+
+__all__ = ["PlausibilityWatch", "check_settings"]

@@ -1,0 +1,138 @@
+"""What an output may replace: only what this package wrote, only of the same kind, never an input."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hf_vanilla_transformer.overwriting import (
+    FOLDERS,
+    RECORD_NAME,
+    check_file,
+    check_folder,
+    replace_text,
+    write_folder_record,
+)
+
+
+def written(folder: Path, kind: str) -> Path:
+    (folder / "sub").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "sub" / "tokenizer.json").write_text("{}")
+    write_folder_record(folder, kind, also=["later.png"])
+    return folder
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_is_replaced_by_its_own_kind_and_no_other(tmp_path: Path, kind: str) -> None:
+    folder = written(tmp_path / "out", kind)
+    for other in FOLDERS:
+        if other == kind:
+            check_folder(folder, other, overwrite=True)
+            continue
+        with pytest.raises(FileExistsError, match=f"out holds {FOLDERS[kind]}, not {FOLDERS[other]} "):
+            check_folder(folder, other, overwrite=True)
+    with pytest.raises(FileExistsError, match="out is there already; choose another directory or set --force"):
+        check_folder(folder, kind, option="--force")
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", ".git/HEAD", "sub/notes", "empty/"])
+def test_a_folder_with_a_file_of_somebody_else_stays(tmp_path: Path, name: str) -> None:
+    folder = written(tmp_path / "out", "demo")
+    (folder / "later.png").touch()
+    check_folder(folder, "demo", overwrite=True)  # announced when it was written
+    path = folder / name
+    (path if name.endswith("/") else path.parent).mkdir(exist_ok=True)
+    if not name.endswith("/"):
+        path.touch()
+    with pytest.raises(FileExistsError, match=f"holds other files beside a checkpoint of the demo .*{name.strip('/')}"):
+        check_folder(folder, "demo", overwrite=True)
+
+
+def test_without_a_record_only_what_earlier_versions_must_have_written_is_replaced(tmp_path: Path) -> None:
+    average, run = tmp_path / "average", tmp_path / "run"
+    for folder in (average, run):
+        folder.mkdir()
+        for name in ("averaging.json", "config.json", "model.safetensors", "tokenizer.json"):
+            (folder / name).write_text("{}")
+    check_folder(average, "average", overwrite=True)
+    (run / "results.json").write_text("{}")
+    check_folder(run, "demo", overwrite=True)  # as an earlier demo left it
+    with pytest.raises(FileExistsError, match="something else than an average"):
+        check_folder(run, "average", overwrite=True)
+    (run / "checkpoint-5").mkdir()  # as `train` leaves it
+    with pytest.raises(FileExistsError, match=r"holds other files beside a checkpoint of the demo \(checkpoint-5\)"):
+        check_folder(run, "demo", overwrite=True)
+    with pytest.raises(FileExistsError, match="something else than a converted checkpoint"):
+        check_folder(average, "conversion", overwrite=True)
+
+
+def test_an_input_is_never_replaced(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out", "average")
+    source = tmp_path / "text"
+    source.write_text("one")
+    (tmp_path / "hard").hardlink_to(source)
+    (tmp_path / "soft").symlink_to(source)
+    for target in (folder, folder / ".." / "out", tmp_path):
+        with pytest.raises(ValueError, match="would replace the source"):
+            check_folder(target, "average", inputs=[folder / "sub"] if target != folder else [folder], overwrite=True)
+    for name in ("text", "hard", "soft"):
+        with pytest.raises(ValueError, match="would replace the source"):
+            check_file(tmp_path / name, "translations", inputs=[None, source], overwrite=True)
+
+
+def test_what_can_not_be_written_is_noticed_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for check in (lambda path: check_folder(path, "average"), lambda path: check_file(path, "record")):
+        with pytest.raises(NotADirectoryError):
+            check(tmp_path / "file" / "deeper" / "out")
+    with pytest.raises(FileExistsError, match="is a file; choose a directory"):
+        check_folder(tmp_path / "file", "average", overwrite=True)
+    with pytest.raises(IsADirectoryError, match="is a directory; name a file"):
+        check_file(tmp_path, "record", overwrite=True)
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(PermissionError, match="Permission denied"):
+            check_file(tmp_path / "closed" / "out", "record")
+
+
+def test_a_file_is_replaced_by_its_own_kind_when_asked(tmp_path: Path) -> None:
+    contents = {
+        "record": '{"versions": {"hf_vanilla_transformer": "1"}, "scores": {}}',
+        "page": '<meta name="generator" content="hf_vanilla_transformer">',
+        "figure": "<!-- Created with matplotlib -->",
+        "card": "This card was written by hf_vanilla_transformer",
+    }
+    for kind, content in contents.items():
+        path = tmp_path / kind
+        path.write_text(content)
+        check_file(path, kind, overwrite=True)
+        with pytest.raises(FileExistsError, match="is there already; choose another file or set --overwrite"):
+            check_file(path, kind)
+        path.write_text('{"years": "of work"}')
+        with pytest.raises(FileExistsError, match="is not replaced"):
+            check_file(path, kind, overwrite=True)
+    (tmp_path / "empty").touch()
+    check_file(tmp_path / "empty", "record")
+    check_file("/dev/null", "record")
+
+
+def test_a_text_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scores.tmp").write_text("mine")
+    replace_text(tmp_path / "new" / "scores.json", "old\n")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        replace_text(tmp_path / "new" / "scores.json", "new\n")
+    assert (tmp_path / "new" / "scores.json").read_text() == "old\n"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.json"]
+    assert (tmp_path / "scores.tmp").read_text() == "mine"
+
+
+def test_the_record_lists_what_was_there_when_it_was_written(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out", "export")
+    text = (folder / RECORD_NAME).read_text()
+    assert '"sub/tokenizer.json"' in text and '"later.png"' in text and str(tmp_path) not in text
