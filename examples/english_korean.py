@@ -25,7 +25,7 @@ FILES = ("train.en", "train.ko", "dev.en", "dev.ko", "dev.source", "test.en", "t
 
 def read_lines(path: Path) -> list[str]:
     """Read a text file; only a line feed ends a line."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")]
 
 
 def scores_by_origin(translations: list[str], references: list[str], origins: list[str]) -> dict[str, dict[str, float]]:

@@ -35,7 +35,7 @@ def split_file(path: Path, folder: Path, question: str, answer: str) -> dict[str
     """Deal the rows out to a CSV file a split; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file, strict=True))  # an unbalanced quotation mark would swallow the rows after it
     if not rows or question not in rows[0] or answer not in rows[0]:
         raise SystemExit(f"{path} has no rows with columns {question} and {answer}; name them by --question, --answer")
     paths = {}

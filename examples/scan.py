@@ -23,7 +23,7 @@ SHOWN = 5  # wrong answers
 
 def read_lines(path: Path) -> list[str]:
     """Read a text file; only a line feed ends a line."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -165,7 +165,7 @@ def load_pairs(options: Options, recipe: dict[str, Any]) -> tuple[list[str], lis
     paths = [folder / Path(recipe[key]).relative_to("data") for key in ("train_source", "train_target")]
     if not all(path.is_file() for path in paths):
         return None
-    source, target = (path.read_text(encoding="utf-8").splitlines() for path in paths)
+    source, target = (path.read_text(encoding="utf-8").removesuffix("\n").split("\n") for path in paths)
     return source, target
 
 

@@ -31,6 +31,8 @@ from transformers.utils import logging
 from ..card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
 from ..checkpoints.self_contained import read_config, write_model_code
 from ..checkpoints.weight_index import INDEX, WEIGHTS, weight_files
+from ..json_object import read_json_object
+from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.pipeline_vanilla_transformer import TARGET_TOKENIZER, TranslationPipeline
 from ..plausibility import doubtful_translations
@@ -113,7 +115,7 @@ def push_to_hub(
         commit_message: what the repository's history says.
         dry_run: put together and check, send nothing. Needs no token and no network.
         check: load the folder in a process without this package and compare its translations.
-        force: replace a model that the repository holds already.
+        force: replace a model of this kind that the repository holds already.
 
     Returns:
         What was sent, and where it is.
@@ -346,6 +348,8 @@ def _send(
             f"{repo_id} holds a {there[0]} already; choose another name, or say that it may be replaced (--force, "
             "force=True)"
         )
+    if there and "config.json" in names:
+        _refuse_other_model(api, repo_id, seen.sha, token)
     commit = _patiently(
         lambda: api.upload_folder(
             repo_id=repo_id,
@@ -358,6 +362,20 @@ def _send(
         token,
     )
     return Published(repo_id, files, f"{api.endpoint}/{repo_id}", commit.oid)
+
+
+def _refuse_other_model(api: HfApi, repo_id: str, revision: str, token: str) -> None:
+    """Refuse to replace a model of another kind, whatever the caller has asked for."""
+    path = _patiently(lambda: api.hf_hub_download(repo_id, "config.json", revision=revision), repo_id, token)
+    try:
+        kind = read_json_object(Path(path)).get("model_type")
+    except ValueError:
+        kind = None
+    if kind != VanillaTransformerConfig.model_type:
+        raise ValueError(
+            f"{repo_id} holds a model of type {kind!r}, which is not replaced; choose another name, or delete that "
+            "repository on the Hub"
+        )
 
 
 def _look(api: HfApi, repo_id: str) -> Any:

@@ -231,6 +231,42 @@ def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
     assert newest(hub)["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("files", "force", "message"),
+    [
+        ({"config.json": b'{"model_type": "marian"}'}, True, "holds a model of type 'marian', which is not replaced"),
+        ({"config.json": b"damaged"}, True, "holds a model of type None, which is not replaced"),
+        ({"adapter_model.safetensors": b"mine"}, False, "holds a adapter_model.safetensors already; .*--force"),
+    ],
+)
+def test_somebody_elses_model_is_neither_replaced_nor_deleted(client, hub, toy, files, force, message):
+    client.run("HfApi().create_repo('someone/toy', private=True)")
+    hub.repositories["someone/toy"].commit(files)
+    with pytest.raises(RuntimeError, match=message):
+        client.push(toy[0], force=force)
+    assert newest(hub) == files
+
+
+def test_a_stale_index_beside_the_weights_is_not_sent(client, hub, copy):
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))  # of an earlier save; its shard is gone
+    client.push(copy)
+    assert set(newest(hub)) == SENT | {".gitattributes"}
+
+
+def test_translations_that_are_all_empty_are_said_before_a_push(toy, copy, monkeypatch):
+    from hf_vanilla_transformer.hub import publish
+
+    messages = []
+    monkeypatch.setattr(publish.logger, "warning", messages.append)
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(copy)
+    with torch.no_grad():
+        model.lm_head.bias[2] = 1e4  # the end of the sentence comes first
+    model.save_pretrained(copy)
+    publish.push_to_hub(copy, "someone/toy", dry_run=True)
+    assert "3 of 3 translations are empty" in " ".join(messages)
+
+
 def test_a_public_repository_is_not_taken_for_a_private_push(client, hub, toy):
     client.run("HfApi().create_repo('someone/toy', private=False)")
     with pytest.raises(RuntimeError, match="everybody can see it"):
