@@ -114,42 +114,56 @@ def test_bad_input_ends_in_one_sentence_and_status_2(words, message, tmp_path, c
     assert error.startswith(f"vanilla-transformer {words[0]}: error: ") and message in error
 
 
-def test_too_little_memory_is_one_sentence(checkpoint, capsys, monkeypatch):
+@pytest.fixture
+def translate(monkeypatch, capsysbinary):
+    """Run the command in this process; give its status, standard output and standard error."""
+
+    def run_here(model, stdin, *words):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = main(["translate", str(model), *map(str, words)])
+        said = capsysbinary.readouterr()
+        return status, said.out, said.err.decode()
+
+    return run_here
+
+
+def test_too_little_memory_is_one_sentence(checkpoint, translate, monkeypatch):
     def allocate(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2280000000000 bytes.")
 
     monkeypatch.setattr("hf_vanilla_transformer.evaluation.paper_beam_search", allocate)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n")))
-    assert main(["translate", str(checkpoint)]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("vanilla-transformer translate: error: out of memory; lower --batch-size (now 64)")
+    status, _, error = translate(checkpoint, b"one\n")
+    assert status == 2
+    last = error.strip().splitlines()[-1]
+    assert last == (
+        "vanilla-transformer translate: error: out of memory; lower --batch-size (now 64) or --beam-size (now 4)"
+    )
 
 
-def test_a_beam_wider_than_the_vocabulary_is_refused(checkpoint):
-    done = run("translate", checkpoint, "--beam-size", 1000, stdin=b"one\n")
-    assert done.returncode == 2 and b"beam_size=1000 is more than the 286 tokens of the vocabulary" in done.stderr
+def test_a_beam_wider_than_the_vocabulary_is_refused(checkpoint, translate):
+    status, _, error = translate(checkpoint, b"one\n", "--beam-size", 1000)
+    assert status == 2 and "beam_size=1000 is more than the 286 tokens of the vocabulary" in error
 
 
-def test_translate_reads_marks_and_utf_16_as_files_are_read(checkpoint):
+def test_translate_reads_marks_and_utf_16_as_files_are_read(checkpoint, translate):
     text = "one two\nthree\u00a0one\n"
-    plain = run("translate", checkpoint, "--beam-size", 1, stdin=text.replace("\u00a0", " ").encode())
-    assert plain.returncode == 0
+    status, plain, _ = translate(checkpoint, text.replace("\u00a0", " ").encode(), "--beam-size", 1)
+    assert status == 0 and plain.count(b"\n") == 2
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
-        assert run("translate", checkpoint, "--beam-size", 1, stdin=text.encode(encoding)).stdout == plain.stdout
-    unmarked = run("translate", checkpoint, "--beam-size", 1, stdin=text.encode("utf-16-le"))
-    assert unmarked.returncode == 2 and b"looks like UTF-16" in unmarked.stderr and unmarked.stdout == b""
+        assert translate(checkpoint, text.encode(encoding), "--beam-size", 1)[1] == plain
+    status, out, error = translate(checkpoint, text.encode("utf-16-le"), "--beam-size", 1)
+    assert status == 2 and "looks like UTF-16" in error and out == b""
 
 
-def test_translate_says_how_many_lines_were_not_utf_8_and_how_many_came_out_empty(checkpoint, tmp_path):
-    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    with torch.no_grad():  # a model that ends every translation at once
-        model.lm_head.weight.zero_()
-        model.lm_head.weight[tokenizer.eos_token_id] = 1e-3
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    done = run("translate", tmp_path, "--beam-size", 1, stdin=b"one\ngr\xfcn\nzw\xf6lf\nthree\n")
-    assert done.returncode == 0 and b"2 line(s) are not UTF-8, the first is line 2" in done.stderr
+def test_translate_says_how_many_lines_were_not_utf_8_and_how_many_came_out_empty(checkpoint, translate, monkeypatch):
+    def empty(model, tokenizer, lines, **_):
+        return ("" for _ in lines)
+
+    monkeypatch.setattr("hf_vanilla_transformer.evaluation.translate", empty)
+    status, out, error = translate(checkpoint, b"one\ngr\xfcn\nzw\xf6lf\n\n")
+    assert status == 0 and out == b"\n" * 4
+    assert "2 line(s) are not UTF-8, the first is line 2" in error
+    assert "warning: 3 of 3 translations are empty" in error
 
 
 def test_unknown_words_are_refused(capsys):

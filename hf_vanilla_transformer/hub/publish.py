@@ -279,6 +279,10 @@ def _check_without_package(
 ) -> None:
     """Load the folder in a process that can't import this package, offline, and compare translations and scores."""
     texts = list(CHECK_TEXTS)
+    pipeline = TranslationPipeline(model, tokenizer, target_tokenizer=target_tokenizer, device="cpu")
+    expected = pipeline(texts, return_scores=True)
+    if warning := doubtful_translations(texts, [translation["translation_text"] for translation in expected]):
+        logger.warning(f"of the sentences that try the model out, {warning}")
     output = work / "translations.json"
     environment = {name: value for name, value in os.environ.items() if name not in _TOKEN_VARIABLES}
     environment |= {
@@ -304,11 +308,7 @@ def _check_without_package(
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"it doesn't load without this package, so it was not sent: {last}")
-    pipeline = TranslationPipeline(model, tokenizer, target_tokenizer=target_tokenizer, device="cpu")
-    expected = pipeline(texts, return_scores=True)
     found = json.loads(output.read_text(encoding="ascii"))
-    if warning := doubtful_translations(texts, [translation["translation_text"] for translation in expected]):
-        logger.warning(f"of the sentences that try the model out, {warning}")
     for text, ours, theirs in zip(texts, expected, found, strict=True):
         same = ours["translation_text"] == theirs["translation_text"]
         if not same or abs(ours["score"] - theirs["score"]) > 1e-3 * max(1.0, abs(ours["score"])):

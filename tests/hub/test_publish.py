@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -263,7 +264,9 @@ def test_translations_that_are_all_empty_are_said_before_a_push(toy, copy, monke
     with torch.no_grad():
         model.lm_head.bias[2] = 1e4  # the end of the sentence comes first
     model.save_pretrained(copy)
-    publish.push_to_hub(copy, "someone/toy", dry_run=True)
+    monkeypatch.setattr(publish.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="stopped"))
+    with pytest.raises(ValueError, match="it was not sent: stopped"):
+        publish.push_to_hub(copy, "someone/toy", dry_run=True)
     assert "3 of 3 translations are empty" in " ".join(messages)
 
 
