@@ -14,17 +14,23 @@ from torch import Tensor
 class DataCollatorForTranslation:
     """Pad a batch and check its ids.
 
+    Examples may be padded already, on either side and in any of the ways that Hugging Face tokenizers pad: what is
+    padding is taken off here, and the batch is padded anew to its own longest example. Padding of a source is what its
+    ``attention_mask`` hides at the two ends, or without a mask the padding id there; a zero in between stays hidden.
+    Padding of a target is what its ``decoder_attention_mask`` hides at the end, the padding id there, or −100.
+
     The batch has ``decoder_input_ids`` beside ``labels``, because the stock Trainer takes the labels out before the
     forward pass when it smooths them. It has no ``decoder_attention_mask``: targets are padded on the right, where no
     earlier position sees the padding and the labels there carry no loss.
 
     Attributes:
-        tokenizer: gives the padding id and, for the source, the side that is padded.
+        tokenizer: gives the padding id and, for the source, the side that is padded. Two tokenizers may come as one
+            `TranslationTokenizers`.
         decoder_start_token_id: first decoder input; the configuration's field of that name.
         pad_to_multiple_of: lengths are rounded up to it; None leaves them.
         label_pad_token_id: label of padding; −100 carries no loss.
         vocab_size: source ids have to be below it; None takes the tokenizer's size.
-        target_vocab_size: target ids have to be below it; None takes ``vocab_size``.
+        target_vocab_size: target ids have to be below it; None takes ``vocab_size``, or the target tokenizer's size.
     """
 
     tokenizer: Any
@@ -38,46 +44,88 @@ class DataCollatorForTranslation:
         """Make a batch.
 
         Args:
-            features: each with ``input_ids`` and ``labels``, lists of ids that end with the end-of-sentence token;
-                other keys are left out.
+            features: each with ``input_ids`` and ``labels``, ids that end with the EOS token, as lists, arrays or
+                tensors of one sentence; ``attention_mask`` and ``decoder_attention_mask`` are honoured where they are
+                there. ``decoder_input_ids`` must be the labels shifted right. Other keys are left out.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (B, S), ``labels`` and ``decoder_input_ids`` (B, T), all int64;
             without labels only the first two.
 
         Raises:
-            ValueError: If a key is missing, a sentence is empty or an id is outside the vocabulary; it names the row.
+            ValueError: If a key is missing, a sentence is empty, an id is outside the vocabulary, or masks or decoder
+                inputs contradict the ids; it names the row.
         """
         source_size = self.vocab_size if self.vocab_size is not None else len(self.tokenizer)
-        target_size = self.target_vocab_size if self.target_vocab_size is not None else source_size
-        sources = [self._ids(feature, "input_ids", row, source_size) for row, feature in enumerate(features)]
+        own_target = getattr(self.tokenizer, "target", None)
+        target_size = self.target_vocab_size
+        if target_size is None:
+            target_size = source_size if own_target is None else len(own_target)
+        sources = [self._source(feature, row, source_size) for row, feature in enumerate(features)]
         pad = self.tokenizer.pad_token_id
         left = getattr(self.tokenizer, "padding_side", "right") == "left"
         batch = {
-            "input_ids": self._pad(sources, pad, left),
-            "attention_mask": self._pad([[1] * len(ids) for ids in sources], 0, left),
+            "input_ids": self._pad([ids for ids, _ in sources], pad, left),
+            "attention_mask": self._pad([mask for _, mask in sources], 0, left),
         }
         if any(feature.get("labels") is not None for feature in features):
-            targets = [self._ids(feature, "labels", row, target_size) for row, feature in enumerate(features)]
+            targets = [self._target(feature, row, target_size) for row, feature in enumerate(features)]
             shifted = [[self.decoder_start_token_id, *_labels_to_inputs(ids[:-1], pad)] for ids in targets]
+            for row, feature in enumerate(features):
+                self._check_decoder_inputs(feature, row, shifted[row])
             batch["labels"] = self._pad(targets, self.label_pad_token_id, left=False)
             batch["decoder_input_ids"] = self._pad(shifted, pad, left=False)
         return batch
 
-    def _ids(self, feature: dict[str, Any], key: str, row: int, vocab_size: int) -> list[int]:
-        if feature.get(key) is None:
-            raise ValueError(f"row {row} of the batch has no {key}; it has {', '.join(sorted(feature)) or 'nothing'}")
-        ids = [int(token_id) for token_id in feature[key]]
-        if not ids:
-            raise ValueError(f"row {row} of the batch has empty {key}; every sentence needs at least its end token")
-        allowed = {self.label_pad_token_id} if key == "labels" else set()
-        for token_id in (min(ids), max(ids)):
-            if not 0 <= token_id < vocab_size and token_id not in allowed:
-                raise ValueError(
-                    f"row {row} of the batch has the id {token_id} in {key}, outside the vocabulary of {vocab_size} "
-                    "tokens; use the tokenizer that belongs to the model"
-                )
+    def _source(self, feature: dict[str, Any], row: int, vocab_size: int) -> tuple[list[int], list[int]]:
+        """Return a source without its padding, and its mask."""
+        ids = _values(feature, "input_ids", row)
+        if feature.get("attention_mask") is None:
+            kept = self._kept(ids)
+            mask = [1] * len(ids)
+        else:
+            mask = _mask(feature, "attention_mask", row, len(ids))
+            kept = range(mask.index(1), len(mask) - mask[::-1].index(1)) if 1 in mask else range(0)
+        ids, mask = ids[kept.start : kept.stop], mask[kept.start : kept.stop]
+        _check(ids, "input_ids", row, vocab_size)
+        return ids, mask
+
+    def _target(self, feature: dict[str, Any], row: int, vocab_size: int) -> list[int]:
+        """Return labels without their padding."""
+        ids = _values(feature, "labels", row)
+        if feature.get("decoder_attention_mask") is not None:
+            mask = _mask(feature, "decoder_attention_mask", row, len(ids))
+            ids = [token_id if kept else self.label_pad_token_id for token_id, kept in zip(ids, mask, strict=True)]
+        end = len(ids)
+        while end > 1 and ids[end - 1] == self.label_pad_token_id:
+            end -= 1
+        ids = ids[:end]
+        ids = ids[: self._kept(ids).stop]
+        _check([token_id for token_id in ids if token_id != self.label_pad_token_id] or ids, "labels", row, vocab_size,
+               self.label_pad_token_id)  # fmt: skip
         return ids
+
+    def _kept(self, ids: list[int]) -> range:
+        """Find what stands between the padding ids at the two ends."""
+        pad, start, end = self.tokenizer.pad_token_id, 0, len(ids)
+        while end > start and ids[end - 1] == pad:
+            end -= 1
+        if pad == getattr(self.tokenizer, "eos_token_id", None):  # there the first one of the row ends the sentence
+            end = min(end + 1, len(ids))
+        while start < end - 1 and ids[start] == pad:
+            start += 1
+        return range(start, end)
+
+    def _check_decoder_inputs(self, feature: dict[str, Any], row: int, shifted: list[int]) -> None:
+        if feature.get("decoder_input_ids") is None:
+            return
+        given = _values(feature, "decoder_input_ids", row)[: len(shifted)]
+        if given != shifted:
+            raise ValueError(
+                f"row {row} of the batch has decoder_input_ids that begin with {given[:4]}, but its labels shifted "
+                f"right behind decoder_start_token_id={self.decoder_start_token_id} begin with {shifted[:4]}; leave "
+                "decoder_input_ids out, they are made here"
+            )
 
     def _pad(self, rows: list[list[int]], value: int, left: bool) -> Tensor:
         length = max(map(len, rows))
@@ -86,6 +134,45 @@ class DataCollatorForTranslation:
         filling = [[value] * (length - len(row)) for row in rows]
         padded = [fill + row if left else row + fill for row, fill in zip(rows, filling, strict=True)]
         return torch.tensor(padded, dtype=torch.long)  # one tensor: one a row takes five times as long
+
+
+def _values(feature: dict[str, Any], key: str, row: int) -> list[int]:
+    """Read whole numbers from a list, an array or a tensor, also from one of the shape (1, length)."""
+    values = feature.get(key)
+    if values is None:
+        raise ValueError(f"row {row} of the batch has no {key}; it has {', '.join(sorted(feature)) or 'nothing'}")
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    if len(values) == 1 and hasattr(values[0], "__len__"):  # of a tokenizer with return_tensors
+        values = values[0].tolist() if hasattr(values[0], "tolist") else list(values[0])
+    if any(hasattr(value, "__len__") for value in values):
+        raise ValueError(
+            f"row {row} of the batch has {len(values)} sentences in {key}, not one; encode one sentence an example"
+        )
+    return [int(value) for value in values]
+
+
+def _mask(feature: dict[str, Any], key: str, row: int, length: int) -> list[int]:
+    mask = _values(feature, key, row)
+    if len(mask) != length or not {0, 1}.issuperset(mask):
+        raise ValueError(
+            f"row {row} of the batch has {len(mask)} values in {key} for {length} ids, or others than 0 and 1; take "
+            "both from one call of the tokenizer"
+        )
+    return mask
+
+
+def _check(ids: list[int], key: str, row: int, vocab_size: int, allowed: int | None = None) -> None:
+    if not ids:
+        raise ValueError(
+            f"row {row} of the batch has empty {key}, or nothing but padding in it; every sentence needs at least its "
+            "end token"
+        )
+    for token_id in (min(ids), max(ids)):
+        if not 0 <= token_id < vocab_size and token_id != allowed:
+            raise ValueError(
+                f"row {row} of the batch has the id {token_id} in {key}, outside the vocabulary of {vocab_size} "
+                "tokens; use the tokenizer that belongs to the model"
+            )
 
 
 def _labels_to_inputs(labels: list[int], pad_token_id: int) -> list[int]:
