@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,8 +21,7 @@ from transformers.utils import logging
 
 from .engines import ExportedModel
 from .model.decoding_vanilla_transformer import check_search_settings, paper_beam_search
-from .model.pipeline_vanilla_transformer import load_target_tokenizer
-from .tokenization import check_tokenizer_fits
+from .model.tokenizers_vanilla_transformer import TranslationTokenizers
 
 logger = logging.get_logger(__name__)
 
@@ -95,7 +95,7 @@ def translate(
     Args:
         model: `VanillaTransformerForConditionalGeneration`, on the device that is to work; or what `load_engine` gives
             for an exported checkpoint.
-        tokenizer: the model's own.
+        tokenizer: the model's own, or both of them as one `TranslationTokenizers`.
         texts: one text, a list, or anything that yields texts, which is then read ``window`` texts at a time.
         batch_size: most texts a batch.
         batch_tokens: most source tokens a batch, padding included (a single longer text is a batch of its own).
@@ -129,8 +129,8 @@ def translate(
     check_search_settings(
         beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens=None, num_return=num_return
     )
-    check_tokenizer_fits(tokenizer, model.config)
-    vocabulary = model.config.target_vocab_size or model.config.vocab_size
+    tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+    vocabulary = model.config.decoder_vocab_size
     if beam_size > vocabulary:
         raise ValueError(
             f"beam_size={beam_size} is more than the {vocabulary} tokens of the vocabulary; the paper's is 4, and wide "
@@ -152,13 +152,11 @@ def translate(
         max_extra_tokens=max_extra_tokens,
         num_return=num_return,
     )
-    if target_tokenizer is None:
-        target_tokenizer = tokenizer if model.config.target_vocab_size is None else load_target_tokenizer(model)
-    shape = _Shape(num_return, return_scores, target_tokenizer)
+    shape = _Shape(num_return, return_scores)
     batches = _Batches(batch_size, batch_tokens, window, max_source_tokens)
     if isinstance(texts, str):
-        return next(_translate_all(model, tokenizer, [texts], search, batches, shape))
-    translations = _translate_all(model, tokenizer, texts, search, batches, shape)
+        return next(_translate_all(model, tokenizers, [texts], search, batches, shape))
+    translations = _translate_all(model, tokenizers, texts, search, batches, shape)
     return list(translations) if isinstance(texts, Sequence) else translations
 
 
@@ -168,7 +166,6 @@ class _Shape:
 
     num_return: int
     with_scores: bool
-    tokenizer: Any  # the target's
 
     def of(self, hypotheses: list[ScoredTranslation]) -> Any:
         wanted = [hypothesis if self.with_scores else hypothesis.text for hypothesis in hypotheses]
@@ -200,13 +197,13 @@ class _Batches:
 
 
 def _translate_all(
-    model: Any, tokenizer: Any, texts: Iterable[str], search: Any, batches: _Batches, shape: _Shape
+    model: Any, tokenizers: TranslationTokenizers, texts: Iterable[str], search: Any, batches: _Batches, shape: _Shape
 ) -> Iterator[Any]:
     skipped = _Skipped(batches.max_source_tokens)
     iterator, line = iter(texts), 0
     try:
         while window := list(islice(iterator, batches.window)):
-            yield from _translate_window(model, tokenizer, window, line, search, batches, shape, skipped)
+            yield from _translate_window(model, tokenizers, window, line, search, batches, shape, skipped)
             line += len(window)
     finally:  # also where the caller stops reading
         skipped.report()
@@ -214,7 +211,7 @@ def _translate_all(
 
 def _translate_window(
     model: Any,
-    tokenizer: Any,
+    tokenizers: TranslationTokenizers,
     texts: list[str],
     lines_before: int,
     search: Any,
@@ -226,15 +223,12 @@ def _translate_window(
         if not isinstance(text, str):
             raise ValueError(f"line {lines_before + place + 1} is of type {type(text).__name__}, not a string")
     translations = [shape.empty() for _ in texts]
-    # Half a surrogate pair is no text; tokenizers refuse it.
-    written = {
-        place: text.encode("utf-8", "replace").decode("utf-8") for place, text in enumerate(texts) if text.strip()
-    }
+    written = {place: text for place, text in enumerate(texts) if text.strip()}
     if not written:
         return translations
-    encoded = tokenizer(list(written.values()), add_special_tokens=True, verbose=False)["input_ids"]
+    encoded = tokenizers.encode_sources(list(written.values()))
     sources: dict[int, list[int]] = {}
-    special = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    special = {tokenizers.pad_token_id, tokenizers.source.bos_token_id, tokenizers.eos_token_id}
     for place, ids in zip(written, encoded, strict=True):
         if len(ids) > batches.max_source_tokens:
             skipped.add(lines_before + place + 1)
@@ -242,23 +236,23 @@ def _translate_window(
             sources[place] = ids
     for batch in batches.of({place: len(ids) for place, ids in sources.items()}):
         for place, hypotheses in zip(
-            batch, _translate_batch(model, tokenizer, [sources[p] for p in batch], search, shape.tokenizer), strict=True
+            batch, _translate_batch(model, tokenizers, [sources[p] for p in batch], search), strict=True
         ):
             translations[place] = shape.of(hypotheses)
     return translations
 
 
 def _translate_batch(
-    model: Any, tokenizer: Any, sources: list[list[int]], search: Any, target_tokenizer: Any
+    model: Any, tokenizers: TranslationTokenizers, sources: list[list[int]], search: Any
 ) -> Iterator[list[ScoredTranslation]]:
     longest = max(map(len, sources))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    pad = tokenizers.pad_token_id if tokenizers.pad_token_id is not None else 0
     ids = torch.tensor([[*source, *[pad] * (longest - len(source))] for source in sources], device=model.device)
     mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=model.device)
     output = search(model, ids, mask)
     scores = output.sequences_scores.view(len(sources), -1).tolist()
     for hypotheses, their_scores in zip(output.hypotheses(), scores, strict=True):
-        texts = [target_tokenizer.decode(hypothesis, skip_special_tokens=True) for hypothesis in hypotheses]
+        texts = tokenizers.batch_decode(hypotheses)
         yield [ScoredTranslation(text, score) for text, score in zip(texts, their_scores, strict=True)]
 
 
@@ -281,7 +275,8 @@ def _translation_metric_class() -> type:
         """BLEU and chrF by sacrebleu, with their signatures, offline.
 
         ``TranslationMetric().compute(predictions=[…], references=[…])`` takes plain, detokenised text and one reference
-        a prediction, or a list of references (as many for each prediction).
+        a prediction, or a list of references (as many for each prediction). Both are compared in the Unicode form NFC,
+        with a warning that counts the texts that were in another: é as one character and é as two are the same text.
 
         Args:
             tokenize: how BLEU splits into words. "13a" is WMT's; "none" is for text that is tokenised already; "char"
@@ -348,6 +343,10 @@ def _translation_metric_class() -> type:
         def _compute(self, predictions: Sequence[str], references: Sequence[Any]) -> dict[str, Any]:
             predictions, references = list(predictions), list(references)
             by_prediction = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
+            _report_other_forms("predictions", predictions)
+            _report_other_forms("references", [text for texts in by_prediction for text in texts])
+            predictions = [unicodedata.normalize("NFC", text) for text in predictions]
+            by_prediction = [[unicodedata.normalize("NFC", text) for text in texts] for texts in by_prediction]
             counts = {len(texts) for texts in by_prediction}
             if len(counts) != 1 or 0 in counts:
                 raise ValueError(
@@ -374,6 +373,14 @@ def _translation_metric_class() -> type:
 
     TranslationMetric.__qualname__ = "TranslationMetric"  # so that it pickles by its public name
     return TranslationMetric
+
+
+def _report_other_forms(kind: str, texts: Sequence[str]) -> None:
+    others = sum(not unicodedata.is_normalized("NFC", text) for text in texts)
+    if others:
+        logger.warning(
+            f"{others} of {len(texts)} {kind} are not in the Unicode form NFC; all are brought to it before they are scored"
+        )
 
 
 def _resolve_tokenize(tokenize: str) -> str:

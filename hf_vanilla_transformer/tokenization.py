@@ -3,8 +3,12 @@
 """One subword vocabulary for source and target (§5.1), learned here, saved as a stock fast tokenizer.
 
 What is saved loads through AutoTokenizer with no code of ours. Every character survives: what the vocabulary lacks is
-written in bytes. ``decode(encode(text))`` returns the *normalised* text exactly: Unicode-normalised (NFC unless asked
-otherwise), without white space at its two ends, and with U+2581 "▁" (which marks word beginnings) as "_".
+written in bytes. ``decode(encode(text))`` returns the *normalised* text exactly: `normalize_text` says what that is.
+
+Special tokens that are added later (``add_special_tokens``, ``extra_special_tokens``) are found in text, as with any
+tokenizer. The four that are built in are not: "</s>" in a sentence is four characters, not its end. Only a text that is
+nothing but such a name, as "</s>", is taken for the token by the tokenizer itself; `translate`, training and the
+pipeline tell these apart, too.
 """
 
 import json
@@ -12,12 +16,17 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from .model.tokenizers_vanilla_transformer import check_tokenizer_fits
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the configuration's defaults have them
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))  # ids 4 to 259
 _WORD_START = "▁"
+_NAMES = "|".join(token[1:-1] for token in SPECIAL_TOKENS)
+_STAND_IN = "\ufdd0"  # for "<" in a special token's name that is written out; a code point that no text may hold
+_WRITTEN_OUT = rf"(?!\A<(?:{_NAMES})>\z)<(?=(?:{_NAMES})>)"  # such a "<", unless the name is all of the text
 
 
 def train_tokenizer(
@@ -52,7 +61,7 @@ def train_tokenizer(
     if not 0.0 < character_coverage <= 1.0:
         raise ValueError(f"character_coverage={character_coverage} is not a share; choose 0 < share ≤ 1, e.g. 0.9999")
     tokenizer = _empty_tokenizer(normalization, lowercase)
-    normalized = [tokenizer.normalizer.normalize_str(text) for text in texts]
+    normalized = [tokenizer.normalizer.normalize_str(text).replace(_STAND_IN, "<") for text in texts]
     characters = Counter(character for text in normalized for character in text if not character.isspace())
     if not characters:
         raise ValueError("there is no text to learn a vocabulary from; give at least one sentence")
@@ -73,44 +82,24 @@ def train_tokenizer(
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
+        **{
+            f"{name}_token": AddedToken(token, special=True, normalized=True)  # looked for after the normalisation
+            for name, token in zip(("pad", "bos", "eos", "unk"), SPECIAL_TOKENS, strict=True)
+        },
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
-        split_special_tokens=True,  # "</s>" in somebody's sentence is four characters, not the end
     )
 
 
 def normalize_text(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """Return what ``decode(encode(text))`` gives back: see the module's first lines."""
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    return text if normalizer is None else normalizer.normalize_str(text)
+    """Return what ``decode(encode(text))`` gives back.
 
-
-def check_tokenizer_fits(tokenizer: Any, config: Any) -> None:
-    """Refuse a tokenizer whose ids mean something else to the model.
-
-    Args:
-        tokenizer: any Hugging Face tokenizer.
-        config: a model configuration with ``vocab_size`` and the special ids.
-
-    Raises:
-        ValueError: If the tokenizer has more tokens than the model, or other ids for padding or the sentence's end.
+    That is, for the tokenizers that are learned here: the text in the Unicode form that was asked for (NFC unless said
+    otherwise), in lower case if that was asked for, without white space at its two ends, with U+2581 "▁" (which marks
+    word beginnings) as "_" and U+FDD0 (no character) as U+FFFD.
     """
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's vocabulary only {config.vocab_size}; use the "
-            "tokenizer that was saved with the model"
-        )
-    for name in ("pad_token_id", "eos_token_id"):
-        theirs, ours = getattr(tokenizer, name), getattr(config, name)
-        if ours is not None and theirs not in (ours if isinstance(ours, list) else [ours]):
-            raise ValueError(
-                f"the tokenizer's {name} is {theirs}, the model's is {ours}; use the tokenizer that was saved with the "
-                "model"
-            )
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return text if normalizer is None else normalizer.normalize_str(text).replace(_STAND_IN, "<")
 
 
 def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
@@ -120,12 +109,19 @@ def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
         raise ValueError(f"normalization={normalization!r} is unknown; choose 'NFC', 'NFKC' or None")
     # Lower case first: the lower case of some letters is decomposed and has to be composed again.
     steps: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
-    steps += [*forms[normalization], normalizers.Replace(_WORD_START, "_"), normalizers.Strip()]
+    steps += [*forms[normalization], normalizers.Replace(_WORD_START, "_"), normalizers.Replace(_STAND_IN, "\ufffd")]
+    steps += [normalizers.Replace(Regex(_WRITTEN_OUT), _STAND_IN), normalizers.Strip()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = _words()
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(_WORD_START, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace(_WORD_START, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Replace(_STAND_IN, "<"),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     return tokenizer
 
@@ -191,3 +187,6 @@ def _learn_unigram(texts: Iterable[str], size: int, alphabet: list[str]) -> mode
     byte_score = min(score for _, score in rest)
     vocabulary = [*special, *((token, byte_score) for token in BYTE_TOKENS), *rest]
     return models.Unigram(vocabulary, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=True)
+
+
+__all__ = ["BYTE_TOKENS", "SPECIAL_TOKENS", "check_tokenizer_fits", "normalize_text", "train_tokenizer"]

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
+from transformers.utils import logging
 
 from hf_vanilla_transformer import embedded_corpus, train_tokenizer
+from hf_vanilla_transformer.model.tokenizers_vanilla_transformer import TranslationTokenizers
 from hf_vanilla_transformer.tokenization import BYTE_TOKENS, check_tokenizer_fits, normalize_text
 
 
@@ -42,6 +45,7 @@ TEXTS = {
     "special tokens written out": "</s> <s> <unk><pad>",
     "bytes written out": "<0x41><0xFF>",
     "word start": "a▁b ▁",
+    "no character": "a\ufdd0b \ufdd0/s>",
     "nothing": "",
 }
 
@@ -54,6 +58,7 @@ def test_decoding_returns_the_normalised_text(tokenizer, text):
 def test_normalised_means_nfc_stripped_and_without_the_word_start(tokenizer):
     assert normalize_text(tokenizer, TEXTS["Hangul from letters"]) == "한글"
     assert normalize_text(tokenizer, " e\u0301  x▁ ") == "é  x_"
+    assert normalize_text(tokenizer, "</s> \ufdd0") == "</s> \ufffd"
 
 
 @settings(max_examples=200, deadline=None)
@@ -73,10 +78,48 @@ def _cached(texts):
 
 
 def test_every_sentence_ends_with_the_end_token_and_has_no_other_special_token(tokenizer):
-    for ids in tokenizer(["one two", "</s>", ""])["input_ids"]:
+    for ids in tokenizer(["one two", " </s>", "a</s>", "</s> <s>", ""])["input_ids"]:
         assert ids[-1] == tokenizer.eos_token_id == 2
         assert not {0, 1, 2, 3} & set(ids[:-1])
     assert tokenizer(text_target="삼백")["input_ids"][-1] == 2
+
+
+@pytest.mark.parametrize("text", ["</s>", "<unk>", " <pad> ", "<s>", "＜/s＞", "</S>"])
+def test_a_text_that_is_a_special_tokens_name_is_text_wherever_the_package_encodes(texts, text):
+    for tokenizer in (_cached(texts), train_tokenizer(texts, 500, lowercase=True, normalization="NFKC")):
+        tokenizers = TranslationTokenizers(tokenizer)
+        for ids in (tokenizers.encode_sources([text])[0], tokenizers.encode_targets([text])[0]):
+            assert ids[-1] == 2 and not {0, 1, 2, 3} & set(ids[:-1])
+            assert tokenizers.decode(ids) == normalize_text(tokenizer, f" {text}")
+
+
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens", "add_tokens"])
+def test_special_tokens_that_are_added_later_stay_whole(texts, key, tmp_path):
+    tokenizer = train_tokenizer(texts, 500)
+    if key == "add_tokens":
+        tokenizer.add_tokens(["<2ko>"], special_tokens=True)
+    else:
+        tokenizer.add_special_tokens({key: ["<2ko>"]})
+    tokenizer.save_pretrained(tmp_path)
+    for found in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert found.convert_tokens_to_ids("<2ko>") == 500
+        for text, place in (("<2ko> three hundred", 0), ("three <2ko> hundred", None), ("a </s><2ko>", -2)):
+            ids = found(text)["input_ids"]
+            assert ids.count(500) == 1 and not {0, 1, 2, 3} & set(ids[:-1])
+            assert place is None or ids[place] == 500
+            assert found.decode(ids, skip_special_tokens=True).split() == text.replace("<2ko>", " ").split()
+
+
+def test_a_tokenizer_that_splits_its_special_tokens_is_named(texts, caplog):
+    tokenizer = train_tokenizer(texts, 500)
+    tokenizer.split_special_tokens = True  # as this package saved them before
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
+    logging.enable_propagation()
+    try:
+        TranslationTokenizers(tokenizer)
+    finally:
+        logging.disable_propagation()
+    assert "splits its special tokens" in caplog.text and "<2de>" in caplog.text
 
 
 def test_special_ids_are_the_configurations_defaults(tokenizer):

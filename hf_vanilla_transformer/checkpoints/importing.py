@@ -19,14 +19,13 @@ from transformers.utils import logging
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
+from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER
 from ..overwriting import check_folder, write_folder_record
 from .key_map import check_complete, refuse
 from .weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
 from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
-
-TARGET_TOKENIZER = "target_tokenizer"  # folder beside the weights, where source and target have tokenizers of their own
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # in this order, after safetensors
 

@@ -7,21 +7,14 @@ The files of the folder model/ are copied as they are and config.json names the 
 with the classes that saving one model doesn't name: the bare model and the pipeline.
 """
 
-import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.pipeline_vanilla_transformer import AUTO_MAP, copy_code, write_code
 
 CODE_FILES = tuple(sorted((Path(__file__).resolve().parent.parent / "model").glob("*_vanilla_transformer.py")))
-AUTO_MAP = {
-    "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
-    "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
-    "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
-}
 
 
 def write_model_code(folder: str | Path) -> list[Path]:
@@ -38,20 +31,13 @@ def write_model_code(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: If there is no config.json of this model type.
     """
-    folder = Path(folder)
-    config = read_config(folder)
-    copied = copy_model_code(folder)
-    config["auto_map"] = dict(AUTO_MAP)
-    config["custom_pipelines"] = VanillaTransformerConfig().custom_pipelines
-    aside = folder / "config.json.tmp"
-    aside.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(aside, folder / "config.json")
-    return copied
+    read_config(Path(folder))
+    return write_code(folder)
 
 
 def copy_model_code(folder: str | Path) -> list[Path]:
     """Copy the model's code into a folder, whose config.json names its classes already or never will."""
-    return [Path(shutil.copyfile(source, Path(folder) / source.name)) for source in CODE_FILES]
+    return copy_code(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

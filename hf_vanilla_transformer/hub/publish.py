@@ -34,9 +34,9 @@ from ..checkpoints.weight_index import INDEX, WEIGHTS, weight_files
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from ..model.pipeline_vanilla_transformer import TARGET_TOKENIZER, TranslationPipeline
+from ..model.pipeline_vanilla_transformer import TranslationPipeline
+from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
 from ..plausibility import doubtful_translations
-from ..tokenization import check_tokenizer_fits
 
 logger = logging.get_logger(__name__)
 

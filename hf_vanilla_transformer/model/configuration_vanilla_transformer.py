@@ -183,11 +183,13 @@ class VanillaTransformerConfig(PreTrainedConfig):
         return cls.from_dict(json.loads(Path(json_file).read_text(encoding="utf-8")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what config.json holds: the fields, the format's number, and the keys of others that were read."""
-        known = {field.name for field in dataclasses.fields(self)} | _KNOWN_EXTRA_KEYS
+        """Return what config.json holds: the fields, the format's number, and the keys of others that were read.
+
+        ``custom_pipelines`` names a file, and is written only by who puts that file beside config.json.
+        """
+        known = ({field.name for field in dataclasses.fields(self)} | _KNOWN_EXTRA_KEYS) - {"custom_pipelines"}
         fields = {name: value for name, value in super().to_dict().items() if name in known}
-        foreign = getattr(self, "_foreign_keys", {})
-        return {**foreign, **fields, FORMAT_KEY: FORMAT, "custom_pipelines": self.custom_pipelines}
+        return {**getattr(self, "_foreign_keys", {}), **fields, FORMAT_KEY: FORMAT}
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:

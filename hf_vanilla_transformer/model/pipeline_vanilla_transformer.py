@@ -8,20 +8,30 @@ takes and gives what the old one did, but decodes as `paper_beam_search` does an
 
 # Shapes: B batch · S source length · T target length · N hypotheses returned a sentence
 
+import json
+import os
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer, Pipeline
+from transformers import Pipeline
 from transformers.utils import logging
 
+from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoding_vanilla_transformer import paper_beam_search
+from .tokenizers_vanilla_transformer import TranslationTokenizers
 
 logger = logging.get_logger(__name__)
 
-TARGET_TOKENIZER = "target_tokenizer"  # the folder beside the weights, where the target has a vocabulary of its own
+AUTO_MAP = {  # which class of the code beside the weights loads what
+    "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
+    "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
+    "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
+}
 _SEARCH = ("beam_size", "length_penalty", "alpha", "coverage_penalty", "max_extra_tokens", "num_return")
 _WAYS_OUT = {  # words of Hugging Face's generate() that the old pipeline took
     "num_beams": "give the width as beam_size",
@@ -74,10 +84,9 @@ class TranslationPipeline(Pipeline):
             raise ValueError(f"TranslationPipeline translates with a vanilla_transformer model, not with {kind}")
         if tokenizer is None:
             raise ValueError("TranslationPipeline needs the model's tokenizer; give tokenizer=AutoTokenizer.…")
-        super().__init__(model=model, tokenizer=tokenizer, **kwargs)
-        if target_tokenizer is None:
-            target_tokenizer = tokenizer if model.config.target_vocab_size is None else load_target_tokenizer(model)
-        self.target_tokenizer = target_tokenizer
+        self._tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+        super().__init__(model=model, tokenizer=self._tokenizers.source, **kwargs)
+        self.target_tokenizer = self._tokenizers.target
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Translate; see the class."""
@@ -116,8 +125,7 @@ class TranslationPipeline(Pipeline):
         """
         if not isinstance(text, str):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
-        ids = self.tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"] if text.strip() else []
+        ids = self._tokenizers.encode_sources([text])[0] if text.strip() else []
         config = self.model.config
         if config.position_embedding == "learned":
             max_source_tokens = min(max_source_tokens, config.max_position_embeddings - config.position_offset)
@@ -149,39 +157,63 @@ class TranslationPipeline(Pipeline):
         tokens = 0 if output is None else output.sequences.shape[1] - 1
         sequences = torch.zeros((len(wanted), number, tokens), dtype=torch.long, device=wanted.device)
         lengths = torch.zeros((len(wanted), number), dtype=torch.long, device=wanted.device)
-        scores = torch.zeros((len(wanted), number), dtype=torch.float64, device=wanted.device)
+        precise = torch.float32 if output is None else output.sequences_scores.dtype  # never fp64 where there is none
+        scores = torch.zeros((len(wanted), number), dtype=precise, device=wanted.device)
         if output is not None:
             sequences[wanted] = output.sequences[:, 1:].view(-1, number, tokens).to(wanted.device)
             lengths[wanted] = output.lengths.view(-1, number).to(wanted.device)
-            scores[wanted] = output.sequences_scores.view(-1, number).to(wanted.device, scores.dtype)
+            scores[wanted] = output.sequences_scores.view(-1, number).to(wanted.device)
         return {"sequences": sequences, "lengths": lengths, "scores": scores}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model, its tokenizers and its code, so that `pipeline` loads the folder with or without the package.
+
+        Args:
+            save_directory: the folder.
+            kwargs: of the model's and the tokenizers' ``save_pretrained``.
+
+        Raises:
+            ValueError: If ``push_to_hub`` is set, which would send the weights before the code.
+        """
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError("push_to_hub=True sends no code; save to a folder, or call push_to_hub of this pipeline")
+        super().save_pretrained(save_directory, **kwargs)
+        self._tokenizers.save_pretrained(save_directory)
+        write_code(save_directory)
 
     def postprocess(self, model_outputs: dict[str, Tensor], return_scores: bool = False) -> list[dict[str, Any]]:
         """Decode the hypotheses of one text, best first."""
         translations = []
         hypotheses = zip(*(model_outputs[name][0] for name in ("sequences", "lengths", "scores")), strict=True)
         for sequence, length, score in hypotheses:
-            text = self.target_tokenizer.decode(sequence[: int(length)].tolist(), skip_special_tokens=True)
+            text = self._tokenizers.decode(sequence[: int(length)].tolist())
             translations.append({"translation_text": text, **({"score": float(score)} if return_scores else {})})
         return translations
 
 
-def load_target_tokenizer(model: Any) -> Any:
-    """Load the tokenizer of the target's own vocabulary from beside the weights.
+def write_code(folder: str | os.PathLike) -> list[Path]:
+    """Copy the model's code into a checkpoint's folder and name its classes in config.json.
 
-    Raises:
-        ValueError: If there is none.
+    Args:
+        folder: the checkpoint; its config.json is rewritten.
+
+    Returns:
+        The code files, where they are now.
     """
-    config = model.config
-    try:
-        return AutoTokenizer.from_pretrained(
-            config.name_or_path, subfolder=TARGET_TOKENIZER, revision=getattr(config, "_commit_hash", None) or "main"
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"the target has a vocabulary of its own ({config.target_vocab_size} tokens), but {config.name_or_path!r} "
-            f"has no folder {TARGET_TOKENIZER}; give target_tokenizer"
-        ) from error
+    copied = copy_code(folder)
+    path = Path(folder) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": VanillaTransformerConfig().custom_pipelines}
+    staged = path.with_suffix(".json.tmp")
+    staged.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(staged, path)
+    return copied
 
 
-__all__ = ["TARGET_TOKENIZER", "TranslationPipeline", "load_target_tokenizer"]
+def copy_code(folder: str | os.PathLike) -> list[Path]:
+    """Copy the files of model code, of which this is one, into a folder."""
+    sources = sorted(Path(__file__).resolve().parent.glob("*_vanilla_transformer.py"))
+    return [Path(shutil.copyfile(source, Path(folder) / source.name)) for source in sources]
+
+
+__all__ = ["AUTO_MAP", "TranslationPipeline", "copy_code", "write_code"]

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.embedded_corpus import Expression
+from ..model.tokenizers_vanilla_transformer import Span, TranslationTokenizers
 from .maps import weights_kept
-
-Span = tuple[int, int]  # characters, from … to before
 
 _ENGLISH_DIGITS = "one two three four five six seven eight nine".split()
 _ENGLISH_DIGIT = re.compile(rf"\b(?:{'|'.join(_ENGLISH_DIGITS)})\b")
@@ -158,15 +157,15 @@ def digit_alignment(
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`, English to Korean.
-        tokenizer: the model's own; a fast one, since it has to say where in the text a token stands.
+        tokenizer: the model's own, or both of them as one `TranslationTokenizers`; fast ones, since they have to say
+            where in the text a token stands.
         expressions: of the embedded corpus.
         batch_size: expressions a batch.
 
     Raises:
         ValueError: If the expressions have no such digit, or the tokenizer is not a fast one.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError("the tokenizer can't say where a token stands in its text; load a fast tokenizer")
+    tokenizers = TranslationTokenizers.of(model, tokenizer)
     judged = [(row, pairs) for row in expressions if (pairs := digit_pairs(row))]
     judged.sort(key=lambda item: len(item[0].en))  # like lengths together: less padding
     hits: list[torch.Tensor] = []  # (L, H) of each digit
@@ -174,7 +173,7 @@ def digit_alignment(
     with weights_kept(model), torch.no_grad():
         for start in range(0, len(judged), batch_size):
             batch = judged[start : start + batch_size]
-            cross, sources, targets = _cross_attention(model, tokenizer, [row for row, _ in batch])
+            cross, sources, targets = _cross_attention(model, tokenizers, [row for row, _ in batch])
             for index, (_, pairs) in enumerate(batch):
                 for pair in pairs:
                     row = _tokens_over(pair.korean, targets[index])[0]
@@ -190,30 +189,25 @@ def digit_alignment(
 
 
 def _cross_attention(
-    model: Any, tokenizer: Any, rows: list[Expression]
+    model: Any, tokenizers: TranslationTokenizers, rows: list[Expression]
 ) -> tuple[torch.Tensor, list[list[Span]], list[list[Span]]]:
     """Return the weights (L, B, H, T, S), and where each token of the sources and of the targets stands."""
-    settings = {"padding": True, "return_offsets_mapping": True, "return_tensors": "pt"}
-    source = tokenizer([row.en for row in rows], **settings).to(model.device)
-    target = tokenizer(text_target=[row.ko for row in rows], **settings).to(model.device)
-    labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, -100)
+    source_ids, source_spans = tokenizers.encode_with_offsets("source", [row.en for row in rows])
+    target_ids, target_spans = tokenizers.encode_with_offsets("target", [row.ko for row in rows])
+
+    def padded(ids: list[list[int]], value: int) -> torch.Tensor:
+        rows = [torch.tensor(row) for row in ids]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value).to(model.device)
+
     output = model(
-        input_ids=source["input_ids"],
-        attention_mask=source["attention_mask"],
-        decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+        input_ids=padded(source_ids, tokenizers.pad_token_id or 0),
+        attention_mask=padded([[1] * len(ids) for ids in source_ids], 0),
+        decoder_input_ids=model.prepare_decoder_input_ids_from_labels(padded(target_ids, -100)),
         output_attentions=True,
         use_cache=False,
     )
     weights = torch.stack([layer.float().cpu() for layer in output.cross_attentions])
-
-    def offsets(encoded: Any) -> list[list[Span]]:
-        lengths = encoded["attention_mask"].sum(dim=1).tolist()
-        return [
-            [(start, end) for start, end in spans[:length]]
-            for spans, length in zip(encoded["offset_mapping"].tolist(), lengths, strict=True)
-        ]
-
-    return weights, offsets(source), offsets(target)
+    return weights, source_spans, target_spans
 
 
 def _tokens_over(span: Span, tokens: list[Span]) -> list[int]:

@@ -4,7 +4,7 @@
 
 # Shapes: L layers · H heads · S source tokens · T target tokens · Q queries, R keys (S or T each)
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers.utils import logging
 
 from ..model.decoding_vanilla_transformer import BeamSearchOutput, paper_beam_search
-from ..tokenization import check_tokenizer_fits
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 
 KINDS = ("encoder", "decoder", "cross")
 MAX_TOKENS = 200  # a side: more is neither readable as a picture nor quick as a page
@@ -155,7 +155,13 @@ def _measure(kind: str, layer: int, head: int, weights: NDArray[np.float32], spe
 
 
 def attention_maps(
-    model: Any, tokenizer: Any, source: str, target: str | None = None, *, max_tokens: int = MAX_TOKENS
+    model: Any,
+    tokenizer: Any,
+    source: str,
+    target: str | None = None,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    target_tokenizer: Any = None,
 ) -> AttentionMaps:
     """Run one sentence pair through the model and keep every attention weight.
 
@@ -164,10 +170,12 @@ def attention_maps(
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`, on any device.
-        tokenizer: the model's own.
+        tokenizer: the model's own, or both of them as one `TranslationTokenizers`.
         source: one sentence.
         target: its translation; None takes the model's own, by the paper's beam search (§6.1).
         max_tokens: most tokens a side, special ones included.
+        target_tokenizer: the target's, where it has a vocabulary of its own; None takes the folder target_tokenizer
+            beside the weights.
 
     Returns:
         The weights with their tokens.
@@ -179,8 +187,8 @@ def attention_maps(
         raise ValueError(
             f"{type(model).__name__} can't translate; load the checkpoint with AutoModelForSeq2SeqLM.from_pretrained"
         )
-    check_tokenizer_fits(tokenizer, model.config)
-    source_ids = _encode(tokenizer, source, "source", max_tokens)
+    tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+    source_ids = _encode(tokenizers.encode_sources, source, "source", max_tokens)
     inputs = torch.tensor([source_ids], device=model.device)
     if target is None:
         found = paper_beam_search(model, inputs, torch.ones_like(inputs))
@@ -188,7 +196,7 @@ def attention_maps(
         target_ids = found.hypotheses()[0][0]
         _check_length("model's own translation", len(target_ids), max_tokens)
     else:
-        target_ids = _encode(tokenizer, target, "target", max_tokens)
+        target_ids = _encode(tokenizers.encode_targets, target, "target", max_tokens)
     reads = [model.config.decoder_start_token_id, *target_ids[:-1]]
     with weights_kept(model), torch.no_grad():
         output = model(
@@ -201,11 +209,11 @@ def attention_maps(
     probabilities = output.logits[0].float().softmax(dim=-1).cpu()
     return AttentionMaps(
         source=source,
-        target=tokenizer.decode(target_ids, skip_special_tokens=True) if target is None else target,
+        target=tokenizers.decode(target_ids) if target is None else target,
         target_is_own=target is None,
-        source_tokens=_readable(tokenizer, source_ids),
-        decoder_input_tokens=_readable(tokenizer, reads),
-        target_tokens=_readable(tokenizer, target_ids),
+        source_tokens=_readable(tokenizers.source, source_ids),
+        decoder_input_tokens=_readable(tokenizers.target, reads),
+        target_tokens=_readable(tokenizers.target, target_ids),
         target_probabilities=probabilities[range(len(target_ids)), target_ids].numpy(),
         encoder=_stack(output.encoder_attentions),
         decoder=_stack(output.decoder_attentions),
@@ -213,12 +221,10 @@ def attention_maps(
     )
 
 
-def _encode(tokenizer: Any, text: str, side: str, max_tokens: int) -> list[int]:
+def _encode(encode: Callable[[list[str]], list[list[int]]], text: str, side: str, max_tokens: int) -> list[int]:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"the {side} is empty; give a sentence")
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text; tokenizers refuse it
-    encoded = tokenizer(text, verbose=False) if side == "source" else tokenizer(text_target=text, verbose=False)
-    ids = list(encoded["input_ids"])
+    ids = encode([text])[0]
     if not ids:
         raise ValueError(f"nothing is left of the {side} after the tokenizer's normalisation; give a sentence")
     _check_length(side, len(ids), max_tokens)
