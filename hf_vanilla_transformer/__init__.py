@@ -26,6 +26,7 @@ _LAZY = {  # public name → module that has it
     "TokenBudgetStream": "data.batching",
     "TranslationMetric": "evaluation",
     "TranslationPipeline": "model.pipeline_vanilla_transformer",
+    "TranslationTokenizers": "model.tokenizers_vanilla_transformer",
     "VanillaTransformerTrainer": "training.trainer",
     "VanillaTransformerTrainingArguments": "training.arguments",
     "attention_maps": "visualization.maps",

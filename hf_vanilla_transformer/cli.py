@@ -16,6 +16,7 @@ from typing import Any
 from .version import __version__
 
 PROGRAM = "vanilla-transformer"
+_DEVICE_HELP = "what computes, as cuda:0, mps or cpu; not given: the accelerator where there is one, else the CPU"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,6 +144,7 @@ def _build_parser() -> argparse.ArgumentParser:
     translate.add_argument(
         "--max-source-tokens", type=int, default=1024, help="longer lines become empty lines, with a warning"
     )
+    translate.add_argument("--device", default=None, help=f"{_DEVICE_HELP}; torch only")
     translate.set_defaults(run=_translate)
 
     evaluate = commands.add_parser(
@@ -177,6 +179,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--overwrite", action="store_true", help="replace --translations and --output if they are there"
     )
+    evaluate.add_argument("--device", default=None, help=_DEVICE_HELP)
     evaluate.set_defaults(run=_evaluate, takes_overrides=True)
 
     tokenizer = commands.add_parser(
@@ -271,6 +274,7 @@ def _build_parser() -> argparse.ArgumentParser:
     visualize.add_argument("--layer", type=int, default=None, help="counted from 0; not given: the last, or all")
     visualize.add_argument("--head", type=int, default=None, help="counted from 0; not given: all, or their average")
     visualize.add_argument("--overwrite", action="store_true", help="replace --output and --figure if they are there")
+    visualize.add_argument("--device", default=None, help=_DEVICE_HELP)
     visualize.set_defaults(run=_visualize)
 
     presets = commands.add_parser(
@@ -308,6 +312,7 @@ def _show_attention(options: argparse.Namespace, source: str) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from .data.embedded_corpus import draw_expressions
+    from .device import move_to_device
     from .training.demo import RECIPE
     from .training.recipe import read_recipe
     from .visualization.alignment import digit_alignment
@@ -316,8 +321,9 @@ def _show_attention(options: argparse.Namespace, source: str) -> None:
     from .visualization.page import save_page
 
     output = Path(options.output)
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
     recipe = read_recipe(options.recipe or RECIPE, [f"--output_dir={output}"])
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output), recipe.training.device)
     data, seed = recipe.data, recipe.training.seed
     layer = head = None
     try:
@@ -371,15 +377,20 @@ def _train(options: argparse.Namespace) -> int:
 def _translate(options: argparse.Namespace) -> int:
     from .checkpoints.loading import load_checkpoint, load_tokenizer
     from .data.text_lines import decode_line, stream_lines
+    from .device import move_to_device
     from .evaluation import translate
     from .plausibility import TranslationTally
 
     model: Any
     if options.engine == "torch":
+        device = _chosen_device(options)
         model, tokenizer = load_checkpoint(options.model)
+        model = move_to_device(model, device)
     else:
         from .engines import load_engine
 
+        if options.device is not None:
+            raise ValueError(f"--device is for torch; {options.engine} runs on the CPU")
         model, tokenizer = load_engine(options.engine, options.model), load_tokenizer(options.model)
     tally, sources, broken = TranslationTally(), deque[str](), []
 
@@ -415,6 +426,16 @@ def _translate(options: argparse.Namespace) -> int:
     if warning := tally.warning():
         print(f"{PROGRAM} translate: warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _chosen_device(options: argparse.Namespace) -> Any:
+    """Choose the device before anything is read, and name it on standard error if it is not the CPU."""
+    from .device import choose_device, describe_device
+
+    device = choose_device(options.device)
+    if device.type != "cpu":
+        print(f"running on {describe_device(device)}", file=sys.stderr, flush=True)
+    return device
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -476,6 +497,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         ),
         groups={only: read_labels(options.groups)} if options.groups else None,
         on_split=lambda name, size: print(f"translating {name}: {size:,} sentences", file=sys.stderr, flush=True),
+        device=_chosen_device(options),
     )
     if options.translations:
         write_translations(Path(options.translations), result.translations[only])
@@ -606,6 +628,7 @@ def _push(options: argparse.Namespace) -> int:
 
 def _visualize(options: argparse.Namespace) -> int:
     from .checkpoints.loading import load_checkpoint
+    from .device import move_to_device
     from .overwriting import check_file
     from .visualization.figures import alignment_figure, check_figure_format, head_figure, layer_figure, save_figure
     from .visualization.maps import attention_maps
@@ -616,7 +639,9 @@ def _visualize(options: argparse.Namespace) -> int:
     if options.figure:
         check_figure_format(options.figure)
         check_file(options.figure, "figure", inputs=(options.model, options.output), overwrite=options.overwrite)
+    device = _chosen_device(options)
     model, tokenizer = load_checkpoint(options.model)
+    model = move_to_device(model, device)
     maps = attention_maps(model, tokenizer, options.source, options.target)
     maps.weights(kind, layer, head)  # says what is wrong with them before anything is written
     page = save_page(maps, options.output, kind=kind, layer=layer, head=head)

@@ -42,10 +42,11 @@ class ExportedModel:
         self.config.name_or_path = str(directory)  # where a second tokenizer is looked for
         self.device = torch.device("cpu")
         self.positions: int | None = record["positions"]
-        ends = self.config.eos_token_id
-        self._ends: list[int] = ends if isinstance(ends, list) else [2 if ends is None else ends]
-        start = self.config.decoder_start_token_id
-        self._start: int = self._ends[0] if start is None else start
+        special = record.get("special_tokens") or _special_tokens_of(self.config)
+        self._start: int = special["start"]
+        self._ends: list[int] = special["end"]
+        self._pad: int = special["pad"]
+        self._never: list[int] = special["never"]  # padding and start symbols: no translation holds them
 
     def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
         """Refuse settings that the runtime has not.
@@ -80,7 +81,7 @@ class ExportedModel:
             total / length_divisor(len(tokens), length_penalty, alpha)
             for total, tokens in zip(totals, hypotheses, strict=True)
         ]
-        return _as_output(hypotheses, scores, self.config, num_return)
+        return _as_output(hypotheses, scores, self._start, self._pad, num_return)
 
     def _search(
         self,
@@ -101,11 +102,6 @@ class ExportedModel:
             ``num_return`` hypotheses a source, and the log-probability of each in nats.
         """
         raise NotImplementedError
-
-    def _never_written(self) -> list[int]:
-        """List padding and start symbols: no translation holds them."""
-        tokens = {self.config.pad_token_id, self.config.bos_token_id, self._start} - {*self._ends}
-        return sorted(token for token in tokens if token is not None)
 
     def _limit(self, source_tokens: int, max_extra_tokens: int) -> int:
         """Say how many tokens a translation may have, its end symbol included."""
@@ -140,7 +136,8 @@ class CTranslate2Model(ExportedModel):
             sides = [Path(directory) / "shared_vocabulary.json"] * 2
         self._source_tokens, target_tokens = (json.loads(side.read_text(encoding="utf-8")) for side in sides)
         self._target_ids = {token: index for index, token in enumerate(target_tokens)}
-        self._never = [[target_tokens[token]] for token in self._never_written()]
+        self._suppressed = [[target_tokens[token]] for token in self._never]
+        self._end_tokens = [target_tokens[token] for token in self._ends]
 
     def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
         """See `ExportedModel.check_search`."""
@@ -161,8 +158,9 @@ class CTranslate2Model(ExportedModel):
         num_return: int,
     ) -> tuple[list[list[int]], list[float]]:
         sources = [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
+        written = [[self._source_tokens[token] for token in source] for source in sources]
         results = self._translator.translate_batch(
-            [[self._source_tokens[token] for token in source] for source in sources],
+            written,
             beam_size=beam_size,
             length_penalty=alpha,
             patience=_PATIENCE,
@@ -170,16 +168,30 @@ class CTranslate2Model(ExportedModel):
             max_input_length=0,  # else the runtime cuts what is longer than 1,024 tokens
             min_decoding_length=0,
             max_decoding_length=max(limits),
-            suppress_sequences=self._never,
+            suppress_sequences=self._suppressed,
+            end_token=self._end_tokens,
             return_end_token=True,
             return_scores=True,
         )
         hypotheses, totals = [], []
-        for limit, result in zip(limits, results, strict=True):  # the batch's longest source has set another limit
+        for source, limit, result in zip(written, limits, results, strict=True):  # the longest source has set another
             for tokens, score in zip(result.hypotheses, result.scores, strict=True):
-                hypotheses.append(_end_within(limit, [self._target_ids[token] for token in tokens], self._ends[0]))
+                hypotheses.append(self._end_within(limit, tokens, source))
                 totals.append(score * len(tokens) ** alpha)
         return hypotheses, totals
+
+    def _end_within(self, limit: int, tokens: list[str], source: list[str]) -> list[int]:
+        """Cut what is longer than ``limit`` tokens, and close with the best end symbol what has none."""
+        ids = [self._target_ids[token] for token in tokens[:limit]]
+        if ids and ids[-1] in self._ends:
+            return ids
+        ids = ids[: limit - 1]
+        if len(self._ends) == 1:
+            return [*ids, self._ends[0]]
+        scored = self._translator.score_batch(
+            [source] * len(self._ends), [[*tokens[: len(ids)], end] for end in self._end_tokens], max_input_length=0
+        )
+        return [*ids, max(zip(self._ends, scored, strict=True), key=lambda pair: pair[1].log_probs[len(ids)])[0]]
 
 
 class OnnxModel(ExportedModel):
@@ -235,17 +247,18 @@ class OnnxModel(ExportedModel):
         hypotheses: list[list[int]] = [[] for _ in limits]
         totals = [0.0] * rows
         names = [output.name for output in self._decoder.get_outputs()]
-        open_rows, never = set(range(rows)), self._never_written()
+        open_rows = set(range(rows))
         while open_rows:
             logits, *present = self._decoder.run(None, {**step, "decoder_input_ids": token.numpy()})
             log_probs = torch.from_numpy(logits)[:, -1].log_softmax(dim=-1)
             allowed = log_probs.clone()
-            allowed[:, never] = -torch.inf
+            allowed[:, self._never] = -torch.inf
             token = allowed.argmax(dim=-1, keepdim=True)
             for row in sorted(open_rows):
                 chosen = int(token[row])
                 if len(hypotheses[row]) + 1 == limits[row] and chosen not in self._ends:
-                    chosen = self._ends[0]  # at the limit every hypothesis is ended by force, as in ours
+                    # At the limit every hypothesis is ended by force, at the best end, as in ours.
+                    chosen = self._ends[int(log_probs[row, self._ends].argmax())]
                 hypotheses[row].append(chosen)
                 totals[row] += float(log_probs[row, chosen])
                 if chosen in self._ends:
@@ -291,6 +304,8 @@ def _read_record(directory: Path, expected_format: str) -> dict[str, Any]:
     try:
         record = read_json_object(path)
         found, _, _ = record["format"], record["positions"], record["config"].items()
+        if (special := record.get("special_tokens")) is not None:
+            _ = special["start"] + special["pad"] + sum(special["end"]) + sum(special["never"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); {way_out}") from error
     if found != expected_format:
@@ -298,19 +313,19 @@ def _read_record(directory: Path, expected_format: str) -> dict[str, Any]:
     return record
 
 
-def _end_within(limit: int, tokens: list[int], end: int) -> list[int]:
-    """Cut what is longer than ``limit`` tokens, and close with the end symbol what has none."""
-    tokens = tokens[:limit]
-    if not tokens or tokens[-1] != end:
-        tokens = [*tokens[: limit - 1], end]
-    return tokens
+def _special_tokens_of(config: VanillaTransformerConfig) -> dict[str, Any]:
+    """Return what exports of earlier versions don't note, from the configuration alone."""
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    ends = [2 if end is None else end for end in ends]
+    start = ends[0] if config.decoder_start_token_id is None else config.decoder_start_token_id
+    never = {config.pad_token_id, config.bos_token_id, start} - {None, *ends}
+    return {"start": start, "end": ends, "pad": config.pad_token_id or 0, "never": sorted(never)}
 
 
 def _as_output(
-    hypotheses: list[list[int]], scores: list[float], config: VanillaTransformerConfig, num_return: int
+    hypotheses: list[list[int]], scores: list[float], start: int, pad: int, num_return: int
 ) -> BeamSearchOutput:
     longest = max(map(len, hypotheses))
-    start, pad = config.decoder_start_token_id, config.pad_token_id or 0
     return BeamSearchOutput(
         sequences=torch.tensor([[start, *tokens, *[pad] * (longest - len(tokens))] for tokens in hypotheses]),
         sequences_scores=torch.tensor(scores),

@@ -24,6 +24,7 @@ FLOORS = {
     "json_object": 0,
     "overwriting": 0,
     "plausibility": 0,
+    "device": 0,
     "presets": 1,
     "tokenization": 1,
     "data": 1,
@@ -40,8 +41,8 @@ FLOORS = {
 }
 # Those of them that are files: together they are one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "overwriting", "plausibility", "presets", "tokenization", "engines", "evaluation", "card",
-    "cli", "__main__", "__init__",
+    "version", "json_object", "overwriting", "plausibility", "device", "presets", "tokenization", "engines", "evaluation",
+    "card", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..json_object import read_json_object
+from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER
 from ..overwriting import RECORD_NAME, check_folder, write_folder_record
 from ..version import __version__
 from .manifest import MANIFEST_NAME, file_sha256, has_manifest, verify
@@ -130,6 +131,8 @@ def write_average(
         for file in sorted(chosen[-1].path.iterdir()):
             if file.is_file() and file.suffix in _COPIED_SUFFIXES and file.name not in _LEFT_BEHIND:
                 shutil.copyfile(file, aside / file.name)
+        if (chosen[-1].path / TARGET_TOKENIZER).is_dir():
+            shutil.copytree(chosen[-1].path / TARGET_TOKENIZER, aside / TARGET_TOKENIZER)
         provenance = _provenance(chosen, metric if best is not None else None)
         (aside / PROVENANCE_NAME).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", "utf-8")
         write_folder_record(aside, kind, also)

@@ -9,9 +9,11 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..model.decoding_vanilla_transformer import _SpecialTokens
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..version import __version__
-from .importing import TARGET_TOKENIZER, check_target, written_aside
-from .loading import fetch, load_checkpoint, load_tokenizer
+from .importing import check_target, written_aside
+from .loading import fetch, load_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -65,28 +67,22 @@ def export_checkpoint(
     check_target(output, (Path(source),), overwrite, "export")
     folder = fetch(source)
     model, tokenizer = load_checkpoint(folder)
-    target_tokenizer = None
-    if (folder / TARGET_TOKENIZER).is_dir():
-        target_tokenizer = load_tokenizer(folder / TARGET_TOKENIZER)
-    elif model.config.target_vocab_size is not None:
-        raise ValueError(
-            f"the target has a vocabulary of its own ({model.config.target_vocab_size} tokens), but {source} has no "
-            f"folder {TARGET_TOKENIZER}; save the target's tokenizer there"
-        )
+    tokenizers = TranslationTokenizers(tokenizer)
+    special = _SpecialTokens.of(model, None)  # as the search in torch reads them: generation_config.json comes first
     with written_aside(output, (folder,), overwrite, "export") as aside:
         if target_format == "ctranslate2":
             from .to_ctranslate2 import write_ctranslate2
 
-            source_tokens = _tokens(tokenizer)
-            target_tokens = source_tokens if target_tokenizer is None else _tokens(target_tokenizer)
+            source_tokens = _tokens(tokenizers.source)
+            target_tokens = _tokens(tokenizers.target) if tokenizers.separate else source_tokens
             notes = write_ctranslate2(model, source_tokens, target_tokens, aside, quantization)
         else:
             from .to_onnx import write_onnx
 
             notes = write_onnx(model, aside, quantization)
-        tokenizer.save_pretrained(aside)
-        if target_tokenizer is not None:
-            target_tokenizer.save_pretrained(aside / TARGET_TOKENIZER)
+        tokenizers.save_pretrained(aside)
+        notes["special_tokens"] = {"start": special.start, "end": list(special.end), "pad": special.pad}
+        notes["special_tokens"]["never"] = list(special.never)
         fields = model.config.to_dict()
         fields.pop("_name_or_path", None)  # a published file should not tell where it was made
         record = {"format": target_format, "hf_vanilla_transformer": __version__, **notes, "config": fields}

@@ -20,11 +20,13 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
 from .weight_index import WEIGHTS, weight_files
 
 _HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
 # Of a repository on the Hub: configuration, weights and tokenizers; no code and no pickles.
 _WANTED_FILES = ("*.json", "*.safetensors", "*.spm", "*.txt")
+_TOKENIZER_FILES = ("*.json", "*.spm", "*.txt", "*.model", "*.jinja")
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # on the Hub, user/name
 _READ_BYTES = 2**20  # at a time, for a hash
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -111,7 +113,7 @@ def _check_hashes(folder: Path, name: str) -> None:
             )
 
 
-def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | TranslationTokenizers]:
     """Load a translation model and its tokenizer.
 
     Args:
@@ -119,7 +121,7 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeni
             with the checkpoint is not run.
 
     Returns:
-        The model, in evaluation mode, and its tokenizer.
+        The model, in evaluation mode, and its tokenizer; where the target has a vocabulary of its own, both.
 
     Raises:
         ValueError: If a file is broken or claims what isn't there, or it is another kind of model; the message says
@@ -139,12 +141,47 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeni
     wrong = sorted([*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])])
     if wrong:
         raise ValueError(f"the weights in {name} are not those that config.json describes: {', '.join(wrong[:3])} …")
-    return model.eval(), load_tokenizer(folder)
+    if model.config.target_vocab_size is None:
+        return model.eval(), load_tokenizer(folder)
+    if not (folder / TARGET_TOKENIZER).is_dir():
+        raise ValueError(
+            f"the target has a vocabulary of its own ({model.config.target_vocab_size} tokens), but {name} has no "
+            f"folder {TARGET_TOKENIZER}; save the target's tokenizer there"
+        )
+    tokenizers = TranslationTokenizers(load_tokenizer(folder), load_tokenizer(folder / TARGET_TOKENIZER))
+    tokenizers.check_fit(model.config)
+    return model.eval(), tokenizers
+
+
+def load_tokenizers(name: str | Path) -> TranslationTokenizers:
+    """Load what encodes source and target: one tokenizer, or two.
+
+    Two are found as `vanilla-transformer tokenizer --source … --target …` writes them, in the folders source and
+    target, and as a checkpoint has them, the target's in the folder target_tokenizer.
+
+    Args:
+        name: a folder, or a name on the Hub.
+
+    Raises:
+        ValueError: If a tokenizer can't be loaded, or has no EOS token.
+        OSError: If there is none of that name.
+    """
+    if Path(name).exists() or _NAME.fullmatch(str(name)):
+        name = fetch(name, wanted=_TOKENIZER_FILES)
+    folder = Path(name)
+    halves = [folder / side for side in ("source", "target")]
+    if all(half.is_dir() for half in halves) and not (folder / "tokenizer_config.json").is_file():
+        return TranslationTokenizers(*map(load_tokenizer, halves))
+    if (folder / TARGET_TOKENIZER).is_dir():
+        return TranslationTokenizers(load_tokenizer(folder), load_tokenizer(folder / TARGET_TOKENIZER))
+    return TranslationTokenizers(load_tokenizer(name))
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; see `load_checkpoint`."""
-    folder = fetch(name)
+    """Load one tokenizer; see `load_checkpoint`."""
+    folder: str | Path = name
+    if isinstance(name, Path) or Path(name).exists() or _NAME.fullmatch(name):
+        folder = fetch(name, wanted=_TOKENIZER_FILES)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer("a")  # what is wrong with a tokenizer may show only when it works
@@ -245,4 +282,4 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-__all__ = ["check_folder", "fetch", "load_checkpoint", "load_tokenizer", "read_header"]
+__all__ = ["check_folder", "fetch", "load_checkpoint", "load_tokenizer", "load_tokenizers", "read_header"]

@@ -20,6 +20,7 @@ from ctranslate2.specs import common_spec, transformer_spec
 from torch import Tensor, nn
 
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.decoding_vanilla_transformer import _SpecialTokens
 from ..model.layers_vanilla_transformer import MultiHeadAttention
 
 # Rows of the position table that goes with the weights: tokens a source or a target may have there.
@@ -62,7 +63,7 @@ def write_ctranslate2(
     spec = build_spec(model)
     spec.register_source_vocabulary(_fill(source_tokens, model.config.vocab_size))
     spec.register_target_vocabulary(_fill(target_tokens, model.config.decoder_vocab_size))
-    _set_config(spec.config, model.config, source_tokens, target_tokens)
+    _set_config(spec.config, model, source_tokens, target_tokens)
     spec.validate()
     spec.optimize(quantization=quantization)
     spec.save(str(directory))
@@ -81,11 +82,8 @@ def refused_fields(config: VanillaTransformerConfig) -> list[str]:
     if config.activation_function not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         refused.append(f"activation_function={config.activation_function!r} is none of {known}")
-    if isinstance(config.eos_token_id, list) and len(config.eos_token_id) != 1:
-        refused.append(f"eos_token_id={config.eos_token_id} names several tokens, and it ends at one")
-    for name in ("eos_token_id", "unk_token_id", "decoder_start_token_id"):
-        if getattr(config, name) is None:
-            refused.append(f"{name} is missing")
+    if config.unk_token_id is None:
+        refused.append("unk_token_id is missing")
     return refused
 
 
@@ -139,13 +137,12 @@ def _positions(config: VanillaTransformerConfig) -> int:
 
 
 def _set_config(
-    written: Any, config: VanillaTransformerConfig, source_tokens: Sequence[str], target_tokens: Sequence[str]
+    written: Any, model: Any, source_tokens: Sequence[str], target_tokens: Sequence[str]
 ) -> None:
-    end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    assert end is not None and config.unk_token_id is not None and config.decoder_start_token_id is not None
+    config, special = model.config, _SpecialTokens.of(model, None)
     written.unk_token = source_tokens[config.unk_token_id]
-    written.eos_token = target_tokens[end]
-    written.decoder_start_token = target_tokens[config.decoder_start_token_id]
+    written.eos_token = target_tokens[special.end[0]]  # the file has room for one; the engine is told of the others
+    written.decoder_start_token = target_tokens[special.start]
     written.bos_token = written.decoder_start_token
     written.layer_norm_epsilon = config.layer_norm_eps
 
@@ -209,7 +206,7 @@ class VanillaTransformerLoader(ModelLoader):
     def set_config(self, config: Any, model: Any, tokenizer: Any) -> None:
         """Name the special tokens, the start symbol and the norms' ε."""
         tokens = self.get_vocabulary(model, tokenizer)
-        _set_config(config, model.config, tokens, tokens)
+        _set_config(config, model, tokens, tokens)
 
 
 __all__ = ["POSITIONS", "QUANTIZATIONS", "build_spec", "refused_fields", "write_ctranslate2"]

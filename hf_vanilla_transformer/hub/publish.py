@@ -106,7 +106,7 @@ def push_to_hub(
     Args:
         source: a checkpoint's directory with its tokenizer, or a model.
         repo_id: "user/name"; a name alone belongs to the token's user.
-        tokenizer: the model's; for a directory, None takes what is there.
+        tokenizer: the model's, or both as one `TranslationTokenizers`; for a directory, None takes what is there.
         private: whether nobody else may see it, for a repository that is made now; one that others can see already is
             refused.
         token: with the right to write; None takes the one of `hf auth login` or of the variable HF_TOKEN.
@@ -129,7 +129,7 @@ def push_to_hub(
     with tempfile.TemporaryDirectory(prefix="vanilla-transformer-push-") as work:
         folder = Path(work) / "repository"
         folder.mkdir()
-        model, tokenizer, target_tokenizer = _gather(source, tokenizer, folder, Path(work))
+        model, tokenizers = _gather(source, tokenizer, folder, Path(work))
         _write_card(source, folder, repo_id, license, data_license)
         token = None if dry_run else token or get_token()
         if not dry_run and not token:
@@ -137,7 +137,7 @@ def push_to_hub(
                 "there is no token for the Hub; run `hf auth login`, or set HF_TOKEN, with a token that may write"
             )
         if check:
-            _check_without_package(folder, model, tokenizer, target_tokenizer, Path(work))
+            _check_without_package(folder, model, tokenizers, Path(work))
         files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files_of(folder)}
         if token is None:
             return Published(repo_id, files)
@@ -159,11 +159,11 @@ def _checked_name(repo_id: Any) -> str:
 # --------------------------------------------------------------------------- what is sent
 
 
-def _gather(source: Any, tokenizer: Any, folder: Path, work: Path) -> tuple[PreTrainedModel, Any, Any]:
+def _gather(source: Any, tokenizer: Any, folder: Path, work: Path) -> tuple[PreTrainedModel, TranslationTokenizers]:
     """Put everything but the card into the folder.
 
     Returns:
-        The model as loaded from there, its tokenizer, and the target's, which is the same where there is one only.
+        The model as loaded from there, and its tokenizers.
     """
     if isinstance(source, (str, os.PathLike)):
         directory = Path(source)
@@ -183,15 +183,22 @@ def _gather(source: Any, tokenizer: Any, folder: Path, work: Path) -> tuple[PreT
     model = _load(folder, directory)
     if not (folder / "generation_config.json").is_file():
         model.generation_config.save_pretrained(folder)
-    tokenizer = _tokenizer(directory) if tokenizer is None else tokenizer
-    check_tokenizer_fits(tokenizer, model.config)
-    tokenizer.save_pretrained(folder)
-    target_tokenizer = tokenizer
-    if model.config.target_vocab_size is not None:
-        target_tokenizer = _tokenizer(directory / TARGET_TOKENIZER)
-        target_tokenizer.save_pretrained(folder / TARGET_TOKENIZER)
+    tokenizers = _tokenizers(source, directory, tokenizer, model.config)
+    tokenizers.save_pretrained(folder)
     write_model_code(folder)
-    return model, tokenizer, target_tokenizer
+    return model, tokenizers
+
+
+def _tokenizers(source: Any, directory: Path, tokenizer: Any, config: Any) -> TranslationTokenizers:
+    """Take the tokenizers that were given, those of the checkpoint's folder, or those beside the model's weights."""
+    if isinstance(source, PreTrainedModel):
+        tokenizers = TranslationTokenizers.of(source, tokenizer)
+    else:
+        tokenizers = TranslationTokenizers(_tokenizer(directory) if tokenizer is None else tokenizer)
+        if config.target_vocab_size is not None and not tokenizers.separate:
+            tokenizers = TranslationTokenizers(tokenizers.source, _tokenizer(directory / TARGET_TOKENIZER))
+    tokenizers.check_fit(config)
+    return tokenizers
 
 
 def _save(model: Any, directory: Path) -> None:
@@ -275,11 +282,11 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _check_without_package(
-    folder: Path, model: PreTrainedModel, tokenizer: Any, target_tokenizer: Any, work: Path
+    folder: Path, model: PreTrainedModel, tokenizers: TranslationTokenizers, work: Path
 ) -> None:
     """Load the folder in a process that can't import this package, offline, and compare translations and scores."""
     texts = list(CHECK_TEXTS)
-    pipeline = TranslationPipeline(model, tokenizer, target_tokenizer=target_tokenizer, device="cpu")
+    pipeline = TranslationPipeline(model, tokenizers, device="cpu")
     expected = pipeline(texts, return_scores=True)
     if warning := doubtful_translations(texts, [translation["translation_text"] for translation in expected]):
         logger.warning(f"of the sentences that try the model out, {warning}")

@@ -38,6 +38,7 @@ class TranslationTokenizers:
     Attributes:
         source: the source's tokenizer.
         target: the target's; the same object where there is only one.
+        separate: whether the target's tokenizer was given, and so is saved, by itself.
     """
 
     def __init__(self, source: Any, target: Any = None) -> None:
@@ -51,9 +52,10 @@ class TranslationTokenizers:
             ValueError: If a tokenizer has no EOS token.
         """
         if isinstance(source, TranslationTokenizers):
-            source, target = source.source, source.target if target is None else target
+            source, target = source.source, source.target if target is None and source.separate else target
         self.source = source
         self.target = source if target is None else target
+        self.separate = target is not None
         for tokenizer, side in ((self.source, "source"), (self.target, "target")):
             if tokenizer.eos_token_id is None:
                 raise ValueError(
@@ -76,8 +78,8 @@ class TranslationTokenizers:
             ValueError: If a tokenizer is missing or doesn't fit the model.
         """
         config = model.config
-        both = isinstance(tokenizer, TranslationTokenizers)
-        if target_tokenizer is None and not both and config.target_vocab_size is not None:
+        given = isinstance(tokenizer, TranslationTokenizers) and tokenizer.separate
+        if target_tokenizer is None and not given and config.target_vocab_size is not None:
             target_tokenizer = load_target_tokenizer(model)
         tokenizers = cls(tokenizer, target_tokenizer)
         tokenizers.check_fit(config)
@@ -90,7 +92,7 @@ class TranslationTokenizers:
             ValueError: If one has more tokens than the model, or other ids for padding or the sentence's end.
         """
         check_tokenizer_fits(self.source, config)
-        if self.target is not self.source or config.target_vocab_size is not None:
+        if self.separate:
             check_tokenizer_fits(self.target, config, "target")
 
     # ------------------------------------------------------------------ ids
@@ -203,14 +205,14 @@ class TranslationTokenizers:
     # ------------------------------------------------------------------ files
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the source's tokenizer, and the target's in the folder ``target_tokenizer`` where it is another.
+        """Save the source's tokenizer, and the target's in the folder ``target_tokenizer`` where it is separate.
 
         Args:
             save_directory: the checkpoint's folder.
             kwargs: of the tokenizers' own ``save_pretrained``.
         """
         self.source.save_pretrained(save_directory, **kwargs)
-        if self.target is not self.source:
+        if self.separate:
             self.target.save_pretrained(os.path.join(save_directory, TARGET_TOKENIZER), **kwargs)
 
 
@@ -223,7 +225,10 @@ def load_target_tokenizer(model: Any) -> Any:
     config = model.config
     try:
         return AutoTokenizer.from_pretrained(
-            config.name_or_path, subfolder=TARGET_TOKENIZER, revision=getattr(config, "_commit_hash", None) or "main"
+            config.name_or_path,
+            subfolder=TARGET_TOKENIZER,
+            revision=getattr(config, "_commit_hash", None) or "main",
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         raise ValueError(

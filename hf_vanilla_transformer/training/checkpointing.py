@@ -104,11 +104,13 @@ def replace_files(folder: Path, write: Callable[[str], Any]) -> None:
     aside.mkdir(parents=True)
     try:
         write(str(aside))
-        files = sorted(path for path in aside.iterdir() if path.is_file())
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
         for path in files:
             flush(path)
         for path in files:
-            os.replace(path, folder / path.name)
+            final = folder / path.relative_to(aside)
+            final.parent.mkdir(exist_ok=True)  # of a second tokenizer
+            os.replace(path, final)
         flush(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

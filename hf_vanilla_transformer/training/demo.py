@@ -20,7 +20,9 @@ from ..checkpoints.averaging import write_average
 from ..checkpoints.self_contained import CODE_FILES, write_model_code
 from ..data.collator import DataCollatorForTranslation
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
+from ..device import move_to_device
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..overwriting import check_file, check_folder
 from ..plausibility import doubtful_translations
 from ..presets import preset
@@ -104,7 +106,7 @@ def run_demo(
         write_average(run_dir, output_dir, last=recipe.run.average_last, overwrite=True, kind="demo", also=also)
     write_model_code(output_dir)  # so that it loads where this package isn't
 
-    model = AutoModelForSeq2SeqLM.from_pretrained(output_dir)
+    model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     rows = draw_expressions("test", recipe.data.embedded_test, seed=recipe.training.seed)
     translations = _translate_greedily(model, tokenizer, [row.en for row in rows])
@@ -123,9 +125,10 @@ def _train(recipe: Recipe) -> dict[str, Any]:
     set_seed(training.seed)
     rows = draw_expressions("train", data.embedded_train, seed=training.seed)
     tokenizer = train_tokenizer((text for row in rows for text in (row.en, row.ko)), data.vocab_size)
+    tokenizers = TranslationTokenizers(tokenizer)
     columns = {
-        "input_ids": tokenizer([row.en for row in rows])["input_ids"],
-        "labels": tokenizer(text_target=[row.ko for row in rows])["input_ids"],
+        "input_ids": tokenizers.encode_sources([row.en for row in rows]),
+        "labels": tokenizers.encode_targets([row.ko for row in rows]),
     }
     config = preset(recipe.model.preset, vocab_size=len(tokenizer), **recipe.model.overrides)
     assert config.decoder_start_token_id is not None

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..data.text_lines import decode_line, read_lines
+from ..device import choose_device, move_to_device
 from ..evaluation import TranslationMetric, translate
 from ..plausibility import doubtful_translations
 from .recipe import Recipe
@@ -95,6 +96,7 @@ def evaluate_checkpoint(
     decoding: Decoding | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     on_split: Callable[[str, int], None] | None = None,
+    device: str | torch.device | None = None,
 ) -> EvaluationResult:
     """Translate and score.
 
@@ -106,6 +108,7 @@ def evaluate_checkpoint(
         decoding: None takes the paper's.
         groups: by name of the corpus, a label for each line; scores are then given for each label as well.
         on_split: called before each with its name and number of sentences.
+        device: what computes; None takes the accelerator where there is one, else the CPU.
 
     Raises:
         ValueError: If an argument is out of range, the checkpoint isn't readable, or labels aren't one a line.
@@ -117,10 +120,9 @@ def evaluate_checkpoint(
         lines = corpora[name].report.pairs_kept
         if len(labels) != lines:
             raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one a line")
+    chosen = choose_device(device)
     loaded, tokenizer = load_checkpoint(checkpoint)
-    model: Any = loaded
-    if torch.accelerator.is_available():
-        model = model.to(torch.accelerator.current_accelerator())
+    model = move_to_device(loaded, chosen)
     scores: dict[str, dict[str, Any]] = {}
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
@@ -152,6 +154,7 @@ def evaluate_checkpoint(
         "precision": str(model.dtype).removeprefix("torch."),
         "scores": scores,
         "seconds": seconds,
+        "device": model.device.type,
         "hardware": hardware(),
         "versions": versions(),
         "commit": commit(),

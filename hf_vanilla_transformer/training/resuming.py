@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ..checkpoints.manifest import has_manifest, read_manifest
 from ..json_object import read_json_object
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .arguments import VanillaTransformerTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -190,10 +191,15 @@ def _arrays(dataset: Any, column: str) -> Iterable[tuple[np.ndarray, np.ndarray]
 
 
 def tokenizer_sha256(tokenizer: Any) -> str | None:
-    """Return the digest of a fast tokenizer as it would be saved; None for others.
+    """Return the digest of a fast tokenizer as it would be saved, of two separate ones that of both; None for others.
 
     Padding and truncation are left out: they change whenever the tokenizer is called with them.
     """
+    if isinstance(tokenizer, TranslationTokenizers):
+        digests = [tokenizer_sha256(side) for side in (tokenizer.source, tokenizer.target)]
+        if not tokenizer.separate or None in digests:
+            return digests[0]
+        return hashlib.sha256("".join(map(str, digests)).encode("ascii")).hexdigest()
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import (
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from ..card import CARD_NAME, RESULTS_NAME, write_card
 from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
+from ..checkpoints.loading import load_tokenizers
 from ..checkpoints.weight_index import INDEX, WEIGHTS, other_weight_files
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
@@ -33,9 +34,10 @@ from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load
 from ..evaluation import TranslationMetric, default_bleu_tokenizer, translate
 from ..json_object import read_json_object
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..model.tokenizers_vanilla_transformer import MANY_UNKNOWN, TARGET_TOKENIZER, TranslationTokenizers
 from ..plausibility import doubtful_translations, few_pairs
 from ..presets import preset
-from ..tokenization import check_tokenizer_fits, train_tokenizer
+from ..tokenization import train_tokenizer
 from ..version import __version__
 from .checkpointing import clear_leftovers, replace_files
 from .guards import check_finite
@@ -51,7 +53,8 @@ SPLITS = ("train", "validation", "test")
 RECIPE_NAME = "recipe.json"  # what marks a directory as a run's, and tells whether another run may continue it
 _AVERAGED = "averaged"
 _TRANSLATIONS = "translations"
-_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, CARD_NAME, _AVERAGED, PROVENANCE_NAME)  # and checkpoints, translations
+_STREAMED_PAIRS = 200  # of a stream, looked at for unknown ids before the training
+_OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, CARD_NAME, _AVERAGED, PROVENANCE_NAME, TARGET_TOKENIZER)  # and more by pattern
 _CHECKPOINT = re.compile(r"checkpoint-\d+|\.checkpoint-\d+\.(saving|replaced|deleting)")
 _OF_A_START = re.compile(re.escape(LOCK_NAME) + r".*|\.?recipe(\.json)?(\.\d+)?\.tmp")  # of one that had not yet begun
 
@@ -63,13 +66,13 @@ class TrainingResult:
     Attributes:
         output_dir: the directory, with the final model, its tokenizer, checkpoints, translations and ``results.json``.
         model: the final model, in evaluation mode.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; where the target has a vocabulary of its own, both.
         record: what ``results.json`` says: data, model, training, scores, hardware, versions.
     """
 
     output_dir: Path
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | TranslationTokenizers
     record: dict[str, Any] = field(repr=False)
 
     @property
@@ -117,17 +120,18 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
 
     with arguments.main_process_first(desc="tokenizer"):
         checkpoint = _prepare_output(recipe, output_dir, corpora, writing=arguments.process_index == 0)
-        tokenizer = _tokenizer(recipe, corpora["train"], output_dir, resuming=checkpoint is not None)
+        tokenizers = _tokenizers(recipe, corpora["train"], output_dir, resuming=checkpoint is not None)
         if arguments.process_index == 0 and checkpoint is None:
-            replace_files(output_dir, tokenizer.save_pretrained)
+            replace_files(output_dir, tokenizers.save_pretrained)
     set_seed(arguments.seed)
-    model = _model(recipe, tokenizer)
+    model = _model(recipe, tokenizers)
     config = model.config
     if config.position_embedding == "learned":
         limit = config.max_position_embeddings
         arguments.max_sentence_tokens = min(arguments.max_sentence_tokens or limit, limit)
 
-    encoded = {split: encode(corpus, tokenizer, recipe.data) for split, corpus in corpora.items()}
+    encoded = {split: encode(corpus, tokenizers, recipe.data) for split, corpus in corpora.items()}
+    tokenizer: Any = tokenizers if tokenizers.separate else tokenizers.source
     if recipe.run.patience:
         callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.patience)]
         arguments.restore_callback_states_from_checkpoint = True  # how long its patience lasts already
@@ -138,9 +142,12 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
         eval_dataset=encoded.get("validation"),
         processing_class=tokenizer,
         data_collator=DataCollatorForTranslation(
-            tokenizer, config.decoder_start_token_id, vocab_size=config.vocab_size
+            tokenizer,
+            config.decoder_start_token_id,
+            vocab_size=config.vocab_size,
+            target_vocab_size=config.decoder_vocab_size,
         ),
-        compute_metrics=_metric_while_training(metric, tokenizer) if arguments.predict_with_generate else None,
+        compute_metrics=_metric_while_training(metric, tokenizers) if arguments.predict_with_generate else None,
         callbacks=[PlausibilityWatch(), *callbacks],
     )
     # The newest checkpoint may be broken, then the trainer takes the newest whole one.
@@ -157,6 +164,7 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
             "started_from": shown(recipe.model.model_name_or_path),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "vocabulary": len(tokenizer),
+            **({"target_vocabulary": len(tokenizers.target)} if tokenizers.separate else {}),
         },
         "training": _training_record(recipe, trainer, encoded["train"], trainer.resumed_from),
         "scores": {},
@@ -175,7 +183,7 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
         _save_final(model, output_dir)
         replace_files(output_dir, tokenizer.save_pretrained)
         for split in record["scores"]:
-            scores = _translation_scores(recipe, metric, model, tokenizer, corpora[split], output_dir, split)
+            scores = _translation_scores(recipe, metric, model, tokenizers, corpora[split], output_dir, split)
             record["scores"][split].update(scores)
             logger.info(f"{split}: {json.dumps(record['scores'][split], ensure_ascii=False)}")
         write_json(output_dir / RESULTS_NAME, record)
@@ -235,70 +243,128 @@ def texts(corpus: ParallelCorpus) -> Iterator[str]:
 
 
 def encode(
-    corpus: ParallelCorpus, tokenizer: PreTrainedTokenizerBase, data: DataArguments
+    corpus: ParallelCorpus, tokenizer: PreTrainedTokenizerBase | TranslationTokenizers, data: DataArguments
 ) -> Dataset | IterableDataset:
     """Turn the pairs of a corpus into ``input_ids`` and ``labels``; nothing is cut.
 
+    A warning says how many ids are unknown where they are many.
+
     Args:
         corpus: as `load_corpora` gives it.
-        tokenizer: ends every sentence with its end symbol.
+        tokenizer: one for both sides, or two.
         data: names the languages.
     """
+    tokenizers = TranslationTokenizers(tokenizer)
+    name, dataset = corpus.report.name, corpus.dataset
 
     def batch(rows: dict[str, list[dict[str, str]]]) -> dict[str, list[list[int]]]:
         pairs = rows["translation"]
-        sides = []
-        for language in (data.source_lang, data.target_lang):
-            sides.append(tokenizer([pair[language] for pair in pairs], return_attention_mask=False, verbose=False))
-        return {"input_ids": sides[0]["input_ids"], "labels": sides[1]["input_ids"]}
+        sources = tokenizers.encode_sources([pair[data.source_lang] for pair in pairs])
+        targets = tokenizers.encode_targets([pair[data.target_lang] for pair in pairs])
+        return {"input_ids": sources, "labels": targets}
 
-    if isinstance(corpus.dataset, Dataset):
-        return corpus.dataset.map(batch, batched=True, remove_columns=corpus.dataset.column_names, desc="encoding")
-    return corpus.dataset.map(batch, batched=True, remove_columns=["translation"])
+    if isinstance(dataset, Dataset):
+        encoded = dataset.map(batch, batched=True, remove_columns=dataset.column_names, desc="encoding")
+        _report_unknown(name, tokenizers, encoded.with_format("arrow"))
+        return encoded
+    head = Dataset.from_list(list(dataset.take(_STREAMED_PAIRS)))
+    if len(head):
+        _report_unknown(f"the first {len(head):,} pairs of {name}", tokenizers, batch(head[:]))
+    return dataset.map(batch, batched=True, remove_columns=["translation"])
+
+
+def _report_unknown(name: str, tokenizers: TranslationTokenizers, encoded: Any) -> None:
+    """Warn of the side of which many ids are unknown.
+
+    Args:
+        name: what the text is called.
+        tokenizers: of both sides.
+        encoded: rows of ids under "input_ids" and "labels", as lists or in Arrow's format.
+    """
+    for side, column in (("source", "input_ids"), ("target", "labels")):
+        unknown_id = getattr(tokenizers, side).unk_token_id
+        if unknown_id is None:
+            continue
+        total = unknown = 0
+        batches = encoded.iter(10_000) if hasattr(encoded, "iter") else [encoded]
+        for batch in batches:
+            rows = batch[column]
+            ids = rows.combine_chunks().flatten().to_numpy() if hasattr(rows, "combine_chunks") else np.concatenate(rows)
+            total, unknown = total + len(ids), unknown + int((ids == unknown_id).sum())
+        if unknown > MANY_UNKNOWN * total:
+            logger.warning(
+                f"{name}: {unknown:,} of {total:,} token ids of the {side} ({unknown / total:.1%}) are unknown to the "
+                "tokenizer, and nothing can be learned of what they stand for; use a tokenizer that was learned from "
+                "such text, and check which side is which"
+            )
 
 
 # ---------------------------------------------------------------------------------------------- tokenizer, model
 
 
-def _tokenizer(recipe: Recipe, corpus: ParallelCorpus, output_dir: Path, resuming: bool) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that the recipe or its checkpoint names, or learn one from the training text."""
-    if resuming or recipe.training.process_index:  # process 0 has just saved it
-        return AutoTokenizer.from_pretrained(output_dir)
+def _tokenizers(recipe: Recipe, corpus: ParallelCorpus, output_dir: Path, resuming: bool) -> TranslationTokenizers:
+    """Load the tokenizers that the recipe or its checkpoint names, or learn one from the training text."""
+    if resuming or recipe.training.process_index:  # process 0 has just saved them
+        return load_tokenizers(output_dir)
     name = recipe.data.tokenizer or recipe.model.model_name_or_path
     if name is not None:
-        return AutoTokenizer.from_pretrained(name)
-    data = recipe.data
-    tokenizer = train_tokenizer(
-        texts(corpus),
-        data.vocab_size,
-        model=data.tokenizer_model,
-        normalization=data.normalization,
-        lowercase=data.lowercase,
-    )
-    logger.info(f"learned a vocabulary of {len(tokenizer)} subwords ({data.tokenizer_model})")
-    return tokenizer
+        tokenizers = load_tokenizers(name)
+    else:
+        data = recipe.data
+        learned = train_tokenizer(
+            texts(corpus),
+            data.vocab_size,
+            model=data.tokenizer_model,
+            normalization=data.normalization,
+            lowercase=data.lowercase,
+        )
+        logger.info(f"learned a vocabulary of {len(learned)} subwords ({data.tokenizer_model})")
+        tokenizers = TranslationTokenizers(learned)
+    if recipe.model.overrides.get("target_vocab_size") is not None and not tokenizers.separate:
+        # Two matrices, one vocabulary: what writes the target stands where it is looked for.
+        tokenizers = TranslationTokenizers(tokenizers.source, tokenizers.target)
+    return tokenizers
 
 
-def _model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
     if recipe.model.model_name_or_path is not None:
         model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model.model_name_or_path)
+        if model.config.target_vocab_size is not None and not tokenizers.separate:
+            raise ValueError(
+                f"the target of {recipe.model.model_name_or_path} has a vocabulary of its own "
+                f"({model.config.target_vocab_size} tokens), but there is one tokenizer only; save the target's in its "
+                f"folder {TARGET_TOKENIZER}"
+            )
     else:
-        ids = {
-            name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
-        }
-        missing = [name.removesuffix("_id") for name in ("pad_token_id", "eos_token_id") if ids[name] is None]
-        if missing:
-            raise ValueError(f"the tokenizer has no {' and no '.join(missing)}; training needs them, add them to it")
-        start = ids["bos_token_id"] if ids["bos_token_id"] is not None else ids["pad_token_id"]
-        fields = {
-            "vocab_size": len(tokenizer),
-            **{name: value for name, value in ids.items() if value is not None},
-            "decoder_start_token_id": start,
-            **recipe.model.overrides,
-        }
-        model = VanillaTransformerForConditionalGeneration(preset(recipe.model.preset, **fields))
-    check_tokenizer_fits(tokenizer, model.config)
+        model = VanillaTransformerForConditionalGeneration(
+            preset(recipe.model.preset, **{**_vocabulary_fields(tokenizers), **recipe.model.overrides})
+        )
+    tokenizers.check_fit(model.config)
     return model
+
+
+def _vocabulary_fields(tokenizers: TranslationTokenizers) -> dict[str, Any]:
+    """Return the fields of a new model's configuration that the vocabularies decide."""
+    names = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
+    ids, of_target = ({name: getattr(side, name) for name in names} for side in (tokenizers.source, tokenizers.target))
+    for name in ("pad_token_id", "eos_token_id"):
+        token = name.removesuffix("_id")
+        if ids[name] is None:
+            raise ValueError(
+                f"the tokenizer has no {token}, and training needs one; add it with "
+                f'tokenizer.add_special_tokens({{"{token}": "<{token[:3]}>"}}) and save the tokenizer again'
+            )
+        if ids[name] != of_target[name]:
+            raise ValueError(
+                f"the source's tokenizer has {name} {ids[name]}, the target's {of_target[name]}; a model has one for "
+                "both, so learn the two vocabularies with the same special tokens first"
+            )
+    start = of_target["bos_token_id"] if of_target["bos_token_id"] is not None else ids["pad_token_id"]
+    fields = {name: value for name, value in ids.items() if value is not None}
+    fields |= {"vocab_size": len(tokenizers.source), "decoder_start_token_id": start}
+    if tokenizers.separate:
+        fields |= {"target_vocab_size": len(tokenizers.target), "tie_source_target": False}
+    return fields
 
 
 def _choose_final(recipe: Recipe, trainer: VanillaTransformerTrainer, output_dir: Path) -> PreTrainedModel:
@@ -428,7 +494,7 @@ def _translation_scores(
     recipe: Recipe,
     metric: Any,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: TranslationTokenizers,
     corpus: ParallelCorpus,
     output_dir: Path,
     split: str,
@@ -439,12 +505,11 @@ def _translation_scores(
     sources, references = ([row[language] for row in rows] for language in (data.source_lang, data.target_lang))
     translations = translate(
         model,
-        tokenizer,
+        tokenizers,
         sources,
         beam_size=run.beam_size,
         alpha=run.alpha,
         max_source_tokens=run.max_source_tokens,
-        target_tokenizer=tokenizer,  # a run has one vocabulary, whatever its matrices
     )
     write_translations(output_dir / _TRANSLATIONS / f"{split}.{data.target_lang}", translations)
     if warning := doubtful_translations(sources, translations):
@@ -458,15 +523,15 @@ def _metric(recipe: Recipe) -> Any:
     return TranslationMetric(tokenize, lowercase=recipe.data.lowercase)
 
 
-def _metric_while_training(metric: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _metric_while_training(metric: Any, tokenizers: TranslationTokenizers) -> Any:
     """Return what Trainer calls with the sentences that ``predict_with_generate`` makes."""
 
     def compute(predicted: Any) -> dict[str, float]:
         sides = []
         for ids in (predicted.predictions, predicted.label_ids):
             ids = torch.as_tensor(ids)
-            ids = ids.masked_fill(ids < 0, tokenizer.pad_token_id)  # −100 stands for padding
-            sides.append(tokenizer.batch_decode(ids, skip_special_tokens=True))
+            ids = ids.masked_fill(ids < 0, tokenizers.pad_token_id)  # −100 stands for padding
+            sides.append(tokenizers.batch_decode(ids))
         scores = metric.compute(predictions=sides[0], references=sides[1])
         return {name: value for name, value in scores.items() if isinstance(value, float)}
 

@@ -419,7 +419,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _source_text(self, inputs: dict[str, Any], row: int) -> str:
         ids = inputs["input_ids"][row].tolist()
-        tokenizer: Any = self.processing_class
+        tokenizer: Any = getattr(self.processing_class, "source", self.processing_class)
         text = tokenizer.decode(ids, skip_special_tokens=True) if hasattr(tokenizer, "decode") else str(ids)
         return text[:80]
 

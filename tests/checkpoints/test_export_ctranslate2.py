@@ -94,6 +94,16 @@ def test_greedy_translations_are_ours(checkpoint, exported):
     assert [row.text for row in theirs] == [row.text for row in ours]
 
 
+def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
+    folder, sources, ours = own_decoding
+    engine = load_engine("ctranslate2", export_checkpoint("ctranslate2", folder, tmp_path / "out"))
+    theirs = engine.beam_search(sources, torch.ones_like(sources), beam_size=1)
+    assert theirs.hypotheses() == ours.hypotheses()
+    torch.testing.assert_close(theirs.sequences, ours.sequences)  # the start token and padding, too
+    record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
+    assert record["special_tokens"]["start"] == 9 and len(record["special_tokens"]["end"]) == 2
+
+
 def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
     model = random_model(tie_word_embeddings=False, output_bias=True)
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402 (what is optional is asked for first)
 
+import json
+
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -82,6 +84,16 @@ def test_greedy_translations_are_ours(checkpoint, exported):
     theirs = translate(load_engine("onnx", exported), tokenizer, texts, **options)
     assert [row.text for row in theirs] == [row.text for row in ours]
     assert [row.score for row in theirs] == pytest.approx([row.score for row in ours], abs=1e-4)
+
+
+def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
+    folder, sources, ours = own_decoding
+    engine = load_engine("onnx", export_checkpoint("onnx", folder, tmp_path / "out"))
+    theirs = engine.beam_search(sources, torch.ones_like(sources), beam_size=1)
+    assert theirs.hypotheses() == ours.hypotheses()
+    torch.testing.assert_close(theirs.sequences, ours.sequences)  # the start token and padding, too
+    record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
+    assert record["special_tokens"]["start"] == 9 and len(record["special_tokens"]["end"]) == 2
 
 
 def test_a_beam_is_refused(checkpoint, exported):
