@@ -20,7 +20,7 @@ TEST_EXTRAS := test,dev,ctranslate2,onnx
 # Nothing is fetched after the install.
 OFFLINE := HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: demo test test-slow test-oldest test-newest lint bench clean help
+.PHONY: demo test test-slow test-oldest test-newest lint font bench clean help
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -100,6 +100,12 @@ lint: $(VENV)/.installed-test ## check style, format and types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+
+# The font of Debian's package fonts-nanum, of which figures carry a subset.
+FONT ?= /usr/share/fonts/truetype/nanum/NanumGothic.ttf
+
+font: $(VENV)/.installed ## make the font for Hangul in figures from FONT=NanumGothic.ttf
+	$(PY) -m hf_vanilla_transformer.visualization.font_subset "$(FONT)"
 
 bench: $(VENV)/.installed-test ## run the benchmarks
 	$(OFFLINE) $(PY) examples/benchmarks/run.py

@@ -199,7 +199,8 @@ def test_wheel_and_sdist_are_complete_and_the_wheel_works_from_an_empty_folder(t
     assert in_wheel >= modules
     assert {name.split("/")[0] for name in in_wheel if ".dist-info/" not in name} == {PACKAGE}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)
-    assert "License-Expression: Apache-2.0" in metadata
+    assert {f"{PACKAGE}/visualization/hangul.ttf", f"{PACKAGE}/visualization/OFL.txt"} <= in_wheel
+    assert "License-Expression: Apache-2.0 AND OFL-1.1" in metadata
 
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]

@@ -21,6 +21,7 @@ from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from transformers.utils import logging
 
+from .font_subset import FAMILY, FONT_PATH
 from .maps import AttentionMaps, Token
 
 logger = logging.get_logger(__name__)
@@ -208,7 +209,7 @@ def font_families(text: str) -> tuple[list[str], set[str]]:
 
 @functools.cache
 def _fonts() -> list[tuple[str, str]]:
-    """List installed fonts, name and file, in the order in which they are to be tried."""
+    """List installed fonts, name and file, in the order in which they are to be tried; the package's own is the last."""
     manager = font_manager.fontManager
     known = {entry.fname for entry in manager.ttflist}
     for path in font_manager.findSystemFonts():
@@ -221,8 +222,11 @@ def _fonts() -> list[tuple[str, str]]:
     for entry in manager.ttflist:
         if entry.style == "normal" and entry.weight in (400, "normal", "regular", "book"):
             regular.setdefault(entry.name, entry.fname)
+    if FAMILY not in regular:
+        manager.addfont(FONT_PATH)
+    regular.pop(FAMILY, None)
     order = [_DEFAULT_FONT, *(name for name in _KNOWN_FONTS if name in regular)]
-    return [(name, regular[name]) for name in [*order, *sorted(set(regular) - set(order))]]
+    return [*((name, regular[name]) for name in [*order, *sorted(set(regular) - set(order))]), (FAMILY, str(FONT_PATH))]
 
 
 @functools.cache

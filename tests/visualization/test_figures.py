@@ -1,14 +1,18 @@
 """Figures: what is drawn, files and their formats, fonts, and errors of one sentence."""
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 
 from hf_vanilla_transformer import attention_maps
+from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
 from hf_vanilla_transformer.visualization import figures
 from hf_vanilla_transformer.visualization.figures import (
     alignment_figure,
@@ -17,6 +21,7 @@ from hf_vanilla_transformer.visualization.figures import (
     layer_figure,
     save_figure,
 )
+from hf_vanilla_transformer.visualization.font_subset import FAMILY, FONT_PATH, characters, write_font_subset
 from hf_vanilla_transformer.visualization.maps import AttentionMaps, Token
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -115,3 +120,50 @@ def test_a_missing_font_is_said_once(maps: AttentionMaps, tmp_path: Path, monkey
 def test_installed_fonts_include_matplotlibs_own() -> None:
     assert figures._fonts()[0][0] == "DejaVu Sans"
     assert ord("a") in figures._characters_of(figures._fonts()[0][1])
+
+
+# --------------------------------------------------------------------------- the font that comes with the package
+
+
+def test_hangul_is_drawn_where_the_system_has_no_font_for_it(
+    maps: AttentionMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = [entry for entry in font_manager.fontManager.ttflist if entry.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", bare)
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    figures._fonts.cache_clear()
+    try:
+        assert [name for name, _ in figures._fonts()] == ["DejaVu Sans", FAMILY]
+        assert font_families("two 이백오 원") == (["DejaVu Sans", FAMILY], set())
+        figure = figures.alignment_figure(maps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a glyph that no font has is a warning of matplotlib's
+            save_figure(figure, tmp_path / "alignment.png")
+            figure.savefig(tmp_path / "again.png")
+    finally:
+        figures._fonts.cache_clear()
+
+
+def test_the_system_s_fonts_come_before_the_package_s() -> None:
+    names = [name for name, _ in figures._fonts()]
+    assert names[0] == "DejaVu Sans" and names[-1] == FAMILY and names.count(FAMILY) == 1
+
+
+def test_the_font_has_all_that_the_embedded_corpus_can_write_and_its_licence() -> None:
+    found = figures._characters_of(str(FONT_PATH))
+    assert found >= set(characters()) and len(characters()) == 95 + 51 + 2350  # ASCII, letters, syllables of KS X 1001
+    rows = draw_expressions("train", 2000)
+    assert found >= {ord(letter) for row in rows for letter in row.ko}
+    licence = FONT_PATH.with_name("OFL.txt").read_text(encoding="utf-8")
+    assert "SIL OPEN FONT LICENSE" in licence and "Copyright (c) 2010, NAVER Corporation" in licence
+    name = FT2Font(str(FONT_PATH)).family_name
+    assert name == FAMILY and "nanum" not in name.lower()  # a name that the licence reserves
+
+
+def test_the_command_makes_the_font_again_and_names_what_a_font_lacks(tmp_path: Path) -> None:
+    write_font_subset(FONT_PATH, tmp_path / "again.ttf")
+    assert figures._characters_of(str(tmp_path / "again.ttf")) == figures._characters_of(str(FONT_PATH))
+    dejavu = font_manager.findfont("DejaVu Sans")
+    with pytest.raises(ValueError, match=r"lacks 2\d\d\d of the characters, as '힝'"):
+        write_font_subset(dejavu, tmp_path / "never.ttf")
+    assert not (tmp_path / "never.ttf").exists()
