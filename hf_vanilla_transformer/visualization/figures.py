@@ -33,6 +33,7 @@ _KNOWN_FONTS = (  # of good Hangul, Kana and Han, tried before any other
     "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Apple SD Gothic Neo", "Malgun Gothic", "UnDotum",
     "Noto Sans CJK JP",
 )  # fmt: skip
+_PLACEHOLDERS = "Last Resort"  # comes with matplotlib and has a box for every character
 _TITLES = {
     "encoder": "encoder self-attention",
     "decoder": "decoder self-attention",
@@ -220,6 +221,8 @@ def _fonts() -> list[tuple[str, str]]:
                 continue
     regular: dict[str, str] = {}
     for entry in manager.ttflist:
+        if entry.name.startswith(_PLACEHOLDERS):
+            continue
         if entry.style == "normal" and entry.weight in (400, "normal", "regular", "book"):
             regular.setdefault(entry.name, entry.fname)
     if FAMILY not in regular:
