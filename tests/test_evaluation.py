@@ -5,12 +5,14 @@ import itertools
 import pickle
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sacrebleu
 import torch
+from transformers.utils import logging
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, evaluation
 from hf_vanilla_transformer.evaluation import ScoredTranslation, TranslationMetric, translate
@@ -284,3 +286,21 @@ def test_scoring_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     scores = TranslationMetric(cache_dir=str(tmp_path)).compute(predictions=PREDICTIONS, references=REFERENCES)
     assert scores["bleu"] > 0
+
+
+def test_references_in_another_unicode_form_are_the_same_text(caplog: pytest.LogCaptureFixture) -> None:
+    texts = ["삼백이십만 오 원", "café au lait"]
+    decomposed = [unicodedata.normalize("NFD", text) for text in texts]
+    assert decomposed != texts
+    logging.enable_propagation()
+    try:
+        for predictions, references in ((texts, decomposed), (decomposed, texts), (texts, [[t] for t in decomposed])):
+            caplog.clear()
+            found = TranslationMetric("char").compute(predictions=predictions, references=references)
+            assert (found["bleu"], found["chrf"], found["exact"]) == (pytest.approx(100), pytest.approx(100), 1.0)
+            assert "2 of 2" in caplog.text and "not in the Unicode form NFC" in caplog.text
+        caplog.clear()
+        TranslationMetric("char").compute(predictions=texts, references=texts)
+        assert not caplog.text
+    finally:
+        logging.disable_propagation()

@@ -146,6 +146,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         self._refuse_unknown_keys(kwargs)
         kwargs.pop("custom_pipelines", None)  # the same for every model, see there
         kwargs.pop(FORMAT_KEY, None)
+        if not type(self).__module__.startswith("transformers_modules."):
+            kwargs.pop("auto_map", None)  # names code beside the weights, which the installed classes save without
         super().__post_init__(**kwargs)
         if self.tie_source_target and self.target_vocab_size == self.vocab_size:
             self.target_vocab_size = None  # one shared vocabulary has one size, which resizing may then change

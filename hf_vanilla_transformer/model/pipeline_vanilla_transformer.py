@@ -23,14 +23,18 @@ from transformers.utils import logging
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoding_vanilla_transformer import paper_beam_search
+from .modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 from .tokenizers_vanilla_transformer import TranslationTokenizers
 
 logger = logging.get_logger(__name__)
 
 AUTO_MAP = {  # which class of the code beside the weights loads what
-    "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
-    "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
-    "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
+    name: f"{loaded.__module__.rpartition('.')[2]}.{loaded.__name__}"
+    for name, loaded in {
+        "AutoConfig": VanillaTransformerConfig,
+        "AutoModel": VanillaTransformerModel,
+        "AutoModelForSeq2SeqLM": VanillaTransformerForConditionalGeneration,
+    }.items()
 }
 _SEARCH = ("beam_size", "length_penalty", "alpha", "coverage_penalty", "max_extra_tokens", "num_return")
 _WAYS_OUT = {  # words of Hugging Face's generate() that the old pipeline took

@@ -97,9 +97,7 @@ def test_examples_padded_by_the_tokenizer_make_the_same_batch(tokenizer, side, l
     targets = tokenizer(text_target=[t for _, t in SENTENCES], padding="max_length", max_length=40)
     rows = [
         {"input_ids": ids, "attention_mask": mask, "labels": target, "token_type_ids": [0] * 40, "text": "one"}
-        for ids, mask, target in zip(
-            sources["input_ids"], sources["attention_mask"], targets["input_ids"], strict=True
-        )
+        for ids, mask, target in zip(sources["input_ids"], sources["attention_mask"], targets["input_ids"], strict=True)
     ]
     for row, mask in zip(rows, targets["attention_mask"], strict=True):
         if labels == "-100":

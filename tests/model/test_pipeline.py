@@ -10,6 +10,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_vanilla_transformer import (
     TranslationPipeline,
+    TranslationTokenizers,
     VanillaTransformerForConditionalGeneration,
     preset,
     train_tokenizer,
@@ -157,6 +158,40 @@ def test_pipeline_class_works_without_remote_code(translator, tokenizer, tmp_pat
     assert config["custom_pipelines"]["translation"]["pt"] == ["AutoModelForSeq2SeqLM"]
 
 
+def test_a_saved_pipeline_loads_with_its_own_code(translator, tmp_path):
+    translator.save_pretrained(tmp_path)
+    loaded = pipeline("translation", model=str(tmp_path), trust_remote_code=True, device="cpu")
+    assert type(loaded) is not TranslationPipeline and type(loaded).__name__ == "TranslationPipeline"  # of the folder
+    assert loaded(TEXTS) == translator(TEXTS)
+    loaded.save_pretrained(tmp_path / "again")
+    names = {path.name for path in tmp_path.glob("*_vanilla_transformer.py")}
+    assert {path.name for path in (tmp_path / "again").glob("*_vanilla_transformer.py")} == names != set()
+    with pytest.raises(ValueError, match="push_to_hub=True sends no code"):
+        translator.save_pretrained(tmp_path / "pushed", push_to_hub=True)
+
+
+def test_config_json_names_the_pipeline_only_where_its_code_is(translator, tokenizer, tmp_path):
+    translator.save_pretrained(tmp_path / "pipeline")
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "pipeline")
+    model.save_pretrained(tmp_path / "model")
+    model.config.save_pretrained(tmp_path / "config")
+    for folder in ("pipeline", "model", "config"):
+        config = json.loads((tmp_path / folder / "config.json").read_text(encoding="utf-8"))
+        classes = [entry["impl"] for entry in config.get("custom_pipelines", {}).values()]
+        for name in [*config.get("auto_map", {}).values(), *classes]:
+            assert (tmp_path / folder / f"{name.partition('.')[0]}.py").is_file()
+        assert ("custom_pipelines" in config) == (folder == "pipeline")
+    tokenizer.save_pretrained(tmp_path / "model")  # the installed class needs no entry
+    loaded = pipeline("translation", model=str(tmp_path / "model"), pipeline_class=TranslationPipeline, device="cpu")
+    assert loaded(TEXTS) == translator(TEXTS)
+
+
+def test_scores_have_the_precision_of_the_search(translator):
+    # MPS has no float64; what the search gives is float32 there and here.
+    encoded = {name: value for name, value in translator.preprocess("one two").items()}
+    assert translator._forward(encoded)["scores"].dtype == torch.float32
+
+
 def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer, tmp_path):
     target = train_tokenizer(["uno dos tres cuatro"], 290)
     model = build(tokenizer, end_bias=0.0, target_vocab_size=len(target), tie_source_target=False)
@@ -170,6 +205,10 @@ def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer
     found = pipeline("translation", model=str(tmp_path), pipeline_class=TranslationPipeline, device="cpu")(TEXTS)
     assert found == TranslationPipeline(model, tokenizer, target_tokenizer=target, device="cpu")(TEXTS)
     assert found != TranslationPipeline(model, tokenizer, target_tokenizer=tokenizer, device="cpu")(TEXTS)
+    both = TranslationPipeline(model, TranslationTokenizers(tokenizer, target), device="cpu")
+    assert both(TEXTS) == found
+    both.save_pretrained(tmp_path / "saved")
+    assert pipeline("translation", model=str(tmp_path / "saved"), trust_remote_code=True, device="cpu")(TEXTS) == found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""Which device a command runs on: the accelerator where there is one, unless another is asked for."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
+from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.device import choose_device, move_to_device
+
+
+@pytest.fixture(params=["cuda", "mps", "xpu"])
+def accelerator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make torch say that it has an accelerator."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(request.param))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    return request.param
+
+
+def test_the_accelerator_is_chosen_and_an_explicit_device_wins(accelerator: str) -> None:
+    assert choose_device() == torch.device(accelerator)
+    assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert choose_device(f"{accelerator}:1") == torch.device(accelerator, 1)
+
+
+def test_without_an_accelerator_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert choose_device() == torch.device("cpu")
+    with pytest.raises(ValueError, match="device='cuda' is not available here; there is no accelerator"):
+        choose_device("cuda")
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(accelerator: str) -> None:
+    other = "xpu" if accelerator == "cuda" else "cuda"
+    with pytest.raises(ValueError, match=f"device='{other}' is not available here; there is {accelerator}, and the"):
+        choose_device(other)
+    with pytest.raises(ValueError, match=f"device='{accelerator}:7' .* the last one is {accelerator}:1"):
+        choose_device(f"{accelerator}:7")
+    with pytest.raises(ValueError, match="device='gpu' is not the name of a device"):
+        choose_device("gpu")
+
+
+def test_what_is_not_of_torch_stays_where_it_is(accelerator: str) -> None:
+    engine = SimpleNamespace(device=torch.device("cpu"))
+    assert move_to_device(engine) is engine
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
+    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=300, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "text").write_text("one\n", encoding="utf-8")
+    return folder
+
+
+COMMANDS = {
+    "translate": ["{0}", "--beam-size", "1"],
+    "evaluate": ["{0}", "--source", "{0}/text", "--reference", "{0}/text", "--beam-size", "1"],
+    "visualize": ["{0}", "--source", "one", "--target", "둘", "--output", "{1}/page.html"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_runs_a_model_moves_it_to_the_chosen_device(
+    command: str, checkpoint: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = []
+
+    def to(module: Any, *places: Any, **_: Any) -> Any:
+        moved.extend(place for place in places if isinstance(place, torch.device))
+        return module  # there is no such device; the work is done where the model is
+
+    monkeypatch.setattr(VanillaTransformerForConditionalGeneration, "to", to)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    words = [word.format(checkpoint, tmp_path) for word in COMMANDS[command]]
+    for device, expected in ((None, "mps"), ("cpu", "cpu")):
+        moved.clear()
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"one\n")))
+        assert main([command, *words, *(["--device", device] if device else [])]) == 0
+        assert torch.device(expected) in moved
+        assert ("running on mps" in capsys.readouterr().err) == (device is None)
+    assert main([command, *words, "--device", "cuda"]) == 2
+    assert "device='cuda' is not available here; there is mps" in capsys.readouterr().err
