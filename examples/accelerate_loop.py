@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pairs = embedded_corpus("train", options.pairs)["translation"]
     tokenizer = train_tokenizer((text for pair in pairs for text in pair.values()), VOCABULARY)
     examples = [
-        {"input_ids": tokenizer(pair["en"])["input_ids"], "labels": tokenizer(pair["ko"])["input_ids"]}
+        {"input_ids": tokenizer(pair["en"])["input_ids"], "labels": tokenizer(text_target=pair["ko"])["input_ids"]}
         for pair in pairs
     ]
     config = preset("small", vocab_size=len(tokenizer), **SIZES)

@@ -202,7 +202,9 @@ def translation_loss(
     for split, size in (("train", PAIRS), ("validation", 200)):
         pairs = embedded_corpus(split, size, seed=5)["translation"]
         sources, targets = ([pair[side] for pair in pairs] for side in ("en", "ko"))
-        columns.append({"input_ids": tokenizer(sources)["input_ids"], "labels": tokenizer(targets)["input_ids"]})
+        columns.append(
+            {"input_ids": tokenizer(sources)["input_ids"], "labels": tokenizer(text_target=targets)["input_ids"]}
+        )
     arguments = VanillaTransformerTrainingArguments(
         output_dir=str(folder), max_steps=updates, max_tokens_per_batch=800, warmup_steps=max(1, updates // 5),
         learning_rate_factor=0.1, precision="fp32", save_strategy="no", logging_steps=max(1, updates // 2),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from hf_vanilla_transformer import DataCollatorForTranslation, translate
+from hf_vanilla_transformer import DataCollatorForTranslation, TranslationTokenizers, translate
 
 UPDATES = 200
 BATCH = 32  # sentences
@@ -41,15 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Importing hf_vanilla_transformer, above, is what makes the Auto classes know the model.
     model = AutoModelForSeq2SeqLM.from_pretrained(options.checkpoint)
-    tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
+    # One tokenizer for both sides, or two: this knows which one encodes which side, and saves what there is.
+    tokenizers = TranslationTokenizers.of(model, AutoTokenizer.from_pretrained(options.checkpoint))
     sources, targets = read_lines(options.source), read_lines(options.target)
     if len(sources) != len(targets):
         parser.error(f"{options.source} has {len(sources)} lines and {options.target} has {len(targets)}")
-    examples = [
-        {"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(text_target=target)["input_ids"]}
-        for source, target in zip(sources, targets, strict=True)
-        if source and target
-    ]
+    pairs = [(source, target) for source, target in zip(sources, targets, strict=True) if source and target]
+    encoded = zip(
+        tokenizers.encode_sources([source for source, _ in pairs]),
+        tokenizers.encode_targets([target for _, target in pairs]),
+        strict=True,
+    )
+    examples = [{"input_ids": source, "labels": target} for source, target in encoded]
     if len(examples) <= HELD_OUT:
         parser.error(f"{len(examples)} pairs are too few: {HELD_OUT} are held out")
 
@@ -70,14 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
         train_dataset=examples[:-HELD_OUT],
         eval_dataset=examples[-HELD_OUT:],
-        data_collator=DataCollatorForTranslation(tokenizer, model.config.decoder_start_token_id),
-        processing_class=tokenizer,
+        data_collator=DataCollatorForTranslation(tokenizers, model.config.decoder_start_token_id),
+        processing_class=tokenizers,
     )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     after = trainer.evaluate()["eval_loss"]
     trainer.save_model()  # the tokenizer too: the directory loads by itself
-    for source, translation in zip(sources[-3:], translate(model.eval(), tokenizer, sources[-3:]), strict=True):
+    for source, translation in zip(sources[-3:], translate(model.eval(), tokenizers, sources[-3:]), strict=True):
         print(f"  {source} → {translation}")
     print(f"finetune_with_stock_trainer: loss before={before:.3f} after={after:.3f} model={options.output}")
 

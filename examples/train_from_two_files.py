@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     tokenizer = train_tokenizer((text for pair in training for text in pair), VOCABULARY)
     dataset = [
-        {"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(target)["input_ids"]}
+        {"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(text_target=target)["input_ids"]}
         for source, target in training
     ]
     config = preset(PRESET, vocab_size=len(tokenizer))

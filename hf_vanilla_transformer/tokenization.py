@@ -14,7 +14,6 @@ pipeline tell these apart, too.
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast

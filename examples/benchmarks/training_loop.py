@@ -183,7 +183,9 @@ def measure(options: Options) -> Result:
     updates = WARM_UP + (2 if options.quick else 40) + 1  # the last is profiled
     source, target = pairs
     tokenizer = train_tokenizer([*source, *target], recipe["vocab_size"])
-    encoded = Dataset.from_dict({"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(target)["input_ids"]})
+    encoded = Dataset.from_dict(
+        {"input_ids": tokenizer(source)["input_ids"], "labels": tokenizer(text_target=target)["input_ids"]}
+    )
     speeds: dict[str, list[float]] = {OURS: [], PEER: []}
     operators: dict[str, list[dict[str, Any]]] = {}
     with TemporaryDirectory() as temporary:

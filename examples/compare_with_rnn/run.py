@@ -381,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dataset = Dataset.from_dict(
         {
             "input_ids": tokenizer([source for source, _ in lists])["input_ids"],
-            "labels": tokenizer([target for _, target in lists])["input_ids"],
+            "labels": tokenizer(text_target=[target for _, target in lists])["input_ids"],
         }
     )
     tests = {length: make_lists(plan.tests, (length, length), seed=1000 + length) for length in plan.test_lengths}

@@ -136,9 +136,7 @@ def _positions(config: VanillaTransformerConfig) -> int:
     return POSITIONS
 
 
-def _set_config(
-    written: Any, model: Any, source_tokens: Sequence[str], target_tokens: Sequence[str]
-) -> None:
+def _set_config(written: Any, model: Any, source_tokens: Sequence[str], target_tokens: Sequence[str]) -> None:
     config, special = model.config, _SpecialTokens.of(model, None)
     written.unk_token = source_tokens[config.unk_token_id]
     written.eos_token = target_tokens[special.end[0]]  # the file has room for one; the engine is told of the others

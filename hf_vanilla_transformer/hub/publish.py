@@ -281,9 +281,7 @@ def _files_of(folder: Path) -> list[Path]:
 # --------------------------------------------------------------------------- whether it works
 
 
-def _check_without_package(
-    folder: Path, model: PreTrainedModel, tokenizers: TranslationTokenizers, work: Path
-) -> None:
+def _check_without_package(folder: Path, model: PreTrainedModel, tokenizers: TranslationTokenizers, work: Path) -> None:
     """Load the folder in a process that can't import this package, offline, and compare translations and scores."""
     texts = list(CHECK_TEXTS)
     pipeline = TranslationPipeline(model, tokenizers, device="cpu")

@@ -53,8 +53,8 @@ class TranslationTokenizers:
         """
         if isinstance(source, TranslationTokenizers):
             source, target = source.source, source.target if target is None and source.separate else target
-        self.source = source
-        self.target = source if target is None else target
+        self.source: Any = source
+        self.target: Any = source if target is None else target
         self.separate = target is not None
         for tokenizer, side in ((self.source, "source"), (self.target, "target")):
             if tokenizer.eos_token_id is None:

@@ -289,7 +289,9 @@ def _report_unknown(name: str, tokenizers: TranslationTokenizers, encoded: Any) 
         batches = encoded.iter(10_000) if hasattr(encoded, "iter") else [encoded]
         for batch in batches:
             rows = batch[column]
-            ids = rows.combine_chunks().flatten().to_numpy() if hasattr(rows, "combine_chunks") else np.concatenate(rows)
+            ids = (
+                rows.combine_chunks().flatten().to_numpy() if hasattr(rows, "combine_chunks") else np.concatenate(rows)
+            )
             total, unknown = total + len(ids), unknown + int((ids == unknown_id).sum())
         if unknown > MANY_UNKNOWN * total:
             logger.warning(
@@ -525,12 +527,13 @@ def _metric(recipe: Recipe) -> Any:
 
 def _metric_while_training(metric: Any, tokenizers: TranslationTokenizers) -> Any:
     """Return what Trainer calls with the sentences that ``predict_with_generate`` makes."""
+    padding = 0 if tokenizers.pad_token_id is None else tokenizers.pad_token_id
 
     def compute(predicted: Any) -> dict[str, float]:
         sides = []
         for ids in (predicted.predictions, predicted.label_ids):
             ids = torch.as_tensor(ids)
-            ids = ids.masked_fill(ids < 0, tokenizers.pad_token_id)  # −100 stands for padding
+            ids = ids.masked_fill(ids < 0, padding)  # −100 stands for padding
             sides.append(tokenizers.batch_decode(ids))
         scores = metric.compute(predictions=sides[0], references=sides[1])
         return {name: value for name, value in scores.items() if isinstance(value, float)}

@@ -210,7 +210,7 @@ def font_families(text: str) -> tuple[list[str], set[str]]:
 
 @functools.cache
 def _fonts() -> list[tuple[str, str]]:
-    """List installed fonts, name and file, in the order in which they are to be tried; the package's own is the last."""
+    """List installed fonts, name and file, in the order in which they are to be tried, the package's own last."""
     manager = font_manager.fontManager
     known = {entry.fname for entry in manager.ttflist}
     for path in font_manager.findSystemFonts():

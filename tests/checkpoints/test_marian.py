@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, Mar
 
 import hf_vanilla_transformer  # noqa: F401  (registers the classes)
 from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
+from hf_vanilla_transformer.checkpoints.loading import load_tokenizers
 from hf_vanilla_transformer.checkpoints.marian import halves_to_pairs
+from hf_vanilla_transformer.data.corpora import load_pairs
 from hf_vanilla_transformer.evaluation import translate
+from hf_vanilla_transformer.training.run import encode
 
 PAD = 22
 FIELDS = dict(
@@ -209,6 +213,19 @@ def test_text_out_is_marians_text(opus_folder, tmp_path):
         words = row[1:length]  # without the start symbol; the last token is the end symbol
         wanted.append(theirs.decode(words[: words.index(0)] if 0 in words else words, skip_special_tokens=True))
     assert translate(ours, tokenizer, texts, beam_size=1, max_extra_tokens=0) == wanted
+
+
+def test_labels_for_fine_tuning_are_of_the_targets_sentencepiece_model(opus_folder, tmp_path):
+    convert_checkpoint("marian", opus_folder, tmp_path / "ours")
+    tokenizers = load_tokenizers(tmp_path / "ours")
+    corpus = load_pairs(list(zip(TEXTS[:5], TEXTS[5:], strict=True)), "list", source_lang="en", target_lang="ko")
+    rows = encode(corpus, tokenizers, SimpleNamespace(source_lang="en", target_lang="ko"))
+    theirs = MarianTokenizer.from_pretrained(opus_folder)
+    assert list(rows["input_ids"]) == theirs(TEXTS[:5])["input_ids"]
+    assert list(rows["labels"]) == theirs(text_target=TEXTS[5:])["input_ids"]
+    assert tokenizers.unknown(rows["labels"], "target") == 0
+    # Encoded as a source, which was done here once, hardly anything but "▁" is known of the target.
+    assert tokenizers.unknown(tokenizers.encode_sources(TEXTS[5:]), "source") > len(TEXTS[5:])
 
 
 def test_tokenizer_goes_back(opus_folder, tmp_path):

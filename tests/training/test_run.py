@@ -1,18 +1,24 @@
 """A recipe carried out: the directory it leaves, how it goes on, and what it refuses. Seconds on one core."""
 
+import io
 import json
 import os
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
 
-import hf_vanilla_transformer  # noqa: F401 - registers the classes
+from hf_vanilla_transformer import TranslationTokenizers, attention_maps
+from hf_vanilla_transformer.checkpoints.loading import load_checkpoint, load_tokenizers
+from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.data.corpora import load_embedded, load_pairs
 from hf_vanilla_transformer.training import run as run_module
 from hf_vanilla_transformer.training.recipe import read_recipe
@@ -336,3 +342,105 @@ def test_the_hardware_is_named_without_the_machine() -> None:
     name = run_module.hardware()
     assert " cores of " in name or " × " in name
     assert len(name) > len("1 cores of ")
+
+
+# ------------------------------------------------------------------ two vocabularies
+
+
+@pytest.fixture(scope="module")
+def two_vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text files, and what `vanilla-transformer tokenizer --source … --target …` writes."""
+    folder = tmp_path_factory.mktemp("two")
+    rows = [row["translation"] for row in load_embedded("train", 120).dataset]
+    for split, chosen in (("train", rows[:-8]), ("test", rows[-8:])):
+        for side, language in (("source", "en"), ("target", "ko")):
+            text = "".join(row[language] + "\n" for row in chosen)
+            (folder / f"{split}.{side}").write_text(text, encoding="utf-8")
+    words = ["--source", f"{folder}/train.source", "--target", f"{folder}/train.target", "--vocab-size", "340"]
+    assert main(["tokenizer", *words, "--output", str(folder / "tokenizer")]) == 0
+    recipe = RECIPE.replace("dataset_name: embedded\n", "").replace("eval_strategy: steps", "eval_strategy: no")
+    files = "".join(
+        f"{split}_{side}: {folder}/{split}.{side}\n" for split in ("train", "test") for side in ("source", "target")
+    )
+    recipe += f"{files}source_lang: en\ntarget_lang: ko\ntokenizer: {folder}/tokenizer\nmetric_tokenize: char\n"
+    (folder / "two.yaml").write_text(recipe)
+    result = train(read_recipe(folder / "two.yaml", ["--output_dir", str(folder / "out"), "--max_steps", "4"]))
+    assert result.record["model"]["target_vocabulary"] == 340
+    return folder
+
+
+def test_two_vocabularies_train_resume_and_are_saved_wherever_the_weights_are(two_vocabularies: Path) -> None:
+    out = two_vocabularies / "out"
+    for folder in (out, out / "averaged", out / "checkpoint-4"):
+        model, tokenizers = load_checkpoint(folder)
+        assert isinstance(tokenizers, TranslationTokenizers) and tokenizers.separate
+        assert (model.config.vocab_size, model.config.target_vocab_size) == (340, 340)
+        assert not model.config.tie_source_target
+        assert any("삼" in token for token in tokenizers.target.get_vocab())
+        assert not any("삼" in token for token in tokenizers.source.get_vocab())
+    again = train(read_recipe(two_vocabularies / "two.yaml", ["--output_dir", str(out), "--max_steps", "6"]))
+    assert again.record["training"]["updates"] == 6
+    assert again.record["training"]["resumed_from"] == "checkpoint-4"
+    tuned = read_recipe(
+        two_vocabularies / "two.yaml",
+        ["--output_dir", f"{out}-tuned", "--tokenizer", "null", "--config_overrides", "null", "--max_steps", "1",
+         "--model_name_or_path", str(out), "--average_last", "0"],
+    )  # fmt: skip
+    assert train(tuned).model.config.target_vocab_size == 340
+
+
+def test_labels_are_encoded_by_the_targets_tokenizer(two_vocabularies: Path) -> None:
+    tokenizers = load_tokenizers(two_vocabularies / "tokenizer")
+    corpus = load_pairs([("three hundred", "삼백")], "list", source_lang="en", target_lang="ko")
+    row = encode(corpus, tokenizers, read_recipe(two_vocabularies / "two.yaml").data)[0]
+    assert row["input_ids"] == tokenizers.source("three hundred")["input_ids"]
+    assert row["labels"] == tokenizers.target("삼백")["input_ids"] != tokenizers.source("삼백")["input_ids"]
+
+
+def test_one_vocabulary_over_two_matrices_is_saved_for_both(two_vocabularies: Path, tmp_path: Path) -> None:
+    fields = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "d_ff": 32, "num_heads": 2}
+    fields |= {"tie_source_target": False, "target_vocab_size": 340}
+    words = ["--output_dir", str(tmp_path), "--tokenizer", "null", "--vocab_size", "340", "--max_steps", "1"]
+    words += ["--config_overrides", json.dumps(fields), "--average_last", "0"]
+    train(read_recipe(two_vocabularies / "two.yaml", words))
+    _, tokenizers = load_checkpoint(tmp_path)  # "translate" failed here
+    assert tokenizers.source.get_vocab() == tokenizers.target.get_vocab()
+
+
+def test_many_unknown_ids_are_reported_with_their_number(two_vocabularies: Path, caplog: Any) -> None:
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "three": 4, "hundred": 5}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    corpus = load_pairs([("three hundred", "삼 백")] * 3, "list", source_lang="en", target_lang="ko")
+    logging.enable_propagation()
+    try:
+        encode(corpus, tokenizer, read_recipe(two_vocabularies / "two.yaml").data)
+    finally:
+        logging.disable_propagation()
+    # Each target is two unknown words and the end: 2 of 3 ids; of the source none.
+    assert "list: 6 of 9 token ids of the target (66.7%) are unknown" in caplog.text
+    assert "of the source" not in caplog.text
+
+
+@pytest.mark.slow
+def test_two_vocabularies_go_the_whole_way(
+    two_vocabularies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, source, target = (str(two_vocabularies / name) for name in ("out", "test.source", "test.target"))
+    scored = ["--source", source, "--reference", target, "--tokenize", "char", "--translations", str(tmp_path / "t")]
+    assert main(["evaluate", out, *scored]) == 0
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(Path(source).read_bytes())))
+    capsys.readouterr()
+    assert main(["translate", out]) == 0
+    assert capsys.readouterr().out == (tmp_path / "t").read_text(encoding="utf-8")
+    page = ["--output", str(tmp_path / "page.html"), "--figure", str(tmp_path / "figure.png")]
+    assert main(["visualize", out, "--source", "three hundred", "--target", "삼백", *page]) == 0
+    _, tokenizers = load_checkpoint(out)
+    maps = attention_maps(*load_checkpoint(out), "three hundred", "삼백")
+    assert "".join(token.text for token in maps.target_tokens if not token.special) == "삼백"
+    assert len(maps.target_tokens) == len(tokenizers.target("삼백")["input_ids"])
+    assert main(["push", out, "user/two", "--dry-run"]) == 0  # loads it in a process without the package
+    assert "target_tokenizer/tokenizer.json" in capsys.readouterr().out
