@@ -379,7 +379,7 @@ def _report_other_forms(kind: str, texts: Sequence[str]) -> None:
     others = sum(not unicodedata.is_normalized("NFC", text) for text in texts)
     if others:
         logger.warning(
-            f"{others} of {len(texts)} {kind} are not in the Unicode form NFC; all are brought to it before they are scored"
+            f"{others} of {len(texts)} {kind} are not in the Unicode form NFC; all are brought to it before scoring"
         )
 
 
