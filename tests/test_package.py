@@ -33,6 +33,7 @@ REQUIRED = {
 }
 PUBLIC = REQUIRED | {
     "TranslationPipeline",
+    "TranslationTokenizers",
     "TokenBudgetSampler",
     "TokenBudgetStream",
     "VanillaTransformerTrainingArguments",
