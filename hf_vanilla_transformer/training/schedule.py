@@ -41,36 +41,40 @@ def cooldown_multiplier(step: int, total_steps: int, cooldown_steps: int) -> flo
     return min(1.0, max(total_steps - step + 1, 0) / (cooldown_steps + 1)) if cooldown_steps else 1.0
 
 
-def noam_schedule(
-    optimizer: Optimizer,
-    d_model: int,
-    warmup_steps: int,
-    factor: float = 1.0,
-    total_steps: int = 0,
-    cooldown_steps: int = 0,
-) -> LambdaLR:
-    """Schedule an optimizer by Equation 3 times a factor, from update 1 on.
+def noam_multiplier(step: int, warmup_steps: int) -> float:
+    """Return what share of its peak the rate of Equation 3 is at a step: min(step / warmup, √(warmup / step)).
 
     Args:
-        optimizer: its groups' learning rates multiply the schedule; 1.0 leaves it as it is.
-        d_model: width of the model.
+        step: the update, counted from 1.
+        warmup_steps: the update with the highest rate.
+    """
+    return min(step / warmup_steps, (warmup_steps / step) ** 0.5)
+
+
+def noam_schedule(
+    optimizer: Optimizer, warmup_steps: int, total_steps: int = 0, cooldown_steps: int = 0
+) -> LambdaLR:
+    """Schedule an optimizer by the curve of Equation 3, from update 1 on.
+
+    Args:
+        optimizer: its groups' learning rates are the peaks of their curves; 1 / √(d_model · warmup_steps) is the
+            paper's.
         warmup_steps: updates over which the rate rises.
-        factor: on Equation 3.
         total_steps: updates of the run; only a cooldown needs it.
         cooldown_steps: the last updates, over which the rate falls to 0; the paper has none.
 
     Raises:
-        ValueError: If a number is below 1, or the cooldown is longer than the run.
+        ValueError: If the warm-up is below 1, or the cooldown is longer than the run.
     """
-    noam_learning_rate(1, d_model, warmup_steps)  # refuses bad numbers before training starts
+    if warmup_steps < 1:  # before training starts
+        raise ValueError(f"Equation 3 needs warmup_steps of at least 1, not {warmup_steps}")
     if cooldown_steps < 0 or (cooldown_steps and cooldown_steps > total_steps):
         raise ValueError(f"cooldown_steps={cooldown_steps} must be between 0 and the run's {total_steps} updates")
 
-    def rate(done: int) -> float:
-        multiplier = cooldown_multiplier(done + 1, total_steps, cooldown_steps)
-        return factor * multiplier * noam_learning_rate(done + 1, d_model, warmup_steps)
+    def share(done: int) -> float:
+        return cooldown_multiplier(done + 1, total_steps, cooldown_steps) * noam_multiplier(done + 1, warmup_steps)
 
-    return LambdaLR(optimizer, rate)
+    return LambdaLR(optimizer, share)
 
 
-__all__ = ["cooldown_multiplier", "noam_learning_rate", "noam_schedule"]
+__all__ = ["cooldown_multiplier", "noam_learning_rate", "noam_multiplier", "noam_schedule"]
