@@ -156,13 +156,14 @@ def train_model(sentences: list[Sentence], tokenizer: Any, heads: int, updates: 
         "input_ids": tokenizer([sentence.ko for sentence in sentences])["input_ids"],
         "labels": tokenizer(text_target=[sentence.en for sentence in sentences])["input_ids"],
     }
+    warmup_steps = max(1, updates // 6)
     arguments = VanillaTransformerTrainingArguments(
         output_dir=str(folder),
         max_tokens_per_batch=1_000,
         max_steps=updates,
-        warmup_steps=max(1, updates // 6),
+        warmup_steps=warmup_steps,
         cooldown_steps=updates // 2,
-        learning_rate_factor=0.3,  # peak 0.0038 = 0.3 / √(64 · 100)
+        learning_rate=0.3 / (model.config.d_model * warmup_steps) ** 0.5,  # 0.0038 = 0.3 / √(64 · 100)
         save_strategy="no",
         logging_steps=max(1, updates // 4),
         precision="fp32",

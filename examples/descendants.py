@@ -205,9 +205,10 @@ def translation_loss(
         columns.append(
             {"input_ids": tokenizer(sources)["input_ids"], "labels": tokenizer(text_target=targets)["input_ids"]}
         )
+    warmup_steps = max(1, updates // 5)
     arguments = VanillaTransformerTrainingArguments(
-        output_dir=str(folder), max_steps=updates, max_tokens_per_batch=800, warmup_steps=max(1, updates // 5),
-        learning_rate_factor=0.1, precision="fp32", save_strategy="no", logging_steps=max(1, updates // 2),
+        output_dir=str(folder), max_steps=updates, max_tokens_per_batch=800, warmup_steps=warmup_steps,
+        learning_rate=0.1 / (config.d_model * warmup_steps) ** 0.5, precision="fp32", save_strategy="no", logging_steps=max(1, updates // 2),
         report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = VanillaTransformerTrainer(

@@ -32,7 +32,7 @@ VOCABULARY = 8000  # subwords, shared by both languages
 UPDATES = 2000
 TOKENS_PER_UPDATE = 4096  # of the source, and as many of the target
 WARMUP = 500  # updates; the paper's 4,000 are for 100,000 of them
-FACTOR = 1.0  # on the paper's learning rate (Equation 3)
+PEAK_RATE = None  # highest learning rate; None is that of the paper's Equation 3, 1 / √(d_model · WARMUP)
 AVERAGED = 3  # checkpoints (section 6.1)
 HELD_OUT = 200  # last lines, never trained on
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_steps=options.updates,
         max_tokens_per_batch=TOKENS_PER_UPDATE,
         warmup_steps=WARMUP,
-        learning_rate_factor=FACTOR,
+        learning_rate=PEAK_RATE,
         save_steps=max(1, options.updates // 20),
         save_total_limit=AVERAGED,
         report_to="none",

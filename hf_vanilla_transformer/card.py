@@ -32,9 +32,12 @@ _PAPER_RECIPE = {  # §5 and §6.1, base model: what the record calls it → its
     "updates": ("updates", 100_000),
     "max_tokens_per_batch": ("tokens a batch, source and target each at most", 25_000),
     "warmup_steps": ("warm-up, updates", 4_000),
-    "learning_rate_factor": ("factor on Equation 3", 1.0),
+    "lr_scheduler_type": ("learning rate schedule; noam is Equation 3", "noam"),
+    "learning_rate": ("highest learning rate", 0.0007),
+    "learning_rate_factor": ("factor on Equation 3", 1.0),  # of records of older versions
     "cooldown_steps": ("cooldown at the end, updates", 0),
-    "label_smoothing": ("label smoothing ε", 0.1),
+    "label_smoothing_factor": ("label smoothing ε", 0.1),
+    "label_smoothing": ("label smoothing ε", 0.1),  # of records of older versions
     "averaged": ("checkpoints averaged", 5),
     "beam_size": ("beam", 4),
     "alpha": ("length penalty α", 0.6),

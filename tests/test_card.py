@@ -46,7 +46,7 @@ RECORD = {
     "model": {"preset": "tiny", "started_from": None, "parameters": 1_234_567, "vocabulary": 8_000},
     "training": {
         "updates": 20_000, "epochs": 12.5, "seconds": 7_322.0, "tokens": 123_456_789, "precision": "bf16", "seed": 1,
-        "max_tokens_per_batch": 4_096, "warmup_steps": 2_000, "learning_rate_factor": 1.0, "label_smoothing": 0.1,
+        "max_tokens_per_batch": 4_096, "warmup_steps": 2_000, "learning_rate": 0.002, "label_smoothing_factor": 0.1,
         "averaged": ["checkpoint-19000", "checkpoint-20000"], "decoding": {"beam_size": 4, "alpha": 0.6},
     },
     "scores": {

@@ -182,7 +182,7 @@ def test_a_recipe_is_short_gives_reasons_and_says_whether_it_was_run(path: Path)
     reasoned = [line for line in lines if re.match(r"\w+: .*\S +# \S", line)]
     settings = [line for line in lines if re.match(r"\w+: ", line)]
     assert len(reasoned) >= len(settings) / 2
-    for key in ("preset", "vocab_size", "max_tokens_per_batch", "warmup_steps", "learning_rate_factor", "precision"):
+    for key in ("preset", "vocab_size", "max_tokens_per_batch", "warmup_steps", "learning_rate", "precision"):
         assert key in recipe.settings and any(line.startswith(f"{key}: ") for line in reasoned), f"{key} has no reason"
     head = " ".join(line for line in lines if line.startswith("#"))
     results = list((EXAMPLES / "results").glob("*.json"))

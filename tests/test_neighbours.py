@@ -155,7 +155,7 @@ class TwoTrials(HyperParamSearchBackendBase):
 
     def run(self, trainer, n_trials, direction, **kwargs):
         runs = []
-        for number, settings in enumerate([{"learning_rate_factor": 0.001}, {"learning_rate_factor": 1.0}][:n_trials]):
+        for number, settings in enumerate([{"learning_rate": 0.0001}, {"learning_rate": 0.1}][:n_trials]):
             trainer.objective = None
             trainer.train(resume_from_checkpoint=None, trial=settings)
             objective = trainer.compute_objective(trainer.evaluate())
@@ -197,10 +197,11 @@ def test_hyperparameter_search_sets_our_arguments_and_starts_anew(tmp_path, monk
         processing_class=tokenizer,
     )
     best = trainer.hyperparameter_search(
+        hp_space=lambda trial: {},  # the backend has its own
         n_trials=2,
         direction="minimize",
         backend="wandb",
         compute_objective=lambda metrics: metrics["eval_loss"],
     )
-    assert best.hyperparameters == {"learning_rate_factor": 1.0}  # a thousandth of it learns nothing in 12 updates
+    assert best.hyperparameters == {"learning_rate": 0.1}  # a thousandth of it learns nothing in 12 updates
     assert len({id(model) for model in made}) >= 2

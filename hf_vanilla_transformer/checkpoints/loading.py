@@ -23,7 +23,7 @@ from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
 from .weight_index import WEIGHTS, weight_files
 
-_HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
+_HTTPError: Any = errors.HTTPError  # httpx's or httpx2's, as huggingface_hub's version has it
 # Of a repository on the Hub: configuration, weights and tokenizers; no code and no pickles.
 _WANTED_FILES = ("*.json", "*.safetensors", "*.spm", "*.txt")
 _TOKENIZER_FILES = ("*.json", "*.spm", "*.txt", "*.model", "*.jinja")

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 from pyarrow.compute import list_value_length
-from torch.utils.data import IterableDataset, get_worker_info
-from transformers.trainer_pt_utils import BatchRebalanceSampler
+from torch.utils.data import IterableDataset, Sampler, get_worker_info
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -28,7 +27,7 @@ _STRIP_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # tried; da
 _STRIPS_OF_AN_UPDATE = 3  # in which the examples of one update are sorted to be shared out
 
 
-class TokenBudgetSampler(BatchRebalanceSampler):  # Trainer hands only this class to its loader as a batch sampler
+class TokenBudgetSampler(Sampler[list[int]]):
     """Yields lists of example indices whose padded source and padded target each fit a budget of tokens.
 
     An update may see ``max_tokens_per_batch`` source and as many target tokens, padding included, over all ranks and

@@ -41,7 +41,7 @@ from ..plausibility import doubtful_translations
 logger = logging.get_logger(__name__)
 
 Result = TypeVar("Result")
-HTTPError: Any = errors.HfHubHTTPError.__mro__[1]  # httpx's or httpx2's, as huggingface_hub's version has it
+HTTPError: Any = errors.HTTPError  # httpx's or httpx2's, as huggingface_hub's version has it
 
 CHECK_TEXTS = ("two hundred and seven", "Attention is all you need.", "삼백이십만 오")
 # Of an earlier push, what would contradict this one: other weights, older code.

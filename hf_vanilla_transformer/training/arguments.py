@@ -218,7 +218,9 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.lr_scheduler_type == EQUATION_3:
             if self.warmup_steps == 0:
-                raise ValueError("warmup_steps=0 leaves Equation 3 undefined; the paper's value is 4000, the least is 1")
+                raise ValueError(
+                    "warmup_steps=0 leaves Equation 3 undefined; the paper's value is 4000, the least is 1"
+                )
             if self.lr_scheduler_kwargs:
                 raise ValueError(
                     f"lr_scheduler_kwargs={self.lr_scheduler_kwargs} belong to a schedule of Trainer's, and Equation 3 "
@@ -233,8 +235,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 )
             if self.cooldown_steps:
                 raise ValueError(
-                    f"cooldown_steps={self.cooldown_steps} is the end of Equation 3, and lr_scheduler_type={kind!r} has "
-                    "an end of its own; leave one of them out"
+                    f"cooldown_steps={self.cooldown_steps} is an end for Equation 3, and lr_scheduler_type={kind!r} "
+                    "has one of its own; leave one of them out"
                 )
         if self.cooldown_steps < 0:
             raise ValueError(f"cooldown_steps={self.cooldown_steps} is no number of updates; the paper's is 0")
@@ -248,8 +250,14 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             )
         for name, reason in REFUSED.items():
             value = getattr(self, name)
-            if value != _default(name):
+            if value != self.default(name):
                 raise ValueError(f"{name}={value!r} can't be honoured: {reason}")
+
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """Return the default of a field."""
+        spec = next(spec for spec in fields(cls) if spec.name == name)
+        return spec.default if spec.default is not MISSING else spec.default_factory()  # type: ignore[misc, operator]
 
     def _check_accelerate(self) -> None:
         """Refuse what accelerate's own settings would do to the batches or the update."""
@@ -297,8 +305,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         """
         if not self.__dict__.get("_in_our_trainer"):
             raise ValueError(
-                "VanillaTransformerTrainingArguments are for VanillaTransformerTrainer: the stock Trainer knows neither "
-                "token budgets nor Equation 3; give it Seq2SeqTrainingArguments"
+                "VanillaTransformerTrainingArguments are for VanillaTransformerTrainer: the stock Trainer knows "
+                "neither token budgets nor Equation 3; give it Seq2SeqTrainingArguments"
             )
         return 0
 
@@ -342,12 +350,6 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     def _refuse_fp16_on_cpu(self, asked: str) -> None:
         if self.use_cpu:  # accelerate would train in fp32 there, and save checkpoints without a gradient scaler
             raise ValueError(f"{asked} needs a GPU, and training is on the CPU; set precision to bf16, fp32 or auto")
-
-
-def _default(name: str) -> Any:
-    """Return the default of one of the fields."""
-    spec = next(spec for spec in fields(VanillaTransformerTrainingArguments) if spec.name == name)
-    return spec.default if spec.default is not MISSING else spec.default_factory()  # type: ignore[misc]
 
 
 def best_precision(use_cpu: bool = False) -> tuple[str, str]:

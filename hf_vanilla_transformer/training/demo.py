@@ -156,9 +156,10 @@ def _train(recipe: Recipe) -> dict[str, Any]:
         "seed": training.seed,
         "max_tokens_per_batch": training.max_tokens_per_batch,
         "warmup_steps": training.warmup_steps,
-        "learning_rate_factor": training.learning_rate_factor,
+        "lr_scheduler_type": str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)),
+        "learning_rate": training.learning_rate,
         "cooldown_steps": training.cooldown_steps,
-        "label_smoothing": training.label_smoothing,
+        "label_smoothing_factor": training.label_smoothing_factor,
         "averaged": [f"checkpoint-{step}" for step in sorted(saved)[-recipe.run.average_last :]],
         "decoding": {"beam_size": 1, "alpha": 0.0},
     }

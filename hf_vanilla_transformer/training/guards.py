@@ -9,7 +9,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -87,8 +88,8 @@ class SkippedUpdates:
         if self.limit and self.in_a_row >= self.limit:
             raise FloatingPointError(
                 f"training has failed: loss or gradients were not finite in {self.in_a_row} updates in a row, the last "
-                f"of them update {update}; start again from the last checkpoint with a lower learning_rate_factor or "
-                "more warmup_steps, or with precision: fp32"
+                f"of them update {update}; start again from the last checkpoint with a lower learning_rate or more "
+                "warmup_steps, or with precision: fp32"
             )
 
 
@@ -124,6 +125,41 @@ def check_finite(model: nn.Module | None, optimizer: Optimizer | None = None) ->
         name = not_finite(state)
     if name is not None:
         raise FloatingPointError(f"{name} holds a value that is not finite, so nothing is saved: training has failed")
+
+
+# --------------------------------------------------------------------------- precision of the weights
+
+
+def train_in_fp32(model: nn.Module) -> bool:
+    """Convert a model whose trainable weights are bf16 or fp16 to fp32, in place; tell whether there were any.
+
+    A step of bf16 is 0.8 % of the value: most updates are smaller and would be lost. Weights that are not trained, as
+    under an adapter, are left alone unless trainable ones have to be converted.
+    """
+    half = (torch.bfloat16, torch.float16)
+    if not any(parameter.requires_grad and parameter.dtype in half for parameter in model.parameters()):
+        return False
+    model.float()
+    config = getattr(model, "config", None)
+    if config is not None:
+        config.dtype = torch.float32
+    return True
+
+
+@contextmanager
+def kept_precision(model: nn.Module) -> Iterator[None]:
+    """Give a model its weights back at the end, whatever dtype and device it was converted to in between."""
+    parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer) for module in model.modules() for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for parameter, data in parameters:
+            parameter.data = data
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)
 
 
 # --------------------------------------------------------------------------- several processes
@@ -254,8 +290,10 @@ __all__ = [
     "gradient_norm",
     "is_lost_process",
     "is_out_of_memory",
+    "kept_precision",
     "largest_of_ranks",
     "not_finite",
     "out_of_memory_message",
     "poison",
+    "train_in_fp32",
 ]

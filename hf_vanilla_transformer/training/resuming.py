@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from torch.utils.data import IterableDataset
 from transformers import PretrainedConfig
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..checkpoints.manifest import has_manifest, read_manifest
+from ..checkpoints.weight_index import read_weight_index
 from ..json_object import read_json_object
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .arguments import VanillaTransformerTrainingArguments
@@ -25,21 +27,26 @@ from .arguments import VanillaTransformerTrainingArguments
 logger = logging.get_logger(__name__)
 
 _TRAINER_STATE = "trainer_state.json"
-# Any of these is the optimizer's state: plain, FSDP's two kinds, DeepSpeed's.
-_OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")
+# Any of these is the optimizer's state: plain, and FSDP's two kinds.
+_OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0")
+_OPTIMIZER_ARGUMENTS = ("optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+_SAME_STATE = {"adamw_torch", "adamw_torch_fused"}  # optimizers that can read each other's state
 _NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "architectures"}
 
 
-def run_identity(args: VanillaTransformerTrainingArguments, dataset: Any, tokenizer: Any) -> dict[str, Any]:
-    """Say what a run that goes on from here has to share: data, tokenizer and how they are laid out.
+def run_identity(
+    args: VanillaTransformerTrainingArguments, dataset: Any, tokenizer: Any, handed_in: str | None = None
+) -> dict[str, Any]:
+    """Say what a run that goes on from here has to share: data, tokenizer, optimizer and how they are laid out.
 
     Args:
         args: of the training.
         dataset: what is trained on; of a stream only the settings count.
         tokenizer: the Trainer's ``processing_class``.
+        handed_in: name of the class of an optimizer that was handed in; None if the arguments name it.
 
     Returns:
-        JSON values under "data", "tokenizer" and "layout".
+        JSON values under "data", "tokenizer", "optimizer" and "layout".
     """
     data = {
         "sha256": data_sha256(dataset),
@@ -52,12 +59,33 @@ def run_identity(args: VanillaTransformerTrainingArguments, dataset: Any, tokeni
     return {
         "data": data,
         "tokenizer": {"sha256": tokenizer_sha256(tokenizer)},
+        "optimizer": optimizer_settings(args, handed_in),
         "layout": {"processes": args.world_size, "gradient_accumulation_steps": args.gradient_accumulation_steps},
     }
 
 
+def optimizer_settings(args: VanillaTransformerTrainingArguments, handed_in: str | None) -> dict[str, Any]:
+    """Return the settings that a checkpoint holds in its optimizer's and scheduler's state.
+
+    Where they differ from those of the run that goes on, the ones in the checkpoint win, without a word.
+    """
+    kind = args.lr_scheduler_type
+    settings = {
+        "lr_scheduler_type": str(getattr(kind, "value", kind)),
+        "learning_rate": None if args.learning_rate_is_equation_3s else args.learning_rate,
+    }
+    if handed_in is not None:
+        return {"optim": f"{handed_in}, handed in", **settings}
+    own = {name: getattr(args, name) for name in _OPTIMIZER_ARGUMENTS}
+    return {"optim": str(getattr(args.optim, "value", args.optim)), **own, **settings}
+
+
 def check_resumable(
-    checkpoint: Path, identity: dict[str, Any], config: PretrainedConfig, args: VanillaTransformerTrainingArguments
+    checkpoint: Path,
+    identity: dict[str, Any],
+    config: PretrainedConfig,
+    args: VanillaTransformerTrainingArguments,
+    needs_scaler: bool = False,
 ) -> None:
     """Refuse to go on with something else than the checkpoint was trained with, or without its state.
 
@@ -68,6 +96,7 @@ def check_resumable(
         identity: `run_identity` of the run that would go on.
         config: of its model.
         args: of its training; ``resume_anyway`` makes warnings of refusals.
+        needs_scaler: whether it trains with an fp16 gradient scaler.
 
     Raises:
         ValueError: If the two don't fit together, with all that differs.
@@ -77,7 +106,7 @@ def check_resumable(
     layout = before.get("layout", identity["layout"])
     problems = [
         f"{part}: {difference}"
-        for part in ("data", "tokenizer")
+        for part in ("data", "tokenizer", "optimizer")
         for difference in differences(before.get(part, identity[part]), identity[part])
     ]
     saved = checkpoint / "config.json"
@@ -86,7 +115,8 @@ def check_resumable(
         problems += [f"configuration: {difference}" for difference in differences(there, here)]
     ranks = layout.get("processes", 1)
     states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-    problems += [f"without {what}" for what in missing_state(checkpoint, states, args.fp16)]
+    problems += [f"without {what}" for what in missing_state(checkpoint, states, needs_scaler)]
+    _check_optimizer(checkpoint, before.get("optimizer"), identity["optimizer"])
     if problems:
         text = f"{checkpoint} is not what this run would go on with: {'; '.join(problems)}"
         if not args.resume_anyway:
@@ -97,6 +127,42 @@ def check_resumable(
         logger.warning(
             f"{checkpoint} was saved by another layout: {', '.join(moved)}; going on after {step} updates, with "
             "other random numbers for dropout"
+        )
+
+
+def _check_optimizer(checkpoint: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Refuse, whatever ``resume_anyway`` says, an optimizer that can't read the state of the one before."""
+    if before is None:  # of an older version
+        return
+    was, is_now = before.get("optim"), now["optim"]
+    if was != is_now and not {was, is_now} <= _SAME_STATE:
+        raise ValueError(
+            f"{checkpoint} was saved by optim={was!r}, whose state optim={is_now!r} can't go on with; set optim to "
+            f"{was} again, or start a new run from its weights (model_name_or_path) in another output_dir"
+        )
+
+
+def check_weights(checkpoint: Path, model: Any) -> None:
+    """Refuse weights that don't fill the model, which Trainer only warns of.
+
+    Raises:
+        ValueError: If one has a tensor that the other hasn't; the message names them.
+    """
+    index, single = checkpoint / f"{SAFE_WEIGHTS_NAME}.index.json", checkpoint / SAFE_WEIGHTS_NAME
+    if single.is_file():
+        with safe_open(single, framework="pt") as file:
+            there = set(file.keys())
+    elif index.is_file():
+        there = set(read_weight_index(index))
+    else:
+        return  # sharded by FSDP, or an adapter
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    here = set(model.state_dict())
+    wrong = sorted(here - there - tied) + sorted(there - here)
+    if wrong:
+        raise ValueError(
+            f"the checkpoint's weights are not this model's: {', '.join(wrong[:5])} are in only one of them; start a "
+            "new run"
         )
 
 
@@ -111,8 +177,7 @@ def missing_state(checkpoint: Path, rank_states: Iterable[str], needs_scaler: bo
     missing = []
     if not any((checkpoint / name).exists() for name in _OPTIMIZER_FILES):
         missing.append("the optimizer's state (optimizer.pt)")
-    with_scheduler = (checkpoint / "scheduler.pt").exists() or (checkpoint / "latest").exists()  # DeepSpeed's has it
-    if not with_scheduler:
+    if not (checkpoint / "scheduler.pt").exists():
         missing.append("the learning rate's state (scheduler.pt)")
     absent = [name for name in rank_states if not (checkpoint / name).exists()]
     if absent:
@@ -212,9 +277,11 @@ def tokenizer_sha256(tokenizer: Any) -> str | None:
 __all__ = [
     "architecture",
     "check_resumable",
+    "check_weights",
     "data_sha256",
     "differences",
     "missing_state",
+    "optimizer_settings",
     "run_identity",
     "saved_update",
     "tokenizer_sha256",

@@ -177,7 +177,9 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
             metrics = trainer.evaluate(encoded[split], metric_key_prefix=split)
             scores = {"loss": metrics[f"{split}_loss"], "perplexity": metrics[f"{split}_perplexity"]}
             record["scores"][split] = scores
-    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    # As a user loads it: without the autocast that training has put around forward.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    model.__dict__.pop("forward", None)
     if trainer.is_world_process_zero():
         check_finite(model)
         _save_final(model, output_dir)
@@ -330,7 +332,9 @@ def _tokenizers(recipe: Recipe, corpus: ParallelCorpus, output_dir: Path, resumi
 
 def _model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
     if recipe.model.model_name_or_path is not None:
-        model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model.model_name_or_path)
+        # In fp32, whatever it is stored in, so that nothing is rounded but the stored numbers.
+        dtype = "auto" if recipe.training.keep_weight_dtype else torch.float32
+        model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model.model_name_or_path, dtype=dtype)
         if model.config.target_vocab_size is not None and not tokenizers.separate:
             raise ValueError(
                 f"the target of {recipe.model.model_name_or_path} has a vocabulary of its own "
@@ -576,8 +580,10 @@ def _training_record(
         "seed": arguments.seed,
         "max_tokens_per_batch": arguments.max_tokens_per_batch,
         "warmup_steps": arguments.warmup_steps,
-        "learning_rate_factor": arguments.learning_rate_factor,
-        "label_smoothing": arguments.label_smoothing,
+        "lr_scheduler_type": str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+        "learning_rate": arguments.learning_rate,
+        "cooldown_steps": arguments.cooldown_steps,
+        "label_smoothing_factor": arguments.label_smoothing_factor,
         "devices": arguments.world_size,
         "resumed_from": None if resumed_from is None else Path(resumed_from).name,
         "best_checkpoint": None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint).name,

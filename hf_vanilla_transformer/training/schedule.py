@@ -51,9 +51,7 @@ def noam_multiplier(step: int, warmup_steps: int) -> float:
     return min(step / warmup_steps, (warmup_steps / step) ** 0.5)
 
 
-def noam_schedule(
-    optimizer: Optimizer, warmup_steps: int, total_steps: int = 0, cooldown_steps: int = 0
-) -> LambdaLR:
+def noam_schedule(optimizer: Optimizer, warmup_steps: int, total_steps: int = 0, cooldown_steps: int = 0) -> LambdaLR:
     """Schedule an optimizer by the curve of Equation 3, from update 1 on.
 
     Args:

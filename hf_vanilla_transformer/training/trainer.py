@@ -5,12 +5,15 @@
 Everything else is the stock Seq2SeqTrainer's.
 """
 
+import inspect
 import math
 import shutil
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -33,7 +36,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
 from ..card import RESULTS_NAME, write_card
@@ -43,7 +46,7 @@ from ..data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengt
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from . import checkpointing, guards, resuming
-from .arguments import VanillaTransformerTrainingArguments
+from .arguments import EQUATION_3, VanillaTransformerTrainingArguments
 from .meters import TrainingWindow, perplexity, sum_dtype
 from .schedule import noam_schedule
 from .stopwatch import Stopwatch
@@ -53,18 +56,42 @@ logger = logging.get_logger(__name__)
 _SHOWN_SENTENCES = 20  # of those that a skipped update names
 _UPDATES_TIMED = 5  # after the first one, before the time is estimated
 _UNSHARDED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+# All that is used of Trainer beside its documented interface: the names, and the parameters that are relied on. A test
+# compares them with the installed transformers.
+PRIVATE_METHODS = {
+    # Overridden: it returns the norm that Trainer logs. Its own version multiplies all gradients by 1.
+    "_get_grad_norm": ("self", "model", "grad_norm"),
+    # Overridden: nothing public lets a checkpoint be written to a staging directory first.
+    "_save_checkpoint": ("self", "model", "trial"),
+    # Called from there.
+    "_get_output_dir": ("self", "trial"),
+    "_save_optimizer_and_scheduler": ("self", "output_dir"),
+    "_save_scaler": ("self", "output_dir"),
+    "_save_rng_state": ("self", "output_dir"),
+    "_push_from_checkpoint": ("self", "checkpoint_folder"),
+}
+# What evaluation reports without compute_metrics, behind "eval_" and the name of one of several data sets.
+_METRICS_OF_EVALUATION = ("loss", "perplexity", "runtime", "samples_per_second", "steps_per_second")
+# What an optimizer that is handed in brings itself, and a schedule that is.
+_BROUGHT_BY_OPTIMIZER = (
+    "optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+)  # fmt: skip
+_BROUGHT_BY_SCHEDULE = ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps", "cooldown_steps")
 
 
 class VanillaTransformerTrainer(Seq2SeqTrainer):
     """`Seq2SeqTrainer` that trains as the paper does.
 
-    - The learning rate is Equation 3 times ``learning_rate_factor``, from update 1 on.
+    - The learning rate follows Equation 3 from update 1 on, with ``learning_rate`` as its peak; another
+      ``lr_scheduler_type`` than "noam" is Trainer's. An optimizer that is handed in keeps its own learning rates: they
+      are the peaks of the schedule, unless a scheduler is handed in with it.
     - An update sees ``max_tokens_per_batch`` source and target tokens, over all devices and accumulation steps.
       ``per_device_train_batch_size`` has no meaning here; ``per_device_eval_batch_size`` has.
-    - The loss is smoothed while training only. Training logs carry ``nll`` and ``perplexity`` of the unsmoothed
-      targets beside ``loss``; ``eval_loss`` is the true negative log-likelihood in nats a token, over all tokens of
-      the set, and ``eval_perplexity`` its exponential. On several ranks the sentences that accelerate repeats to fill
-      the last evaluation batch count twice.
+    - Weights are trained in fp32 whatever dtype the model comes in, unless ``keep_weight_dtype`` is set.
+    - The loss is smoothed while training only, inside the model, by ``label_smoothing_factor``. Training logs carry
+      ``nll`` and ``perplexity`` of the unsmoothed targets beside ``loss``; ``eval_loss`` is the true negative
+      log-likelihood in nats a token, over all tokens of the set, and ``eval_perplexity`` its exponential. On several
+      ranks the sentences that accelerate repeats to fill the last evaluation batch count twice.
     - Stopping at any update and resuming gives the batches that never stopping would have given.
     - A checkpoint is whole or isn't there: written aside, vouched for by a manifest, renamed. ``train`` with
       ``resume_from_checkpoint=True`` goes on from the newest whole one, and refuses other data, another tokenizer or
@@ -74,6 +101,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     Examples have ``input_ids`` and ``labels``, lists of token ids. A data set without a length is streamed: shuffled
     and sorted within a pool, and it needs ``max_steps``.
+
+    A subclass whose `compute_loss` needs logits calls `super().compute_loss(..., return_outputs=True)`: only then does
+    the model make them while training.
     """
 
     args: VanillaTransformerTrainingArguments
@@ -105,13 +135,17 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 f"args is a {type(args).__name__}, which knows nothing of token budgets or Equation 3; use "
                 "VanillaTransformerTrainingArguments, or the stock Seq2SeqTrainer"
             )
+        args.check()
+        _check_handed_in(args, *optimizers, compute_loss_func)
+        args._in_our_trainer = True
+        self.args = args  # as the parent will; `call_model_init` needs it before
+        self._default_collator: Any = None
         if data_collator is None and processing_class is not None:
             from ..data.collator import DataCollatorForTranslation
 
-            data_collator = DataCollatorForTranslation(processing_class)
-            config: Any = getattr(model, "config", None)
-            if config is not None:
-                data_collator.decoder_start_token_id = config.decoder_start_token_id
+            data_collator = self._default_collator = DataCollatorForTranslation(processing_class)
+        if model is not None:
+            self._prepare_new_model(model)
         super().__init__(
             model=model,
             args=args,
@@ -126,12 +160,20 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             optimizers=optimizers,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        self.label_smoother = None  # the model's loss smooths by itself
         model_type = getattr(getattr(self.model, "config", None), "model_type", None)
         if model_type != VanillaTransformerConfig.model_type:  # by name: remote code has a class of its own
             raise ValueError(
                 f"VanillaTransformerTrainer trains {VanillaTransformerConfig.model_type} models, not {model_type}, "
                 "whose loss takes no label_smoothing; use the stock Seq2SeqTrainer"
             )
+        if self.get_tp_size() * self.get_cp_size() * self.get_sp_size() > 1:
+            raise ValueError(
+                "the model or accelerate is set up for tensor, context or sequence parallelism, and batches are shared "
+                "out by data parallelism alone; train with DDP or FSDP"
+            )
+        self._check_metric_for_best_model()
+        self._handed_in = None if optimizers[0] is None else type(optimizers[0]).__name__
         self.add_callback(Stopwatch())
         self.add_callback(_SamplerEpoch())
         self.add_callback(_Watch(self))
@@ -146,12 +188,47 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         self._sentences_per_update: int | None = None
         self._window: TrainingWindow | None = None
         self._evaluated = torch.zeros(2)  # nats and target tokens of the running evaluation
+        self._schedule: LRScheduler | None = None  # that this class has made
+        self._peaks: list[float] | None = None  # of the schedule's groups, before a checkpoint is loaded
+        self._grad_norm: Tensor | float | None = None  # of the running update
+        self._nats: Tensor | None = None  # of the running micro-batch
+        self._losses, self._updates_made = 0.0, 0  # of this call of train
+        self._seconds_elsewhere = 0.0  # in evaluation and saving
+        self._saved_update: int | None = None
+        self._pushing = False
+
+    def _prepare_new_model(self, model: Any) -> None:
+        """Convert weights that would be trained in bf16 or fp16, and give the default collator the model's symbols."""
+        if not self.args.keep_weight_dtype and guards.train_in_fp32(model):
+            logger.info(
+                "the weights are converted to fp32 for training; keep_weight_dtype=True trains them as they are"
+            )
+        config = getattr(model, "config", None)
+        start = getattr(config, "decoder_start_token_id", None)
+        if self._default_collator is not None and start is not None:
+            self._default_collator.decoder_start_token_id = start
+
+    def _check_metric_for_best_model(self) -> None:
+        """Refuse a metric that evaluation won't report, before it is missed at the first evaluation."""
+        metric = self.args.metric_for_best_model
+        if metric is None or self.args.eval_strategy == "no" or self.compute_metrics is not None:
+            return
+        if not metric.endswith(_METRICS_OF_EVALUATION):
+            raise ValueError(
+                f"metric_for_best_model={metric!r} is not reported by evaluation without compute_metrics (and "
+                "predict_with_generate for scores of translations); choose loss or perplexity, or give compute_metrics"
+            )
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """See `Trainer.call_model_init`; the weights of the new model are fp32 as well."""
+        model: nn.Module = super().call_model_init(trial)
+        self._prepare_new_model(model)
+        return model
 
     # ------------------------------------------------------------------ batches
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Return the token-budget sampler, which Trainer's loader takes for its batches as they are."""
-        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+    def _token_budget_sampler(self, dataset: Any) -> TokenBudgetSampler:
+        """Plan the batches of a data set that has a length."""
         args = self.args
         sampler = TokenBudgetSampler(
             example_lengths(dataset, "input_ids"),
@@ -163,7 +240,6 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             max_length=args.max_sentence_tokens,
             seed=args.seed if args.data_seed is None else args.data_seed,
         )
-        self._sampler = sampler
         updates = math.ceil(len(sampler) / args.gradient_accumulation_steps)
         sentences = len(dataset) - len(sampler.skipped)
         self._sentences_per_update = round(sentences / updates)
@@ -176,32 +252,63 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return batches by token budget; see `TokenBudgetSampler`, and for streams `TokenBudgetStream`."""
         dataset: Any = self.train_dataset
-        if not isinstance(dataset, IterableDataset):
-            return super().get_train_dataloader()
+        if dataset is None:
+            raise ValueError("there is no train_dataset; give one to VanillaTransformerTrainer")
         args = self.args
-        stream = TokenBudgetStream(
-            dataset,
-            args.max_tokens_per_batch,
-            num_ranks=args.world_size,
-            rank=args.process_index,
-            accumulation_steps=args.gradient_accumulation_steps,
-            max_length=args.max_sentence_tokens,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            endless=True,
-        )
+        args.check()  # a search sets fields after the arguments were made
+        self._sampler, self._sentences_per_update = None, None
+        collate, wanted = self.data_collator, self._columns_of_forward()
+        batches: dict[str, Any]
+        if isinstance(dataset, IterableDataset):
+            stream = TokenBudgetStream(
+                dataset,
+                args.max_tokens_per_batch,
+                num_ranks=args.world_size,
+                rank=args.process_index,
+                accumulation_steps=args.gradient_accumulation_steps,
+                max_length=args.max_sentence_tokens,
+                seed=args.seed if args.data_seed is None else args.data_seed,
+                endless=True,
+            )
+            batches = {"dataset": stream, "batch_size": None}  # an item of the stream is a batch
+        else:
+            self._sampler = self._token_budget_sampler(dataset)
+            batches = {"dataset": dataset, "batch_sampler": self._sampler}
+        if wanted is not None:
+            if hasattr(dataset, "select_columns") and not isinstance(dataset, IterableDataset):
+                names = [name for name in dataset.column_names if name in wanted]
+                batches["dataset"] = dataset.select_columns(names)  # before other columns are read at all
+            else:
+                collate = partial(_collate_columns, self.data_collator, wanted)
         loader = DataLoader(
-            stream,
-            batch_size=None,  # an item of the stream is a batch
-            collate_fn=self.data_collator,
+            **batches,
+            collate_fn=collate,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
         )
-        # Not through Accelerator.prepare: it would deal out again what the stream has dealt out.
+        # Not through Accelerator.prepare: it would deal out again what is dealt out by rank already.
         return prepare_data_loader(
-            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+            loader,
+            device=args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=self.accelerator.non_blocking,
         )
+
+    def _columns_of_forward(self) -> set[str] | None:
+        """Return the columns that the model may be given; None where ``remove_unused_columns`` is off."""
+        if not self.args.remove_unused_columns:
+            return None
+        model: Any = self.accelerator.unwrap_model(self.model)
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
+        return {*inspect.signature(type(model).forward).parameters, *self.label_names}
 
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
         """Return the sentences of an average update, from which Trainer reckons its samples a second."""
@@ -209,20 +316,70 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     # ------------------------------------------------------------------ learning rate
 
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """See `Trainer.create_optimizer`; an open ``learning_rate`` becomes Equation 3's peak."""
+        if self.optimizer is None:
+            config: Any = getattr(self.model, "config", None)
+            # `state` has the number of updates once `train` has counted them.
+            total_steps = self.state.max_steps if self.is_in_train else max(self.args.max_steps, 0)
+            self.args.resolve_learning_rate(config.d_model, total_steps)
+        optimizer: Optimizer = super().create_optimizer(model)
+        return optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """Schedule by Equation 3, unless a scheduler was handed to the constructor."""
-        model: Any = self.model
-        if self.lr_scheduler is None:
-            self.lr_scheduler = noam_schedule(
+        """Schedule by Equation 3, or by Trainer's ``lr_scheduler_type``, unless a scheduler was handed in."""
+        if self.lr_scheduler is None and self.args.lr_scheduler_type == EQUATION_3:
+            self.lr_scheduler = self._schedule = noam_schedule(
                 self.optimizer if optimizer is None else optimizer,  # type: ignore[arg-type]
-                model.config.d_model,
                 self.args.get_warmup_steps(num_training_steps),
-                self.args.learning_rate_factor,
                 total_steps=num_training_steps,
                 cooldown_steps=self.args.cooldown_steps,
             )
-            self._created_lr_scheduler = True  # so that the next train() makes a new one
-        return self.lr_scheduler
+        schedule: LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        self._peaks = [float(rate) for rate in schedule.base_lrs] if isinstance(schedule, LambdaLR) else None
+        return schedule
+
+    def _keep_own_peaks(self) -> None:
+        """Give a schedule that a checkpoint was loaded into the peaks of this run.
+
+        They differ where ``resume_anyway`` changes ``learning_rate``, and in checkpoints of versions in which the
+        optimizer's learning rate was a factor.
+        """
+        schedule, optimizer = self.lr_scheduler, self.optimizer
+        if self._handed_in or self._peaks is None or not isinstance(schedule, LambdaLR) or optimizer is None:
+            return
+        if list(schedule.base_lrs) == self._peaks:
+            return
+        done = schedule.last_epoch
+        rates = [peak * share(done) for peak, share in zip(self._peaks, schedule.lr_lambdas, strict=True)]
+        schedule.load_state_dict({**schedule.state_dict(), "base_lrs": list(self._peaks), "_last_lr": rates})
+        for group, peak, rate in zip(optimizer.param_groups, self._peaks, rates, strict=True):
+            group["initial_lr"], group["lr"] = peak, rate
+
+    def hyperparameter_search(
+        self, hp_space: Callable[[Any], dict[str, Any]] | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `Trainer.hyperparameter_search`; ``hp_space`` has to be given.
+
+        Raises:
+            ValueError: If there is no ``hp_space``, or it names what is no training argument.
+        """
+        if hp_space is None:
+            raise ValueError(
+                "the default search space of transformers has learning rates for fine-tuning and numbers of sentences "
+                "a batch, which have no meaning here; give hp_space, e.g. lambda trial: "
+                '{"learning_rate": trial.suggest_float("learning_rate", 3e-4, 3e-3, log=True)}'
+            )
+
+        def checked(trial: Any) -> dict[str, Any]:
+            space = hp_space(trial)
+            names = space.get("parameters", space)  # Weights & Biases nests them
+            unknown = [name for name in names if not hasattr(type(self.args), name) and not hasattr(self.args, name)]
+            if unknown:
+                raise ValueError(f"hp_space names {', '.join(map(repr, unknown))}, which are no training arguments")
+            return space
+
+        return super().hyperparameter_search(checked, *args, **kwargs)
 
     # ------------------------------------------------------------------ loss, likelihood, perplexity
 
@@ -247,13 +404,22 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             SystemExit: After SIGTERM or SIGINT, once a checkpoint is saved.
         """
         self._window = None  # what an interrupted run has left
+        self._losses, self._updates_made = 0.0, 0
+        self._identity = None  # data and arguments may be others than last time
+        self._saved_update = None
+        if self._schedule is not None and self.lr_scheduler is self._schedule:
+            self.lr_scheduler = self._schedule = None  # this run may have another length
         self._skipped = guards.SkippedUpdates(self.args.max_skipped_updates)
         self._micro_batches = []
         self._stop_signal, self._saving_for_a_stop = 0, False
         self.resumed_from = self._choose_checkpoint(resume_from_checkpoint)
         try:
             with guards.StopSignals() as self._signals:
-                return super().train(self.resumed_from, trial, ignore_keys_for_eval)
+                output = super().train(self.resumed_from, trial, ignore_keys_for_eval)
+                self._hear_signals()
+                if self._stop_signal:  # it came after the last checkpoint
+                    self._leave()
+                return output._replace(training_loss=output.metrics["train_loss"])
         except RuntimeError as error:
             if self.args.world_size > 1 and guards.is_lost_process(error):
                 reason = str(error).strip().splitlines()[0][:200]
@@ -296,25 +462,52 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         """Return the loss, smoothed while training; in evaluation the likelihood a token of this batch alone."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs)
-        inputs = {**inputs, "label_smoothing": self.args.label_smoothing}
+        has_labels = "labels" in inputs
+        tokens = (inputs["labels"] != IGNORE_INDEX).sum() if has_labels and num_items_in_batch is None else None
+        inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
+        if return_outputs:
+            inputs["return_logits"] = True
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         loss = guards.poison(loss)
-        nll = outputs.get("nll")
-        if nll is not None and "labels" in inputs:
-            if self._window is None:
-                self._window = TrainingWindow(self.args.device)
-            self._window.add(nll, inputs, num_items_in_batch)
+        nll = outputs.get("nll") if has_labels else None
+        if nll is not None:
+            self._nats = (nll * (num_items_in_batch if tokens is None else tokens)).sum().detach()
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the true likelihood, perplexity and speed beside the training loss."""
         if "loss" in logs and self._skipped.total:
             logs["skipped_updates"] = self._skipped.total
-        if "loss" in logs and self._window is not None:  # the entries of all ranks are made at the same update
-            logs["loss"] *= self._window.share_not_skipped()
-            logs.update(self._window.summary(self.accelerator.reduce(self._window.sums, "sum")))
+        # The entries of all ranks are made at the same update.
+        if "loss" in logs and self._window is not None:
+            sums = self._close_window(self._window)
+            logs["loss"] = self._window.loss(sums, self.args.world_size)
+            logs.update(self._window.summary(sums))
+            self._window = TrainingWindow(self.args.device)
+        if "train_loss" in logs and self._window is not None:
+            self._close_window(self._window)
+            logs["train_loss"] = self._losses / self._updates_made if self._updates_made else math.nan
             self._window = None
         super().log(logs, start_time)
+
+    def _close_window(self, window: TrainingWindow) -> Tensor:
+        """Add the sums of all ranks to those of the run, and return them."""
+        sums: Tensor = self.accelerator.reduce(window.sums, "sum")
+        self._losses += sums[0].item() / self.args.world_size
+        self._updates_made += window.made
+        return sums
+
+    @contextmanager
+    def _elsewhere(self) -> Iterator[None]:
+        """Keep the time that evaluation or saving takes out of the speed of training."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            self._seconds_elsewhere += seconds
+            if self._window is not None:
+                self._window.pause(seconds)
 
     # ------------------------------------------------------------------ numbers that aren't finite
 
@@ -332,10 +525,13 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             message = guards.out_of_memory_message(self.state.global_step + 1, inputs, budget, share)
             raise MemoryError(message) from error
         self._micro_batches.append((inputs, loss))
+        if self._window is not None:
+            self._window.add(loss, self._nats, inputs)
+        self._nats = None
         return torch.where(loss.isfinite(), loss, 0.0)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
-        """Return the norm of the gradients, which Trainer logs; where it isn't finite, see that the update is skipped.
+        """Return the norm of the gradients, which Trainer logs.
 
         All ranks see the same norm, that of the gradients' sum, and so decide alike without asking each other.
         """
@@ -344,8 +540,18 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             grad_norm = guards.gradient_norm(model.parameters())
         else:  # sharded, or to be unscaled first
             grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._grad_norm = grad_norm
+        return grad_norm  # type: ignore[return-value]
+
+    def _skip_unless_finite(self) -> None:
+        """See that an update whose loss or gradients aren't finite is skipped; called just before it would be made."""
+        model: Any = self.model
+        grad_norm, self._grad_norm = self._grad_norm, None
+        if grad_norm is None:
+            grad_norm = guards.gradient_norm(model.parameters())
+        scaler = getattr(self.accelerator, "scaler", None)
         micro_batches, self._micro_batches = self._micro_batches, []
-        finite = grad_norm is None or math.isfinite(float(grad_norm))  # DeepSpeed may keep it to itself
+        finite = math.isfinite(float(grad_norm))
         failed = [] if finite else [index for index, (_, loss) in enumerate(micro_batches) if not loss.isfinite()]
         if not finite and scaler is not None and not guards.any_rank(bool(failed), self.args.device):
             finite = True  # the scaler tries how far it can go: it skips the update itself and lowers its scale
@@ -353,15 +559,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             self._window.end_update(skipped=not finite)
         if finite:
             self._skipped.good()
-            return grad_norm  # type: ignore[return-value]
+            return
         update = self.state.global_step + 1
         logger.warning(f"update {update} is skipped: {self._describe(micro_batches, failed)}")
-        for _, loss in micro_batches:
-            self._tr_loss -= torch.where(loss.isfinite(), loss, 0.0)
         if scaler is None:
             model.zero_grad(set_to_none=True)  # without gradients no optimizer moves anything
         self._skipped.skipped(update)
-        return grad_norm
 
     def _describe(self, micro_batches: list[tuple[dict[str, Any], Tensor]], failed: list[int]) -> str:
         """Say which sentences of this rank are to blame, as closely as can be told."""
@@ -391,7 +594,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if self.accelerator.distributed_type not in _UNSHARDED:
             return []
         model: Any = self.accelerator.unwrap_model(self.model)
-        batch = self._prepare_inputs(inputs)
+        batch = {
+            key: value.to(self.args.device) if isinstance(value, Tensor) else value for key, value in inputs.items()
+        }
         number = len(batch["input_ids"])
         found = []
         model.eval()
@@ -425,19 +630,23 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     # ------------------------------------------------------------------ checkpoints
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """See `Trainer._save`; what isn't finite is not saved."""
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """See `Trainer.save_model`; what isn't finite is not saved."""
         if self.args.should_save:
             guards.check_finite(self.model)
-        super()._save(output_dir, state_dict)
-        if self.args.push_to_hub and self.args.should_save:
+        super().save_model(output_dir, _internal_call=True)
+        if (self.args.push_to_hub or self._pushing) and self.args.should_save:
             write_model_code(output_dir if output_dir is not None else str(self.args.output_dir))
+        if self.args.push_to_hub and not _internal_call:  # as the parent does, once the code is there
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """See `Trainer._push_from_checkpoint`, which pushes what is in the output directory; the code belongs there."""
-        if self.is_world_process_zero():
-            copy_model_code(str(self.args.output_dir))
-        super()._push_from_checkpoint(checkpoint_folder)
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """See `Trainer.push_to_hub`; the model's code goes with it."""
+        self._pushing = True
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        finally:
+            self._pushing = False
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """See `Trainer.create_model_card`; a run that has left its record gets the card that is written from it."""
@@ -454,6 +663,11 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         A checkpoint that can't be written ends the run: to go on for days without one helps nobody. What is there
         stays whole.
         """
+        with self._elsewhere():
+            self._write_checkpoint(trial)
+        self._saved_update = self.state.global_step
+
+    def _write_checkpoint(self, trial: Any) -> None:
         state, args = self.state, self.args
         if trial is None:
             self.store_flos()
@@ -525,7 +739,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
 
     def _run_identity(self) -> dict[str, Any]:
         if self._identity is None:
-            self._identity = resuming.run_identity(self.args, self.train_dataset, self.processing_class)
+            self._identity = resuming.run_identity(
+                self.args, self.train_dataset, self.processing_class, self._handed_in
+            )
         return self._identity
 
     def _choose_checkpoint(self, asked: str | bool | None) -> str | None:
@@ -546,7 +762,10 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                         verify(Path(asked))
                 if answer[0] is not None:
                     config: Any = self.accelerator.unwrap_model(self.model).config
-                    resuming.check_resumable(Path(answer[0]), self._run_identity(), config, self.args)
+                    scaled = getattr(self.accelerator, "scaler", None) is not None
+                    resuming.check_resumable(Path(answer[0]), self._run_identity(), config, self.args, scaled)
+                    if not self.args.resume_anyway:
+                        resuming.check_weights(Path(answer[0]), self.accelerator.unwrap_model(self.model))
             except BrokenCheckpointError as error:
                 hint = "" if asked is True else "; resume_from_checkpoint=True goes on from the newest whole one"
                 answer[1] = f"{error}{hint}"
@@ -557,35 +776,40 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             raise ValueError(answer[1])
         return answer[0]
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Refuse weights that don't fill the model, which Trainer only warns of."""
-        tied = set(getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", None) or {})
-        wrong = [key for key in load_result.missing_keys if key not in tied] + list(load_result.unexpected_keys)
-        if wrong and not self.args.resume_anyway:
-            raise ValueError(
-                f"the checkpoint's weights are not this model's: {', '.join(wrong[:5])} are in only one of them; start "
-                "a new run"
-            )
-        super()._issue_warnings_after_load(load_result)
-
     # ------------------------------------------------------------------ signals and the end
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """See `Trainer._run_epoch`, which would make one more update of a run that was resumed at its end."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> Any:
+        """See `Trainer.set_initial_training_values`; a run that was resumed at its end has no epoch left.
 
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Leave at once after a signal: what follows deletes checkpoints and loads others."""
-        if not self._stop_signal:
-            return super()._finalize_training(*args, **kwargs)
-        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
-        self.is_in_train = False
+        Trainer would make one more update.
+        """
+        epochs, updates_per_epoch, *others, max_steps = super().set_initial_training_values(args, dataloader)
+        done = 0 if self.resumed_from is None else resuming.saved_update(Path(self.resumed_from))
+        if done and done >= max_steps:
+            epochs = done // updates_per_epoch
+        return epochs, updates_per_epoch, *others, max_steps
+
+    def _hear_signals(self) -> None:
+        """Learn whether any rank got a signal; every rank has to ask."""
+        received = self._signals.received
+        self._stop_signal = guards.largest_of_ranks(0 if received is None else int(received), self.args.device)
+
+    def _leave(self) -> None:
+        """End the process after a signal: what follows training deletes checkpoints and loads others."""
+        if self.is_in_train:
+            self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+            self.is_in_train = False
+        if (
+            self._saved_update == self.state.global_step
+            or self.resumed_from is not None
+            and (resuming.saved_update(Path(self.resumed_from)) == self.state.global_step)
+        ):
+            saved = "which is saved; the same command goes on from there"
+        else:
+            saved = "which is not saved; the same command goes on from the newest checkpoint, if there is one"
         logger.warning(
             f"stopped by {signal.Signals(self._stop_signal).name} after update {self.state.global_step} of "
-            f"{self.state.max_steps}, which is saved; the same command goes on from there"
+            f"{self.state.max_steps}, {saved}"
         )
         raise SystemExit(guards.exit_status(self._stop_signal))
 
@@ -619,12 +843,56 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
     ) -> EvalLoopOutput:
         """See `Trainer.evaluation_loop`, whose loss is a mean of batches; ours is the mean of tokens."""
         self._evaluated = torch.zeros(2, dtype=sum_dtype(self.args.device), device=self.args.device)
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        converts = (self.args.bf16_full_eval or self.args.fp16_full_eval) and not self.is_in_train
+        model: Any = self.model
+        with self._elsewhere(), guards.kept_precision(model) if converts else nullcontext():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         nats, tokens = self.accelerator.reduce(self._evaluated, "sum").tolist()
         if tokens and output.metrics is not None:
             output.metrics[f"{metric_key_prefix}_loss"] = nats / tokens
             output.metrics[f"{metric_key_prefix}_perplexity"] = perplexity(nats / tokens)
         return output
+
+
+def _check_handed_in(
+    args: VanillaTransformerTrainingArguments,
+    optimizer: Optimizer | None,
+    scheduler: Any,
+    compute_loss_func: Callable | None,
+) -> None:
+    """Refuse arguments that an optimizer, a scheduler or a loss of the user's own would leave without effect."""
+    if optimizer is None and scheduler is not None:
+        raise ValueError("optimizers has a scheduler without its optimizer; hand in both, or only the optimizer")
+    brought = {
+        **dict.fromkeys(() if optimizer is None else _BROUGHT_BY_OPTIMIZER, "optimizer"),
+        **dict.fromkeys(() if scheduler is None else _BROUGHT_BY_SCHEDULE, "scheduler"),
+    }
+    for name, what in brought.items():
+        value = getattr(args, name)
+        open_rate = name == "learning_rate" and args.learning_rate_is_equation_3s
+        if value != args.default(name) and not open_rate:
+            raise ValueError(f"{name}={value!r} would have no effect beside the {what} that is handed in; leave it out")
+    if optimizer is not None and scheduler is None and not args.learning_rate_is_equation_3s:
+        rates = {float(group["lr"]) for group in optimizer.param_groups}
+        if rates != {args.learning_rate}:
+            raise ValueError(
+                f"learning_rate={args.learning_rate} and the optimizer's {', '.join(map(str, sorted(rates)))} differ; "
+                "leave learning_rate out: an optimizer that is handed in keeps its own as the schedule's peak"
+            )
+    if compute_loss_func is not None and args.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} shapes the model's own loss and would have no "
+            "effect beside compute_loss_func; set it to 0 and smooth there"
+        )
+
+
+def _collate_columns(collator: Callable[[list[Any]], Any], wanted: set[str], rows: list[Any]) -> Any:
+    """Collate rows without the columns that the model doesn't take."""
+    return collator(
+        [{name: row[name] for name in row if name in wanted} if isinstance(row, dict) else row for row in rows]
+    )
 
 
 class _SamplerEpoch(TrainerCallback):
@@ -647,7 +915,10 @@ class _SamplerEpoch(TrainerCallback):
 
 
 class _Watch(TrainerCallback):
-    """Says at the start what is trained on what, soon after how long it will take, and stops when a signal came."""
+    """Says at the start what is trained on what, soon after how long it will take, and stops when a signal came.
+
+    Here are the moments between the steps of `Trainer.train` at which the trainer has something to do.
+    """
 
     def __init__(self, trainer: VanillaTransformerTrainer) -> None:
         self.trainer = trainer
@@ -657,6 +928,9 @@ class _Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.first = None
+        if self.trainer.resumed_from is not None:
+            self.trainer._keep_own_peaks()
+        self.trainer._window = TrainingWindow(args.device)
         if state.is_world_process_zero:
             self._finish_rotation(state)
             ours, model = self.trainer.args, self.trainer.model
@@ -671,6 +945,10 @@ class _Watch(TrainerCallback):
                 f"({share} micro-batches of {ours.max_tokens_per_batch // share}), updates {state.global_step + 1} to "
                 f"{state.max_steps}; the estimated time follows after {_UPDATES_TIMED + 1} updates"
             )
+            if self.trainer._peaks is not None and self.trainer._schedule is self.trainer.lr_scheduler:
+                peaks = ", ".join(f"{peak:.4g}" for peak in dict.fromkeys(self.trainer._peaks))
+                warmup = args.get_warmup_steps(state.max_steps)
+                logger.info(f"learning rate by Equation 3, at its peak {peaks} in update {warmup}")
 
     def _finish_rotation(self, state: TrainerState) -> None:
         """Delete what a run should have deleted that was killed between giving a checkpoint its name and that."""
@@ -683,7 +961,7 @@ class _Watch(TrainerCallback):
             checkpointing.rotate(run_dir / Path(newest).name, limit, state.best_model_checkpoint)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        now = time.perf_counter()
+        now = time.perf_counter() - self.trainer._seconds_elsewhere
         if self.first is None:  # the first update compiles, fills caches and starts workers: it isn't timed
             self.first = state.global_step, now
         elif state.global_step == self.first[0] + _UPDATES_TIMED and state.is_world_process_zero:
@@ -693,18 +971,43 @@ class _Watch(TrainerCallback):
                 f"estimated time: {guards.duration(seconds * left)} for the {left} updates to go, at {seconds:.3g} s "
                 "each, without evaluation and saving"
             )
+        self._stop_after_signal(control)
+
+    def _stop_after_signal(self, control: TrainerControl) -> None:
+        """Ask for a checkpoint and the end if a signal has come; `on_save` ends the process."""
         trainer = self.trainer
-        received = trainer._signals.received
-        trainer._stop_signal = guards.largest_of_ranks(0 if received is None else int(received), args.device)
+        trainer._hear_signals()
         if trainer._stop_signal:
-            trainer._saving_for_a_stop = not control.should_save  # else the schedule wants this checkpoint anyway
-            control.should_save = control.should_training_stop = True
+            if not control.should_save:  # else the schedule wants this checkpoint anyway
+                trainer._saving_for_a_stop = control.should_save = True
+            control.should_training_stop = True
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer._skip_unless_finite()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.is_in_train:
+            self._stop_after_signal(control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer._hear_signals()
+        if self.trainer._stop_signal:
+            self.trainer._leave()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.trainer._stop_signal:  # stopped inside the epoch: this is not its end
-            control.should_save = control.should_evaluate = control.should_log = False
+        if self.trainer._stop_signal:  # stopped inside the epoch, and `save_strategy: best` has kept from saving
+            control.should_evaluate = control.should_log = False
+            control.should_save = self.trainer._saving_for_a_stop = True
+
+    def on_push_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:  # what is pushed is the output directory
+            copy_model_code(str(args.output_dir))
 
 
-__all__ = ["VanillaTransformerTrainer"]
+__all__ = ["PRIVATE_METHODS", "VanillaTransformerTrainer"]

@@ -16,19 +16,31 @@ from hf_vanilla_transformer.training.arguments import VanillaTransformerTraining
 def test_defaults_are_the_papers(tmp_path):
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path)
     assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.98, 1e-9)  # §5.3
-    assert (args.warmup_steps, args.learning_rate_factor, args.weight_decay) == (4000, 1.0, 0.0)
+    assert (args.warmup_steps, args.weight_decay, args.lr_scheduler_type) == (4000, 0.0, "noam")
+    assert args.learning_rate is None  # Equation 3 as it stands: (512 · 4000)^−0.5
+    assert args.resolve_learning_rate(512, 0) == args.learning_rate == pytest.approx(6.9877124e-4, rel=1e-7)
     assert args.max_grad_norm == 0.0  # the paper names no clipping
-    assert (args.label_smoothing, args.label_smoothing_factor) == (0.1, 0.0)  # §5.4, in the model's loss only
+    assert args.label_smoothing_factor == 0.1  # §5.4
     assert args.max_tokens_per_batch == 25_000  # §5.1
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"label_smoothing_factor": 0.1}, "set label_smoothing=0.1 instead"),
-        ({"label_smoothing": 1.0}, "label_smoothing=1.0 is no probability"),
-        ({"learning_rate": 5e-4}, "scale it with learning_rate_factor"),
-        ({"learning_rate_factor": 0.0}, "learning_rate_factor=0.0 must be above 0"),
+        ({"label_smoothing_factor": 1.0}, "label_smoothing_factor=1.0 is no probability"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan must be above 0"),
+        ({"lr_scheduler_type": "linear"}, "lr_scheduler_type='linear' needs a learning_rate"),
+        ({"lr_scheduler_type": "cosin", "learning_rate": 1e-3}, "lr_scheduler_type='cosin' is unknown; choose one of noam"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "belong to a schedule of Trainer's"),
+        (
+            {"lr_scheduler_type": "cosine", "learning_rate": 1e-3, "cooldown_steps": 5},
+            "cooldown_steps=5 is an end for Equation 3, and lr_scheduler_type='cosine' has one of its own",
+        ),
+        ({"precision": "fp16", "use_cpu": True}, "precision='fp16' needs a GPU, and training is on the CPU"),
+        ({"fp16": True, "use_cpu": True}, "precision='fp16' needs a GPU"),
+        ({"optim": "lomo"}, "optim='lomo' makes its updates inside the backward pass"),
+        ({"accelerator_config": {"split_batches": True}}, "accelerator_config has split_batches=True"),
         ({"warmup_steps": 0}, "warmup_steps=0 leaves Equation 3 undefined"),
         ({"max_tokens_per_batch": 0}, "max_tokens_per_batch=0 leaves no room"),
         ({"precision": "int8"}, "choose one of auto, fp32, bf16, fp16"),
@@ -119,14 +131,17 @@ def test_the_users_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
 
 def test_a_launchers_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
     cpu_with(monkeypatch, True, True, True)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
-    assert (args.bf16, args.mixed_precision) == (False, "fp16")
+    assert (args.bf16, args.mixed_precision) == (False, "fp8")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="accelerate was launched with mixed_precision fp16 needs a GPU"):
+        VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
 
 
 def test_arguments_survive_a_copy_and_the_command_line(tmp_path):
     (parsed,) = HfArgumentParser(VanillaTransformerTrainingArguments).parse_args_into_dataclasses(
-        ["--output_dir", str(tmp_path), "--use_cpu", "--label_smoothing", "0.2", "--precision", "fp32"]
+        ["--output_dir", str(tmp_path), "--use_cpu", "--label_smoothing_factor", "0.2", "--precision", "fp32"]
     )
     copy = dataclasses.replace(parsed, seed=7)
-    assert (copy.label_smoothing, copy.precision, copy.seed) == (0.2, "fp32", 7)
+    assert (copy.label_smoothing_factor, copy.precision, copy.seed) == (0.2, "fp32", 7)

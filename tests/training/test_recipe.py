@@ -9,7 +9,6 @@ import pytest
 
 from hf_vanilla_transformer.presets import preset
 from hf_vanilla_transformer.training.recipe import MAX_RECIPE_BYTES, read_recipe
-from hf_vanilla_transformer.training.schedule import noam_learning_rate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
@@ -61,9 +60,8 @@ def test_a_recipe_says_that_it_was_not_run_unless_there_are_results() -> None:
 )
 def test_the_peak_learning_rate_is_the_one_that_the_recipe_names(name: str, peak: float) -> None:
     recipe = read_recipe(next(path for path in CONFIGS if path.stem == name))
-    warmup = int(recipe.training.warmup_steps)
-    rate = noam_learning_rate(warmup, preset(recipe.model.preset).d_model, warmup)
-    assert math.isclose(recipe.training.learning_rate_factor * rate, peak, rel_tol=0.002)
+    rate = recipe.training.resolve_learning_rate(preset(recipe.model.preset).d_model, recipe.training.max_steps)
+    assert math.isclose(rate, peak, rel_tol=0.002)
 
 
 def test_the_smoothing_rows_of_table_3_differ_from_base_in_smoothing_and_averaging_alone() -> None:
@@ -71,9 +69,9 @@ def test_the_smoothing_rows_of_table_3_differ_from_base_in_smoothing_and_averagi
         read_recipe(next(path for path in CONFIGS if path.stem == name)) for name in ("base", "ls0", "ls0.2")
     )
     for row, smoothing in zip(rows, (0.0, 0.2), strict=True):
-        assert row.training.label_smoothing == smoothing
+        assert row.training.label_smoothing_factor == smoothing
         assert row.run.average_last == 0
-        same = ("max_steps", "warmup_steps", "max_tokens_per_batch", "learning_rate_factor", "adam_beta2", "seed")
+        same = ("max_steps", "warmup_steps", "max_tokens_per_batch", "learning_rate", "adam_beta2", "seed")
         assert [getattr(row.training, key) for key in same] == [getattr(base.training, key) for key in same]
         assert row.model == base.model
 
@@ -99,7 +97,7 @@ def test_what_is_not_named_has_the_papers_value(write: Write) -> None:
     recipe = read_recipe(write(""))
     assert recipe.model.preset == "base"
     assert recipe.data.vocab_size == 37_000
-    assert (recipe.training.label_smoothing, recipe.training.warmup_steps, recipe.training.adam_beta2) == (
+    assert (recipe.training.label_smoothing_factor, recipe.training.warmup_steps, recipe.training.adam_beta2) == (
         0.1,
         4000,
         0.98,
@@ -164,7 +162,7 @@ def test_only_what_changes_the_result_belongs_to_the_identity(write: Write) -> N
         ("seed: 1\nseed: 2\n", r"my\.yaml:3: seed is set a second time; it stands at .*my\.yaml:2 already"),
         ("report_to: []\n", r"my\.yaml:2: an empty list"),
         ("train_source: [[a]]\n", r"my\.yaml:2: a recipe is flat"),
-        ("label_smoothing: 1.5\n", r"my\.yaml: label_smoothing=1.5 is no probability"),
+        ("label_smoothing_factor: 1.5\n", r"my\.yaml: label_smoothing_factor=1.5 is no probability"),
         ("config_overrides: [1]\n", "config_overrides '1' is no dictionary"),
         ("config_overrides: {a: 1}\nmodel_name_or_path: x\n", "leave one of them out"),
         ("train_source: a\n", "train_target is missing; text files come in pairs"),

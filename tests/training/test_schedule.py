@@ -32,8 +32,8 @@ def test_numbers_below_one_are_refused(step, d_model, warmup_steps):
 
 def test_update_one_is_done_at_the_rate_of_step_one():
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    schedule = noam_schedule(optimizer, d_model=64, warmup_steps=100, factor=3.0)
+    optimizer = torch.optim.SGD([weight], lr=3 / 80)  # three times the paper's peak, 1/√(64·100) = 1/80
+    schedule = noam_schedule(optimizer, warmup_steps=100)
     seen = []
     for _ in range(3):
         before = weight.item()
@@ -47,7 +47,7 @@ def test_update_one_is_done_at_the_rate_of_step_one():
 def test_a_warmup_of_zero_is_refused_before_the_first_update():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match="warmup_steps of at least 1"):
-        noam_schedule(optimizer, d_model=64, warmup_steps=0)
+        noam_schedule(optimizer, warmup_steps=0)
 
 
 def test_cooldown_falls_in_a_line_to_just_above_zero():
@@ -60,4 +60,4 @@ def test_cooldown_falls_in_a_line_to_just_above_zero():
 def test_a_cooldown_longer_than_the_run_is_refused():
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match="cooldown_steps=11 must be between 0 and the run's 10 updates"):
-        noam_schedule(optimizer, 64, 4, total_steps=10, cooldown_steps=11)
+        noam_schedule(optimizer, 4, total_steps=10, cooldown_steps=11)

@@ -108,10 +108,10 @@ def test_updates_one_to_three_have_the_rates_of_equation_3(tmp_path):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
             used.extend(group["lr"] for group in kwargs["optimizer"].param_groups[:1])
 
-    args = arguments(tmp_path, max_steps=3, learning_rate_factor=2.0)
+    args = arguments(tmp_path, max_steps=3, learning_rate=2 / math.sqrt(16 * 10))
     trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40), callbacks=[Rates()])
     trainer.train()
-    # 2 · 16^-0.5 · step · 10^-1.5 = 0.5 · step · 0.0316227766
+    # Twice the paper's peak, 1/√(16 · 10): 2 · 16^-0.5 · step · 10^-1.5 = 0.5 · step · 0.0316227766
     expected = [0.0158113883, 0.0316227766, 0.0474341649]
     assert used == pytest.approx(expected, rel=1e-8)
     assert logged(trainer, "learning_rate") == pytest.approx(expected, rel=1e-8)  # the log tells the truth
@@ -246,7 +246,7 @@ def test_evaluation_loss_is_the_likelihood_of_all_tokens_without_smoothing(tmp_p
         tokens += len(row["labels"])
     # Batches of 4, 4 and 3 sentences with different numbers of tokens: a mean of batch means would be another number.
     args = arguments(
-        tmp_path, per_device_eval_batch_size=4, label_smoothing=0.3, predict_with_generate=generate,
+        tmp_path, per_device_eval_batch_size=4, label_smoothing_factor=0.3, predict_with_generate=generate,
         generation_max_length=6,
     )  # fmt: skip
     lengths = []
