@@ -42,6 +42,10 @@ NOT_IDENTITY = frozenset(
 )
 
 
+# Trainer's fields that no Trainer reads: scripts do, and `train` goes by the data that a recipe names.
+_FOR_SCRIPTS = ("do_train", "do_eval", "do_predict")
+
+
 @dataclass
 class ModelArguments:
     """What is trained."""
@@ -268,6 +272,11 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             close = get_close_matches(key, actions, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{setting.origin}: there is no setting {key!r}{hint}")
+        if key in _FOR_SCRIPTS:
+            raise ValueError(
+                f"{setting.origin}: {key} has no meaning in a recipe; training, evaluation and test take place where "
+                "the recipe names their data"
+            )
         if setting.words is None:
             if type(None) not in get_args(kinds[key]):
                 raise ValueError(f"{setting.origin}: {key} can't be null; leave it out for {actions[key].default!r}")

@@ -1,16 +1,47 @@
 """The paper's values are the defaults, contradictions are refused, and precision follows the hardware."""
 
 import dataclasses
+import json
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_vanilla_transformer.training import arguments
-from hf_vanilla_transformer.training.arguments import VanillaTransformerTrainingArguments, best_precision
+from hf_vanilla_transformer.training.arguments import (
+    REFUSED,
+    VanillaTransformerTrainingArguments,
+    best_precision,
+)
+
+# Every inherited field, and what becomes of it. A name that only some supported versions of transformers have counts.
+BY_US = """
+    label_smoothing_factor learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps bf16 fp16 bf16_full_eval
+    fp16_full_eval dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataloader_multiprocessing_context dataloader_in_order remove_unused_columns seed data_seed
+    gradient_accumulation_steps max_steps num_train_epochs output_dir use_cpu save_total_limit save_only_model
+    save_on_each_node metric_for_best_model greater_is_better accelerator_config push_to_hub resume_from_checkpoint
+    load_best_model_at_end
+""".split()
+BY_TRAINER = """
+    optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon optim_target_modules average_tokens_across_devices
+    max_grad_norm tf32 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing
+    gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode use_cache neftune_noise_alpha
+    torch_empty_cache_steps logging_strategy logging_steps logging_first_step log_on_each_node
+    include_num_input_tokens_seen log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id
+    trackio_bucket_id trackio_static_space_id eval_strategy eval_steps eval_delay per_device_eval_batch_size
+    prediction_loss_only eval_on_start eval_do_concat_batches eval_use_gather_object eval_accumulation_steps
+    include_for_metrics batch_eval_metrics save_strategy save_steps hub_token hub_private_repo hub_model_id hub_strategy
+    hub_always_push hub_revision ignore_data_skip restore_callback_states_from_checkpoint full_determinism
+    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp
+    fsdp_config debug skip_memory_metrics local_rank predict_with_generate generation_max_length generation_num_beams
+    generation_config
+""".split()
+FOR_SCRIPTS = ["do_train", "do_eval", "do_predict"]  # which no Trainer reads; recipes refuse them
 
 
 def test_defaults_are_the_papers(tmp_path):
@@ -27,11 +58,16 @@ def test_defaults_are_the_papers(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"deepspeed": {"zero_optimization": {"stage": 2}}}, "deepspeed=.* makes its update inside the backward pass"),
+        ({"per_device_train_batch_size": 8}, "per_device_train_batch_size=8 can't be honoured: .*max_tokens_per_batch"),
         ({"label_smoothing_factor": 1.0}, "label_smoothing_factor=1.0 is no probability"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be above 0"),
         ({"lr_scheduler_type": "linear"}, "lr_scheduler_type='linear' needs a learning_rate"),
-        ({"lr_scheduler_type": "cosin", "learning_rate": 1e-3}, "lr_scheduler_type='cosin' is unknown; choose one of noam"),
+        (
+            {"lr_scheduler_type": "cosin", "learning_rate": 1e-3},
+            "lr_scheduler_type='cosin' is unknown; choose one of noam",
+        ),
         ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "belong to a schedule of Trainer's"),
         (
             {"lr_scheduler_type": "cosine", "learning_rate": 1e-3, "cooldown_steps": 5},
@@ -51,6 +87,62 @@ def test_defaults_are_the_papers(tmp_path):
 def test_contradictions_are_refused_with_a_way_out(tmp_path, fields, message):
     with pytest.raises(ValueError, match=message):
         VanillaTransformerTrainingArguments(output_dir=tmp_path, **fields)
+
+
+def test_every_inherited_field_is_honoured_or_refused():
+    inherited = {spec.name for spec in dataclasses.fields(Seq2SeqTrainingArguments)}
+    decided = [*BY_US, *BY_TRAINER, *FOR_SCRIPTS, *REFUSED]
+    assert len(decided) == len(set(decided)), "a field is decided about twice"
+    assert not inherited - set(decided), "a new transformers has fields that nobody has decided about"
+    # Only in some of the versions 5.17 to 5.24:
+    assert set(decided) - inherited <= {"activation_checkpointing", "activation_checkpointing_kwargs"}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_can_not_be_honoured_is_refused_whenever_it_is_set(tmp_path, name):
+    args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
+    value = args.default(name)
+    setattr(args, name, not value if isinstance(value, bool) else "something else")
+    with pytest.raises(ValueError, match=f"{name}=.* can't be honoured: .*; "):
+        args.check()
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("perplexity", False), ("eval_perplexity", False), ("eval_news_nll", False), ("loss", False), ("bleu", True)],
+)
+def test_less_perplexity_is_better(tmp_path, metric, greater):
+    fields = dict(output_dir=tmp_path, use_cpu=True, metric_for_best_model=metric)
+    assert VanillaTransformerTrainingArguments(**fields).greater_is_better is greater
+    assert VanillaTransformerTrainingArguments(**fields, greater_is_better=True).greater_is_better is True
+
+
+def test_several_gpus_without_a_launcher_are_one_gpu(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(
+        TrainingArguments, "n_gpu", property(lambda self: self.__dict__.get("_n_gpu", 3) or 3), raising=True
+    )
+    args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
+    assert args.n_gpu == 1  # so that Trainer doesn't wrap the model in nn.DataParallel
+    assert "there are 3 GPUs and one process: training uses only cpu; to use all of them, start with torchrun" in (
+        caplog.text
+    )
+
+
+def test_a_launch_with_deepspeed_is_refused(tmp_path, monkeypatch):
+    args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
+    args.deepspeed_plugin = object()  # what the parent makes under accelerate launch --use_deepspeed
+    with pytest.raises(ValueError, match="accelerate was launched with DeepSpeed: .*; use FSDP instead"):
+        args._check_accelerate()
+
+
+def test_a_share_of_unknown_updates_gives_no_learning_rate(tmp_path):
+    args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True, warmup_steps=0.1)
+    with pytest.raises(ValueError, match=r"warmup_steps=0.1 is a share of the run's updates, which are not known yet"):
+        args.resolve_learning_rate(64, 0)
+    assert args.resolve_learning_rate(64, 1000) == pytest.approx(1 / 80)  # 1/√(64 · 100)
+    assert args.resolve_learning_rate(64, 4000) == pytest.approx(1 / 160)  # another run: what was open is open still
+    args.learning_rate = 0.5
+    assert args.resolve_learning_rate(64, 4000) == 0.5
 
 
 def cpu_with(monkeypatch, onednn: bool, avx512_bf16: bool, amx: bool) -> None:
@@ -143,5 +235,16 @@ def test_arguments_survive_a_copy_and_the_command_line(tmp_path):
     (parsed,) = HfArgumentParser(VanillaTransformerTrainingArguments).parse_args_into_dataclasses(
         ["--output_dir", str(tmp_path), "--use_cpu", "--label_smoothing_factor", "0.2", "--precision", "fp32"]
     )
+    assert (parsed.learning_rate, parsed.lr_scheduler_type) == (None, "noam")
+    for copy in (
+        VanillaTransformerTrainingArguments(**json.loads(parsed.to_json_string())),
+        pickle.loads(pickle.dumps(parsed)),
+        dataclasses.replace(parsed),
+    ):
+        assert (copy.learning_rate, copy.lr_scheduler_type, copy.label_smoothing_factor) == (None, "noam", 0.2)
+    (stock,) = HfArgumentParser(VanillaTransformerTrainingArguments).parse_args_into_dataclasses(
+        ["--output_dir", str(tmp_path), "--use_cpu", "--learning_rate", "3e-4", "--lr_scheduler_type", "linear"]
+    )
+    assert (stock.learning_rate, stock.lr_scheduler_type) == (3e-4, "linear")
     copy = dataclasses.replace(parsed, seed=7)
     assert (copy.label_smoothing_factor, copy.precision, copy.seed) == (0.2, "fp32", 7)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_trainer import Collator, arguments, assert_same_checkpoint, examples, tiny_model
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
@@ -28,6 +29,7 @@ from hf_vanilla_transformer.training.checkpointing import (
     replace_files,
     rotate,
 )
+from hf_vanilla_transformer.training.resuming import data_sha256
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
 FLIPS_A_FILE = 32  # README's table of promises quotes it
@@ -195,6 +197,79 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tokenizer: content; start a new run, or set resume_anyway"):
         trainer("eins zwei drei", 4).train(resume_from_checkpoint=True)
     trainer("one two three", 4).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_the_state_of_another_optimizer_is_refused_and_both_are_named(run_dir: Path, anyway: bool) -> None:
+    message = "checkpoint-6 was saved by optim='adamw_torch_fused', whose state optim='adafactor' can't go on with"
+    with pytest.raises(ValueError, match=message):
+        make_trainer(run_dir, optim="adafactor", resume_anyway=anyway).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"adam_beta2": 0.9}, r"optimizer: adam_beta2 \(0\.98 there, 0\.9 now\)"),
+        ({"learning_rate": 0.002}, r"optimizer: learning_rate \(None there, 0\.002 now\)"),
+        ({"optim": "adamw_torch"}, r"optimizer: optim \(adamw_torch_fused there, adamw_torch now\)"),
+        (
+            {"lr_scheduler_type": "linear", "learning_rate": 0.002},
+            r"learning_rate \(.*; optimizer: lr_scheduler_type \(noam there, linear now\)",
+        ),
+    ],
+)
+def test_settings_that_the_optimizers_state_would_overrule_are_refused(run_dir: Path, fields: dict, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(run_dir, **fields).train(resume_from_checkpoint=True)
+
+
+def test_a_learning_rate_that_is_changed_by_force_is_the_one_trained_with(run_dir: Path) -> None:
+    trainer = make_trainer(run_dir, max_steps=7, learning_rate=0.002, logging_steps=1, resume_anyway=True)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.log_history[-2]["learning_rate"] == pytest.approx(0.002 * 7 / 10)  # the warm-up has 10 updates
+
+
+def test_a_checkpoint_whose_scheduler_multiplied_equation_3_goes_on_with_this_ones_rate(run_dir: Path) -> None:
+    checkpoint = run_dir / "checkpoint-6"
+    facts = verify(checkpoint)
+    facts.pop(
+        "optimizer"
+    )  # as older versions wrote it: the optimizer's rate is 1, the schedule the whole of Equation 3
+    optimizer, scheduler = (torch.load(checkpoint / name) for name in ("optimizer.pt", "scheduler.pt"))
+    for group in optimizer["param_groups"]:
+        group["initial_lr"] = 1.0
+    scheduler["base_lrs"] = [1.0] * len(scheduler["base_lrs"])
+    torch.save(optimizer, checkpoint / "optimizer.pt")
+    torch.save(scheduler, checkpoint / "scheduler.pt")
+    write_manifest(checkpoint, facts)
+    trainer = make_trainer(run_dir, max_steps=8, logging_steps=1)
+    trainer.train(resume_from_checkpoint=True)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    peak = (16 * 10) ** -0.5  # d_model 16, a warm-up of 10
+    assert rates[-2:] == pytest.approx([0.7 * peak, 0.8 * peak])
+
+
+def test_weights_of_another_model_are_refused(run_dir: Path) -> None:
+    checkpoint = run_dir / "checkpoint-6"
+    facts = verify(checkpoint)
+    weights = load_file(checkpoint / "model.safetensors")
+    name = sorted(weights)[3]
+    weights["stranger.weight"] = weights.pop(name)
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    write_manifest(checkpoint, facts)
+    message = f"the checkpoint's weights are not this model's: {name}, stranger.weight are in only one of them"
+    with pytest.raises(ValueError, match=message):
+        make_trainer(run_dir, max_steps=8).train(resume_from_checkpoint=True)
+
+
+def test_a_manifest_names_the_data_of_its_own_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.train()
+    trainer.train_dataset, trainer.args.max_steps = other_data(), 4
+    trainer.train()
+    first, second = (verify(tmp_path / f"checkpoint-{step}")["data"] for step in (2, 4))
+    assert second["sha256"] == data_sha256(other_data()) != data_sha256(examples(40))
+    assert first["sha256"] == second["sha256"]  # the second training passed update 2 again
 
 
 @pytest.mark.parametrize(

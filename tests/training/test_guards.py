@@ -265,6 +265,36 @@ def test_a_signal_saves_and_exits_with_its_status(tmp_path: Path, number: int, s
     assert f"stopped by {signal.Signals(number).name} after update 3 of 9" in caplog.text
 
 
+@pytest.mark.parametrize("moment", ["on_evaluate", "on_save", "on_train_end"])
+@pytest.mark.parametrize("save", ["steps", "no", "best"])
+def test_a_signal_after_the_last_update_ends_the_process_too(tmp_path: Path, moment: str, save: str, caplog) -> None:
+    class SignalIn(TrainerCallback):
+        """Sends the signal to itself at the end of the last evaluation, of the last save, or of all."""
+
+    def send(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    setattr(SignalIn, moment, send)
+    args = arguments(
+        tmp_path, max_steps=4, save_strategy=save, save_steps=2, eval_strategy="steps", eval_steps=2,
+        metric_for_best_model="loss", greater_is_better=True,  # so that the last one is not the best
+    )  # fmt: skip
+    trainer = VanillaTransformerTrainer(
+        tiny_model(), args, Collator(), examples(40), examples(4), callbacks=[SignalIn()]
+    )
+    if moment == "on_save" and save != "steps":
+        trainer.train()  # nothing is saved after the last update: no signal
+        return
+    with caplog.at_level(logging.WARNING), pytest.raises(SystemExit) as caught:
+        trainer.train()
+    assert caught.value.code == 143
+    saved = save == "steps" or moment == "on_evaluate"
+    assert (tmp_path / "checkpoint-4").is_dir() == saved
+    says = "which is saved; the same command goes on" if saved else "which is not saved; the same command goes on from"
+    assert f"stopped by SIGTERM after update 4 of 4, {says}" in caplog.text
+
+
 @pytest.mark.parametrize("launched", [False, True])
 def test_a_second_signal_ends_at_once_unless_a_launcher_has_passed_on_the_first(launched, monkeypatch):
     left, clock = [], [100.0]

@@ -159,6 +159,8 @@ def test_only_what_changes_the_result_belongs_to_the_identity(write: Write) -> N
         ("precision: int3\n", r"my\.yaml:2: precision: .*int3"),
         ("seed: [1, 2]\n", r"my\.yaml:2: seed takes one value, not 2"),
         ("seed: null\n", r"my\.yaml:2: seed can't be null"),
+        ("do_predict: true\n", r"my\.yaml:2: do_predict has no meaning in a recipe"),
+        ("auto_find_batch_size: true\n", r"my\.yaml: auto_find_batch_size=True can't be honoured"),
         ("seed: 1\nseed: 2\n", r"my\.yaml:3: seed is set a second time; it stands at .*my\.yaml:2 already"),
         ("report_to: []\n", r"my\.yaml:2: an empty list"),
         ("train_source: [[a]]\n", r"my\.yaml:2: a recipe is flat"),

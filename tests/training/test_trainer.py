@@ -1,5 +1,7 @@
 """The Trainer with a tiny model: Equation 3, the true likelihood, no example lost, exact accumulation and resume."""
 
+import ast
+import inspect
 import math
 import time
 from collections.abc import Iterator
@@ -23,8 +25,10 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_cosine_schedule_with_warmup,
     set_seed,
 )
+from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_vanilla_transformer.data.batching import TokenBudgetSampler
 from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
@@ -139,6 +143,106 @@ def test_one_update_is_adams_first_step_unclipped(tmp_path):
         torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=0, atol=1e-10)
 
 
+class Rates(TrainerCallback):
+    """Writes down the learning rate of every update."""
+
+    def __init__(self) -> None:
+        self.used: list[float] = []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.used.append(kwargs["optimizer"].param_groups[0]["lr"])
+
+
+def test_an_open_learning_rate_is_a_number_before_the_optimizer_is_built(tmp_path):
+    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path), Collator(), examples(8))
+    assert trainer.create_optimizer().defaults["lr"] == trainer.args.learning_rate == pytest.approx(160**-0.5)
+    trainer.args.warmup_steps, trainer.optimizer = 40, None  # 1/√(16 · 10), then 1/√(16 · 40)
+    assert trainer.create_optimizer().defaults["lr"] == trainer.args.learning_rate == pytest.approx(640**-0.5)
+
+
+def test_a_warmup_that_is_a_share_of_the_run_gives_the_peak_of_that_many_updates(tmp_path):
+    rates = Rates()
+    args = arguments(tmp_path, max_steps=8, warmup_steps=0.25)
+    VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40), callbacks=[rates]).train()
+    peak = (16 * 2) ** -0.5  # at update 2 of 8
+    assert rates.used[:3] == pytest.approx([peak / 2, peak, peak * (2 / 3) ** 0.5])
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_schedule_of_transformers_is_that_schedule(tmp_path, kind):
+    rates = Rates()
+    args = arguments(tmp_path, max_steps=6, warmup_steps=2, learning_rate=0.01, lr_scheduler_type=kind)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(60), callbacks=[rates])
+    trainer.train()
+    if kind == "linear":  # up in two updates, then down to 0 after the last
+        expected = [0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025]
+    else:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+        reference = get_cosine_schedule_with_warmup(optimizer, 2, 6)
+        expected = []
+        for _ in range(6):
+            expected += reference.get_last_lr()
+            optimizer.step()
+            reference.step()
+    assert rates.used == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_optimizer_that_is_handed_in_keeps_its_rate_as_the_peak(tmp_path):
+    model, rates = tiny_model(), Rates()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03)
+    args = arguments(tmp_path, max_steps=12)
+    trainer = VanillaTransformerTrainer(
+        model, args, Collator(), examples(60), callbacks=[rates], optimizers=(optimizer, None)
+    )
+    trainer.train()
+    assert rates.used[:10] == pytest.approx([0.003 * step for step in range(1, 11)])  # the warm-up has 10 updates
+    assert rates.used[11] == pytest.approx(0.03 * (10 / 12) ** 0.5)
+    assert args.learning_rate is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "scheduled", "message"),
+    [
+        ({"learning_rate": 0.1}, False, "learning_rate=0.1 and the optimizer's 0.03 differ; leave learning_rate out"),
+        ({"adam_beta2": 0.9}, False, "adam_beta2=0.9 would have no effect beside the optimizer that is handed in"),
+        ({"optim": "adafactor"}, False, "optim=.* would have no effect beside the optimizer"),
+        ({"cooldown_steps": 3}, True, "cooldown_steps=3 would have no effect beside the scheduler that is handed in"),
+        ({}, True, "warmup_steps=10 would have no effect beside the scheduler that is handed in"),
+    ],
+)
+def test_what_an_optimizer_of_ones_own_would_leave_without_effect_is_refused(tmp_path, fields, scheduled, message):
+    model = tiny_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0) if scheduled else None
+    with pytest.raises(ValueError, match=message):
+        VanillaTransformerTrainer(
+            model, arguments(tmp_path, **fields), Collator(), examples(8), optimizers=(optimizer, scheduler)
+        )
+
+
+def test_an_optimizer_and_a_scheduler_of_ones_own_are_left_alone(tmp_path):
+    model, rates = tiny_model(), Rates()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    args = arguments(tmp_path, max_steps=3, warmup_steps=4000)
+    VanillaTransformerTrainer(
+        model, args, Collator(), examples(60), callbacks=[rates], optimizers=(optimizer, scheduler)
+    ).train()
+    assert rates.used == pytest.approx([0.03, 0.015, 0.01])
+
+
+def test_a_search_needs_a_space_of_training_arguments(tmp_path):
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=1)
+    trainer = VanillaTransformerTrainer(
+        args=args, data_collator=Collator(), train_dataset=examples(8), eval_dataset=examples(3), model_init=tiny_model
+    )
+    with pytest.raises(ValueError, match="the default search space of transformers has .* give hp_space"):
+        trainer.hyperparameter_search(n_trials=1)
+    args.label_smoothing_factor = 1.5  # as a trial sets it, after the arguments were made
+    with pytest.raises(ValueError, match="label_smoothing_factor=1.5 is no probability"):
+        trainer.train()
+
+
 # --------------------------------------------------------------------------- batches
 
 
@@ -146,7 +250,7 @@ def test_every_example_comes_once_an_epoch(tmp_path):
     data, collator = examples(61), Collator()
     args = arguments(tmp_path, num_train_epochs=2, gradient_accumulation_steps=3)
     trainer = VanillaTransformerTrainer(tiny_model(), args, collator, Dataset.from_list(data))
-    assert isinstance(trainer.get_train_dataloader().batch_sampler, TokenBudgetSampler)  # what we rely on Trainer for
+    assert isinstance(trainer.get_train_dataloader().batch_sampler, TokenBudgetSampler)
     trainer.train()
     expected = sorted(2 * [row["input_ids"] for row in data])
     assert sorted(collator.seen) == expected
@@ -180,6 +284,23 @@ def test_streamed_data_is_batched_by_budget_and_read_once_an_epoch(tmp_path):
     assert sorted(rows) == sorted(row["input_ids"] for row in data)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_columns_that_the_model_does_not_take_reach_no_collator(tmp_path, streamed):
+    rows = [{**row, "comment": "a text", "length": 3} for row in examples(40)]
+    data: Any = IterableDataset.from_generator(lambda: iter(rows)) if streamed else Dataset.from_list(rows)
+    for remove, expected in ((True, {"input_ids", "labels"}), (False, {"input_ids", "labels", "comment", "length"})):
+        seen: list[set[str]] = []
+
+        def collate(batch, seen=seen):
+            seen += [set(row) for row in batch]
+            return Collator()(batch)
+
+        args = arguments(tmp_path, max_steps=2, remove_unused_columns=remove)
+        trainer = VanillaTransformerTrainer(tiny_model(), args, collate, data)
+        next(iter(trainer.get_train_dataloader()))
+        assert seen and all(columns == expected for columns in seen)
+
+
 def test_a_tokenizer_brings_the_collator(tmp_path):
     words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
@@ -193,6 +314,16 @@ def test_a_tokenizer_brings_the_collator(tmp_path):
     )
     trainer.train()
     assert math.isfinite(trainer.evaluate()["eval_perplexity"])
+
+    def other_start() -> VanillaTransformerForConditionalGeneration:
+        model = tiny_model()
+        model.config.decoder_start_token_id = 2
+        return model
+
+    by_init = VanillaTransformerTrainer(
+        args=arguments(tmp_path), model_init=other_start, train_dataset=data, processing_class=tokenizer
+    )
+    assert next(iter(by_init.get_train_dataloader()))["decoder_input_ids"][:, 0].unique().tolist() == [2]
 
 
 # --------------------------------------------------------------------------- loss and likelihood
@@ -233,6 +364,60 @@ def test_training_log_carries_the_true_likelihood_beside_the_smoothed_loss(tmp_p
         assert logged(trainer, "perplexity") == pytest.approx([math.exp(outputs.nll.item())], rel=1e-5)
         assert logged(trainer, "tokens_per_second")[0] > 0
     assert outputs.loss.item() != pytest.approx(outputs.nll.item(), rel=1e-4)
+
+
+def test_the_loss_is_smoothed_exactly_once(tmp_path):
+    data = examples(12, length=5)
+    batch = Collator()(data)
+    logits = tiny_model().eval()(**batch).logits
+    expected = LabelSmoother(epsilon=0.3)({"logits": logits}, batch["labels"]).item()  # that of the stock Trainer
+    args = arguments(tmp_path, max_steps=1, label_smoothing_factor=0.3)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), data)
+    trainer.train()
+    assert trainer.label_smoother is None
+    assert logged(trainer, "loss") == pytest.approx([expected], rel=1e-5)
+
+
+def test_the_stock_trainer_refuses_our_arguments(tmp_path):
+    args = arguments(tmp_path)
+    with pytest.raises(ValueError, match="are for VanillaTransformerTrainer.* give it Seq2SeqTrainingArguments"):
+        Seq2SeqTrainer(tiny_model(), args, Collator(), examples(8))
+    assert args.to_sanitized_dict()["max_tokens_per_batch"] == 60  # what loggers are given
+    with pytest.raises(ValueError, match="are for VanillaTransformerTrainer"):
+        Seq2SeqTrainer(tiny_model(), args, Collator(), examples(8))
+
+
+def test_a_loss_of_ones_own_and_smoothing_are_refused_together(tmp_path):
+    def loss(outputs, labels, num_items_in_batch=None):
+        return (
+            torch.nn.functional.cross_entropy(outputs["logits"].flatten(0, 1), labels.flatten(), reduction="sum")
+            / num_items_in_batch
+        )
+
+    with pytest.raises(ValueError, match="label_smoothing_factor=0.1 .* no effect beside compute_loss_func; set it to"):
+        VanillaTransformerTrainer(tiny_model(), arguments(tmp_path), Collator(), compute_loss_func=loss)
+    data = examples(12, length=5)
+    nll = tiny_model()(**Collator()(data)).nll.item()
+    args = arguments(tmp_path, max_steps=1, label_smoothing_factor=0.0)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), data, compute_loss_func=loss)
+    trainer.train()
+    assert logged(trainer, "loss") == pytest.approx([nll], rel=1e-5)
+    assert logged(trainer, "tokens_per_second")[0] > 0
+
+
+def test_a_subclass_that_asks_for_outputs_has_the_model_return_logits(tmp_path):
+    asked = []
+
+    class Reads(VanillaTransformerTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            return (loss, outputs) if return_outputs else loss
+
+    for kind in (Reads, VanillaTransformerTrainer):
+        model = tiny_model()
+        model.register_forward_pre_hook(lambda module, args, kwargs: asked.append(dict(kwargs)), with_kwargs=True)
+        kind(model, arguments(tmp_path, max_steps=1), Collator(), examples(6)).train()
+    assert [kwargs.get("return_logits", False) for kwargs in asked] == [True, False]
 
 
 @pytest.mark.parametrize("generate", [False, True])
@@ -284,6 +469,85 @@ def test_either_outcome_of_auto_precision_trains_alike(tmp_path, monkeypatch):
     # A nat or so a token from some sixteen sums rounded to 8 bits each.
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=16 * torch.finfo(torch.bfloat16).eps)
     assert curves["bf16"] != curves["fp32"]  # it did compute in bf16
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("by_init", [False, True])
+def test_weights_that_come_in_half_precision_are_trained_in_fp32(tmp_path, stored, by_init):
+    def make() -> VanillaTransformerForConditionalGeneration:
+        return tiny_model().to(stored)
+
+    given: dict[str, Any] = {"model_init": make} if by_init else {"model": make()}
+    args = arguments(tmp_path, max_steps=2, warmup_steps=1000)
+    trainer = VanillaTransformerTrainer(args=args, data_collator=Collator(), train_dataset=examples(40), **given)
+    trainer.train()
+    rounded = dict(make().named_parameters())
+    for name, weight in trainer.model.named_parameters():
+        assert weight.dtype == torch.float32
+        assert not torch.equal(weight, rounded[name].float())  # so small a rate moves nothing in bf16
+        torch.testing.assert_close(weight, rounded[name].float(), atol=0.01, rtol=0)  # from what was stored
+    trainer.save_model(str(tmp_path / "final"))
+    assert {tensor.dtype for tensor in load_file(tmp_path / "final" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_weights_stay_in_bf16_where_that_is_asked_for(tmp_path):
+    args = arguments(tmp_path, max_steps=1, keep_weight_dtype=True)
+    trainer = VanillaTransformerTrainer(tiny_model().bfloat16(), args, Collator(), examples(20))
+    trainer.train()
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.bfloat16}
+
+
+def test_evaluation_in_bf16_leaves_the_weights_as_they_were(tmp_path):
+    args = arguments(tmp_path, max_steps=1, bf16_full_eval=True)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(20), examples(7))
+    trainer.train()
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    used = []
+    trainer.model.register_forward_pre_hook(lambda module, args: used.append(next(module.parameters()).dtype))
+    assert math.isfinite(trainer.evaluate()["eval_loss"])
+    assert set(used) == {torch.bfloat16}
+    for name, weight in trainer.model.state_dict().items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, before[name])
+    assert trainer.model.lm_head.weight is trainer.model.get_input_embeddings().weight  # still tied
+
+
+def test_the_checkpoint_of_least_perplexity_is_the_best(tmp_path):
+    args = arguments(
+        tmp_path, max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
+        metric_for_best_model="perplexity", load_best_model_at_end=True,
+    )  # fmt: skip
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40), examples(9))
+    trainer.train()
+    measured = logged(trainer, "eval_perplexity")
+    assert len(set(measured)) == 3
+    assert trainer.state.best_metric == min(measured)
+    assert trainer.state.best_global_step == 2 * (1 + measured.index(min(measured)))
+
+
+def test_a_metric_that_evaluation_will_not_report_is_refused_at_the_start(tmp_path):
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=2, metric_for_best_model="bleu")
+    with pytest.raises(ValueError, match="metric_for_best_model='bleu' is not reported by evaluation without compute"):
+        VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(8), examples(4))
+
+
+def test_evaluation_and_saving_do_not_count_in_the_speed_of_training(tmp_path, monkeypatch):
+    class Slow(TrainerCallback):
+        def on_prediction_step(self, args, state, control, **kwargs):
+            time.sleep(0.5)
+
+    monkeypatch.setattr(trainer_module.checkpointing, "rotate", lambda *args: time.sleep(0.5))
+    args = arguments(
+        tmp_path, max_steps=6, logging_steps=3, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2
+    )
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40), examples(4), callbacks=[Slow()])
+    started = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - started
+    speeds = logged(trainer, "tokens_per_second")
+    # 6 updates of at most 120 tokens; evaluation and saving sleep for 3 s of the run.
+    tokens = sum(2 * len(row["labels"]) for row in examples(40)) * 6 / len(trainer.get_train_dataloader())
+    trained = sum(tokens / 2 / speed for speed in speeds)
+    assert trained < seconds - 2.5
 
 
 def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
@@ -386,6 +650,30 @@ def test_another_model_is_refused(tmp_path):
     )  # fmt: skip
     with pytest.raises(ValueError, match="trains vanilla_transformer models, not marian"):
         VanillaTransformerTrainer(MarianMTModel(config), arguments(tmp_path), Collator(), examples(4))
+
+
+def test_private_methods_of_trainer_are_as_they_are_relied_on():
+    for name, parameters in trainer_module.PRIVATE_METHODS.items():
+        assert tuple(inspect.signature(getattr(Seq2SeqTrainer, name)).parameters) == parameters, name
+
+
+def test_no_other_private_name_of_trainer_is_used():
+    theirs = {
+        node.attr
+        for kind in Seq2SeqTrainer.__mro__[:2]
+        for node in ast.walk(ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    } | set(dir(Seq2SeqTrainer))
+    package = Path(trainer_module.__file__).parents[1]
+    used = set()
+    for path in package.rglob("*.py"):
+        if "class VanillaTransformerTrainer(" not in path.read_text(encoding="utf-8"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "name", "")
+            if isinstance(name, str) and name.startswith("_") and not name.startswith("__"):
+                used.add(name)
+    assert used & theirs == set(trainer_module.PRIVATE_METHODS)
 
 
 def test_stock_arguments_are_refused(tmp_path):
