@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -88,6 +89,8 @@ def test_the_record_says_what_was_done(finished: tuple[Path, TrainingResult]) ->
     assert (training["updates"], training["precision"], training["seed"]) == (6, "fp32", 42)
     assert training["best_checkpoint"] in ("checkpoint-2", "checkpoint-4", "checkpoint-6")
     assert training["seconds"] > 0
+    assert (training["lr_scheduler_type"], training["label_smoothing_factor"]) == ("noam", 0.1)
+    assert training["learning_rate"] == pytest.approx(1 / 8)  # Equation 3's own peak, 1/√(16 · 4)
     assert training["tokens"] > 0
     assert record["versions"]["torch"] == torch.__version__
     assert training["averaged"] == ["checkpoint-4", "checkpoint-6"]
@@ -267,6 +270,25 @@ def test_text_files_train_from_a_finished_checkpoint_with_its_tokenizer(
         (tuned.model.state_dict()[name] - tensor).abs().max() for name, tensor in result.model.state_dict().items()
     ]
     assert 0 < max(moved) < 0.05  # one update of a warm-up away from where it started
+
+
+def test_a_checkpoint_stored_in_bf16_is_trained_in_fp32_and_the_result_computes_in_it(
+    finished: tuple[Path, TrainingResult], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    stored = AutoModelForSeq2SeqLM.from_pretrained(folder / "out").bfloat16()
+    stored.save_pretrained(tmp_path / "stored")
+    AutoTokenizer.from_pretrained(folder / "out").save_pretrained(tmp_path / "stored")
+    words = ("--model_name_or_path", str(tmp_path / "stored"), "--config_overrides", "null", "--max_steps", "1")
+    words += ("--precision", "bf16", "--warmup_steps", "4000", "--average_last", "0", "--bf16_full_eval")
+    tuned = again(folder, tmp_path / "out", *words)
+    saved = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    # The rate of update 1 is 4e-6, far below half a step of bf16 for most of the weights: none of them is lost.
+    assert all(not torch.equal(tensor, stored.state_dict()[name].float()) for name, tensor in saved.items())
+    assert "forward" not in vars(tuned.model)  # no autocast around it, which training in bf16 needs
+    ids = torch.tensor([[5, 6, 2]])
+    assert tuned.model(input_ids=ids, labels=ids).logits.dtype == torch.float32
 
 
 def test_bleu_can_be_watched_while_training(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:

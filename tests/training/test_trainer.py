@@ -206,7 +206,11 @@ def test_an_optimizer_that_is_handed_in_keeps_its_rate_as_the_peak(tmp_path):
         ({"learning_rate": 0.1}, False, "learning_rate=0.1 and the optimizer's 0.03 differ; leave learning_rate out"),
         ({"adam_beta2": 0.9}, False, "adam_beta2=0.9 would have no effect beside the optimizer that is handed in"),
         ({"optim": "adafactor"}, False, "optim=.* would have no effect beside the optimizer"),
-        ({"cooldown_steps": 3}, True, "cooldown_steps=3 would have no effect beside the scheduler that is handed in"),
+        (
+            {"cooldown_steps": 3, "warmup_steps": 4000},
+            True,
+            "cooldown_steps=3 would have no effect beside the scheduler that is handed in",
+        ),
         ({}, True, "warmup_steps=10 would have no effect beside the scheduler that is handed in"),
     ],
 )
@@ -234,7 +238,11 @@ def test_an_optimizer_and_a_scheduler_of_ones_own_are_left_alone(tmp_path):
 def test_a_search_needs_a_space_of_training_arguments(tmp_path):
     args = arguments(tmp_path, eval_strategy="steps", eval_steps=1)
     trainer = VanillaTransformerTrainer(
-        args=args, data_collator=Collator(), train_dataset=examples(8), eval_dataset=examples(3), model_init=tiny_model
+        args=args,
+        data_collator=Collator(),
+        train_dataset=examples(8),
+        eval_dataset=examples(3),
+        model_init=lambda: tiny_model(),
     )
     with pytest.raises(ValueError, match="the default search space of transformers has .* give hp_space"):
         trainer.hyperparameter_search(n_trials=1)
@@ -395,11 +403,11 @@ def test_a_loss_of_ones_own_and_smoothing_are_refused_together(tmp_path):
         )
 
     with pytest.raises(ValueError, match="label_smoothing_factor=0.1 .* no effect beside compute_loss_func; set it to"):
-        VanillaTransformerTrainer(tiny_model(), arguments(tmp_path), Collator(), compute_loss_func=loss)
+        VanillaTransformerTrainer(tiny_model(), arguments(tmp_path), Collator(True), compute_loss_func=loss)
     data = examples(12, length=5)
     nll = tiny_model()(**Collator()(data)).nll.item()
     args = arguments(tmp_path, max_steps=1, label_smoothing_factor=0.0)
-    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), data, compute_loss_func=loss)
+    trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(True), data, compute_loss_func=loss)
     trainer.train()
     assert logged(trainer, "loss") == pytest.approx([nll], rel=1e-5)
     assert logged(trainer, "tokens_per_second")[0] > 0
