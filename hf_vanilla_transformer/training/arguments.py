@@ -5,6 +5,7 @@
 import math
 import os
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # Environment variable: what "auto" means instead of the hardware's answer.
 AUTO_PRECISION = "VANILLA_TRANSFORMER_AUTO_PRECISION"
 EQUATION_3 = "noam"  # the value of lr_scheduler_type that means the paper's schedule
+
+
+class PaperSchedule(str, Enum):
+    """The schedule beside those of `SchedulerType`; Trainer's model card asks each for its ``value``."""
+
+    NOAM = EQUATION_3
+
+
 SCHEDULERS = (EQUATION_3, *(kind.value for kind in SchedulerType))
 # Metrics of which less is better, by the last word of their name.
 LOWER_IS_BETTER = ("loss", "perplexity", "nll")
@@ -185,7 +194,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             self.lr_scheduler_type = SchedulerType.LINEAR  # the parent's check knows only its own
         super().__post_init__()
         if by_equation_3:
-            self.lr_scheduler_type = EQUATION_3
+            self.lr_scheduler_type = PaperSchedule.NOAM
         self._check_accelerate()
         if self.n_gpu > 1:
             logger.warning(
