@@ -208,8 +208,8 @@ def translation_loss(
     warmup_steps = max(1, updates // 5)
     arguments = VanillaTransformerTrainingArguments(
         output_dir=str(folder), max_steps=updates, max_tokens_per_batch=800, warmup_steps=warmup_steps,
-        learning_rate=0.1 / (config.d_model * warmup_steps) ** 0.5, precision="fp32", save_strategy="no", logging_steps=max(1, updates // 2),
-        report_to="none", disable_tqdm=True,
+        learning_rate=0.1 / (config.d_model * warmup_steps) ** 0.5, precision="fp32", save_strategy="no",
+        logging_steps=max(1, updates // 2), report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = VanillaTransformerTrainer(
         model, arguments, train_dataset=Dataset.from_dict(columns[0]), eval_dataset=Dataset.from_dict(columns[1]),
