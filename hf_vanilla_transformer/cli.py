@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None takes the process's own.
 
     Returns:
-        The exit status: 0 done, 2 bad input, 130 interrupted.
+        The exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
     """
     parser = _build_parser()
     options, rest = parser.parse_known_args(arguments)
@@ -111,6 +111,15 @@ def _build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--recipe", default=None, help="a YAML file instead of the package's own demo.yaml")
     demo.add_argument("--card", default=None, help="file for a second copy of the model card, as model_card.md")
     demo.set_defaults(run=_demo)
+
+    check = commands.add_parser(
+        "check",
+        help="check that this installation computes the right numbers, in seconds; exit status 1 if it doesn't",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    check.add_argument("--device", default=None, help="where to compute, e.g. cpu or cuda:1; unset: the GPU if any")
+    check.add_argument("--json", action="store_true", help="print the report as JSON")
+    check.set_defaults(run=_check)
 
     train = commands.add_parser(
         "train",
@@ -341,6 +350,16 @@ def _show_attention(options: argparse.Namespace, source: str) -> None:
     page = save_page(maps, output / "attention.html", layer=layer, head=head)
     figure = save_figure(alignment_figure(maps, layer, head), output / "alignment.png")
     print(f"attention: page={page} figure={figure}\n")
+
+
+def _check(options: argparse.Namespace) -> int:
+    import json
+
+    from .self_check import check_installation
+
+    report = check_installation(options.device)
+    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if options.json else report)
+    return 0 if report.passed else 1
 
 
 def _show_log(first_process: bool) -> None:

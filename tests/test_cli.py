@@ -18,6 +18,7 @@ from hf_vanilla_transformer.visualization.alignment import digit_alignment
 
 COMMANDS = (
     "average",
+    "check",
     "convert",
     "demo",
     "evaluate",

@@ -35,14 +35,15 @@ FLOORS = {
     "training": 2,
     "visualization": 2,
     "hub": 2,
+    "self_check": 3,
     "cli": 3,
     "__main__": 3,
     "__init__": 4,  # the public names: it may name everything, and nothing inside may lean on it
 }
 # Those of them that are files: together they are one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "overwriting", "plausibility", "device", "presets", "tokenization", "engines", "evaluation",
-    "card", "cli", "__main__", "__init__",
+    "version", "json_object", "overwriting", "plausibility", "device", "presets", "tokenization", "engines",
+    "evaluation", "card", "self_check", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")
