@@ -109,7 +109,7 @@ class SelfCheckReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
-        return {**asdict(self), "results": [asdict(result) for result in self.results], "passed": self.passed}
+        return {**asdict(self), "passed": self.passed}
 
     def _facts(self) -> dict[str, str]:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
@@ -159,13 +159,16 @@ class _Check:
         run: raises an exception if something is wrong; AssertionError if it is a number.
         library: the one to reinstall then; "" if the exception says what to do.
         meanwhile: what works until the fault is mended; "" for nothing.
+        all_threads: use as many threads as the caller does. Thousands of operations on a few hundred numbers each
+            would wait for threads most of the time, minutes on a busy machine.
     """
 
     name: str
     title: str
     run: Callable[[torch.device], None]
     library: str
-    meanwhile: str
+    meanwhile: str = ""
+    all_threads: bool = False
 
     @property
     def advice(self) -> str:
@@ -182,11 +185,13 @@ class _Check:
 _CHECKS: list[_Check] = []
 
 
-def _check(title: str, library: str = "transformers", meanwhile: str = "") -> Callable[[Callable], Callable]:
+def _check(
+    title: str, library: str = "transformers", meanwhile: str = "", all_threads: bool = False
+) -> Callable[[Callable], Callable]:
     """Add a function to the checks; the arguments are those of `_Check`."""
 
     def register(function: Callable[[torch.device], None]) -> Callable[[torch.device], None]:
-        _CHECKS.append(_Check(function.__name__, title, function, library, meanwhile))
+        _CHECKS.append(_Check(function.__name__, title, function, library, meanwhile, all_threads))
         return function
 
     return register
@@ -211,7 +216,7 @@ def check_installation(device: str | torch.device | None = None) -> SelfCheckRep
     for check in _CHECKS:
         start, status, detail = time.perf_counter(), "ok", ""
         try:
-            with _own_state(device):
+            with _own_state(device, check.all_threads):
                 check.run(device)
         except _Skipped as reason:
             status, detail = "skipped", str(reason)
@@ -289,7 +294,7 @@ def _precision(device: torch.device) -> str:
 
         return "auto is {} ({})".format(*best_precision(use_cpu=device.type == "cpu"))
     except Exception as error:  # what training needs may be missing where a model is only used
-        return f"unknown, training can't be imported ({type(error).__name__}: {error})"
+        return f"unknown ({type(error).__name__}: {error})"
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:
@@ -308,7 +313,7 @@ def _usable_device(device: str | torch.device | None) -> torch.device:
 
 
 @contextmanager
-def _own_state(device: torch.device) -> Iterator[None]:
+def _own_state(device: torch.device, all_threads: bool) -> Iterator[None]:
     """Run with torch's default settings, and leave the caller's settings and random state as they were."""
     default_dtype, bars = torch.get_default_dtype(), logging.is_progress_bar_enabled()
     backends: Any = torch.backends
@@ -321,6 +326,9 @@ def _own_state(device: torch.device) -> Iterator[None]:
             generators.append(torch.get_device_module(device))
         for generator in generators:
             stack.callback(generator.set_rng_state, generator.get_rng_state())
+        if not all_threads:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         stack.callback(torch.set_default_dtype, default_dtype)
         for each, precision in products:  # fp32 may stand for TF32 or bf16
             stack.callback(setattr, each, "fp32_precision", precision)
@@ -407,12 +415,12 @@ def _require_close(what: str, found: Tensor, expected: Tensor) -> None:
     unit = torch.finfo(found.dtype).eps
     found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
     difference = (found - expected).abs().max().item()
-    _require_within(f"{what}: largest difference", difference, _LONGEST_PATH * unit * expected.abs().max().item())
+    _require_within(f"{what}: the largest difference", difference, _LONGEST_PATH * unit * expected.abs().max().item())
 
 
 def _require_within(what: str, error: float, bound: float) -> None:
     if not error <= bound:  # NaN is above every bound
-        raise AssertionError(f"{what} {error:.2g}, rounding explains {bound:.2g}")
+        raise AssertionError(f"{what} is {error:.2g}; rounding explains {bound:.2g} at most")
 
 
 def _require_same(what: str, found: Any, expected: Any) -> None:
@@ -608,6 +616,7 @@ def padding(device: torch.device) -> None:
     "Attention by single operations (eager) and by torch's fused kernels (sdpa) agrees, gradients included",
     library="torch",
     meanwhile='load models with attn_implementation="eager"',
+    all_threads=True,
 )
 def attention_implementations(device: torch.device) -> None:
     found = {}
@@ -636,16 +645,15 @@ def _loss_and_gradients(model: Any, *micro_batches: Sequence[int], **options: An
     return {"loss": total, **gradients}
 
 
-@_check("Batches in parts, each divided by num_items_in_batch, have the loss and the gradients of one batch")
+@_check("A batch in parts, divided by num_items_in_batch, has the loss and gradients of the whole, training or not")
 def accumulation(device: torch.device) -> None:
     model = _tiny_model(device)
-    tokens = sum(map(len, _TARGETS))
-    for training in (False, True):
-        model.train(training)
-        whole = _loss_and_gradients(model, range(4))
-        parts = _loss_and_gradients(model, [0, 1], [2], [3], num_items_in_batch=torch.tensor(tokens, device=device))
+    whole = _loss_and_gradients(model, range(4))
+    tokens = torch.tensor(sum(map(len, _TARGETS)), device=device)
+    for training in (False, True):  # by the plain loss, by the loss in chunks
+        parts = _loss_and_gradients(model.train(training), [0, 1], [2], [3], num_items_in_batch=tokens)
         for name, expected in whole.items():
-            _require_close(f"{name} in {'training' if training else 'evaluation'}", parts[name], expected)
+            _require_close(f"{name} in {'training' if training else 'evaluation'} mode", parts[name], expected)
 
 
 @_check("Dropout repeats itself from the same seed while training, and is off in evaluation", library="torch")
@@ -712,13 +720,12 @@ def loss(device: torch.device, precision: str) -> None:
         for name, values in found.items():
             where = f"{name}, logits of labels {label_logit:g}, smoothing {smoothing:g}"
             for what, bound in (("loss", loss_bound), ("nll", nll_bound)):
-                _require_within(f"error of the {what} of {where}:", (values[what] - exact[what]).abs().item(), bound)
+                _require_within(f"{where}: the error of the {what}", (values[what] - exact[what]).abs().item(), bound)
             for what in _INPUTS:
                 size = exact[what].norm()
                 error, torchs = (((result[what] - exact[what]).norm() / size).item() for result in (values, reference))
-                _require_within(
-                    f"relative error of the gradient of {what}, {where}", error, 2 * torchs + gradient_bound
-                )
+                bound = 2 * torchs + gradient_bound
+                _require_within(f"{where}: the relative error of the gradient of {what}", error, bound)
 
 
 def _loss_inputs(label_logit: float, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
@@ -771,9 +778,9 @@ def _rounding(
     """Return the largest errors by rounding of the loss, of the nll, and of gradients, relative to their norm.
 
     A logit may be off by one unit of its dtype per unit of |h|·|w|, and the loss then by that times |P − target|.
-    After the logits all is fp32 or wider: logsumexp is off by a unit per unit of the largest logit, so that P is, too,
-    however small P − target. Gradients are rounded once more when they are stored, and are sums of up to V products,
-    whose rounding errors grow with the root of their number.
+    After the logits all is fp32 or wider: a label's logit and logsumexp are off by a unit per unit of the largest
+    logit, here and in what is compared with, and P is off by as much, however small P − target. Gradients are rounded
+    once more when they are stored, and are sums of up to V products, whose errors grow with the root of their number.
     """
     hidden, weight, bias = inputs
     low, wide = torch.finfo(dtype).eps, torch.finfo(torch.promote_types(dtype, torch.float32)).eps
@@ -787,7 +794,7 @@ def _rounding(
         (low * ((probabilities - target).abs() * size).sum() + wide * largest.sum()).item() for target in (soft, hard)
     )
     cancellation = probabilities.norm() / (probabilities - soft).norm()
-    return loss_bound, nll_bound, (low + wide * (len(weight) ** 0.5 + largest.max() * cancellation)).item()
+    return loss_bound, nll_bound, (low + wide * (len(weight) ** 0.5 + 4 * largest.max() * cancellation)).item()
 
 
 def _require_dtype(device: torch.device, dtype: torch.dtype) -> None:
@@ -805,6 +812,7 @@ for _name in _PRECISIONS:
             partial(loss, precision=_name),
             library="torch",
             meanwhile="train with precision: fp32" if "16" in _name else "",
+            all_threads=True,
         )
     )
 

@@ -1,4 +1,4 @@
-"""`vanilla-transformer check`: a sound installation passes, and each kind of fault fails the checks that are about it."""
+"""`vanilla-transformer check`: a sound installation passes, and each kind of fault fails the checks about it."""
 
 import functools
 import json
@@ -260,10 +260,6 @@ def unfilled_buffers(monkeypatch):
     monkeypatch.setattr(torch, "empty_like", lambda tensor, **options: torch.full_like(tensor, torch.nan, **options))
 
 
-def untied_on_loading(monkeypatch):
-    monkeypatch.setattr(Model, "tie_weights", lambda self, *arguments, **options: None)
-
-
 def missing_library(monkeypatch):
     original = self_check._version
     monkeypatch.setattr(self_check, "_version", lambda name: None if name == "accelerate" else original(name))
@@ -275,20 +271,20 @@ def missing_library(monkeypatch):
         (swallowed_cache, {"cached_logits", "cached_generation"}),
         (positions_that_restart, {"cached_logits", "cached_generation"}),
         (stale_cross_attention, {"cached_generation"}),
-        (beams_without_their_past, {"cached_generation"}),
+        pytest.param(beams_without_their_past, {"cached_generation"}, marks=pytest.mark.slow),
         (wrong_length_in_search, {"search_scores"}),
-        (search_past_its_limit, {"search_scores"}),
-        (search_that_is_not_greedy, {"search_greedy"}),
+        pytest.param(search_past_its_limit, {"search_scores"}, marks=pytest.mark.slow),
+        pytest.param(search_that_is_not_greedy, {"search_greedy"}, marks=pytest.mark.slow),
         (ignored_encoder_mask, {"padding"}),
-        (wrong_attention_kernel, {"attention_implementations"}),
+        pytest.param(wrong_attention_kernel, {"attention_implementations"}, marks=pytest.mark.slow),
         (ignored_num_items_in_batch, {"accumulation"}),
         (dropout_in_evaluation, {"dropout"}),
-        (dropout_that_drops_nothing, {"dropout"}),
+        pytest.param(dropout_that_drops_nothing, {"dropout"}, marks=pytest.mark.slow),
         (rounded_softmax, {"loss_bf16_autocast", "loss_bf16", "loss_fp16"}),
-        (ignored_label_smoothing, LOSSES),
+        pytest.param(ignored_label_smoothing, LOSSES, marks=pytest.mark.slow),
         (weights_changed_on_loading, {"save_and_load"}),
         (unfilled_buffers, {"save_and_load"}),
-        (missing_library, {"versions"}),
+        pytest.param(missing_library, {"versions"}, marks=pytest.mark.slow),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
