@@ -31,6 +31,7 @@ _LAZY = {  # public name → module that has it
     "VanillaTransformerTrainingArguments": "training.arguments",
     "attention_maps": "visualization.maps",
     "average_checkpoints": "checkpoints.averaging",
+    "check_installation": "self_check",
     "convert_checkpoint": "checkpoints.convert",
     "embedded_corpus": "data.embedded_corpus",
     "export_checkpoint": "checkpoints.export",

@@ -42,6 +42,7 @@ PUBLIC = REQUIRED | {
     "read_recipe",
     "train",
     "average_checkpoints",
+    "check_installation",
     "convert_checkpoint",
     "export_checkpoint",
     "load_engine",
