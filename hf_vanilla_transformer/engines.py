@@ -38,7 +38,7 @@ class ExportedModel:
 
     def __init__(self, directory: str | Path, expected_format: str) -> None:
         record = _read_record(Path(directory), expected_format)
-        self.config = VanillaTransformerConfig(**{k: v for k, v in record["config"].items() if k != "model_type"})
+        self.config = VanillaTransformerConfig.from_dict(record["config"])
         self.config.name_or_path = str(directory)  # where a second tokenizer is looked for
         self.device = torch.device("cpu")
         self.positions: int | None = record["positions"]

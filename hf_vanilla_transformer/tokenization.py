@@ -24,6 +24,7 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the configu
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))  # ids 4 to 259
 _WORD_START = "▁"
 _NAMES = "|".join(token[1:-1] for token in SPECIAL_TOKENS)
+_SPACES = "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"  # Unicode's category Zs without U+0020
 _STAND_IN = "\ufdd0"  # for "<" in a special token's name that is written out; a code point that no text may hold
 _WRITTEN_OUT = rf"(?!\A<(?:{_NAMES})>\z)<(?=(?:{_NAMES})>)"  # such a "<", unless the name is all of the text
 
@@ -94,8 +95,8 @@ def normalize_text(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """Return what ``decode(encode(text))`` gives back.
 
     That is, for the tokenizers that are learned here: the text in the Unicode form that was asked for (NFC unless said
-    otherwise), in lower case if that was asked for, without white space at its two ends, with U+2581 "▁" (which marks
-    word beginnings) as "_" and U+FDD0 (no character) as U+FFFD.
+    otherwise), in lower case if that was asked for, without white space at its two ends, with every space of Unicode
+    (U+00A0, U+3000, …) as U+0020, U+2581 "▁" (which marks word beginnings) as "_" and U+FDD0 (no character) as U+FFFD.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
     return text if normalizer is None else normalizer.normalize_str(text).replace(_STAND_IN, "<")
@@ -108,7 +109,8 @@ def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
         raise ValueError(f"normalization={normalization!r} is unknown; choose 'NFC', 'NFKC' or None")
     # Lower case first: the lower case of some letters is decomposed and has to be composed again.
     steps: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
-    steps += [*forms[normalization], normalizers.Replace(_WORD_START, "_"), normalizers.Replace(_STAND_IN, "\ufffd")]
+    steps += [*forms[normalization], normalizers.Replace(Regex(_SPACES), " ")]
+    steps += [normalizers.Replace(_WORD_START, "_"), normalizers.Replace(_STAND_IN, "\ufffd")]
     steps += [normalizers.Replace(Regex(_WRITTEN_OUT), _STAND_IN), normalizers.Strip()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(steps)

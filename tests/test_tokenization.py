@@ -192,3 +192,11 @@ def test_a_tokenizer_of_another_model_is_refused(tokenizer):
 def test_all_bytes_are_in_the_vocabulary(tokenizer):
     vocabulary = tokenizer.get_vocab()
     assert [vocabulary[token] for token in BYTE_TOKENS] == list(range(4, 260))
+
+
+def test_every_space_of_unicode_is_a_space():
+    tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
+    expected = tokenizer("one two three")["input_ids"]
+    for space in "\u00a0\u2009\u202f\u3000":
+        assert tokenizer(f"one{space}two three")["input_ids"] == expected
+        assert normalize_text(tokenizer, f"one{space}two three") == "one two three"

@@ -299,7 +299,7 @@ def _plain_model(model: Any) -> Any:
         ValueError: If it is another kind of model, is spread over devices, or has an adapter that lives outside of the
             model's modules, as prompt and prefix tuning do: the search would leave it out.
     """
-    adapters = getattr(model, "peft_config", None)
+    adapters: Any = getattr(model, "peft_config", None)
     if hasattr(model, "get_base_model"):
         for name in model.active_adapters:
             if getattr(adapters[name], "is_prompt_learning", False):

@@ -13,7 +13,7 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ _KNOWN_KEYWORDS = frozenset(
 )
 
 
-def _refuse_unknown_keywords(forward: Callable, keywords: dict[str, Any]) -> None:
+def _refuse_unknown_keywords(forward: Callable, keywords: Mapping[str, Any]) -> None:
     """Refuse keywords that nobody reads; one whose value is None asks for nothing and passes.
 
     Raises:
@@ -562,7 +562,8 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
             )
         if self.final_norm is not None:
             hidden_states = self.final_norm(hidden_states)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states, **{CACHE_NAME: cache})
+        named_cache: dict[str, Any] = {CACHE_NAME: cache}
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states, **named_cache)
 
 
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):

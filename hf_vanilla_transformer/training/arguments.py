@@ -5,7 +5,7 @@
 import math
 import os
 from dataclasses import MISSING, dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ AUTO_PRECISION = "VANILLA_TRANSFORMER_AUTO_PRECISION"
 EQUATION_3 = "noam"  # the value of lr_scheduler_type that means the paper's schedule
 
 
-class PaperSchedule(str, Enum):
+class PaperSchedule(StrEnum):
     """The schedule beside those of `SchedulerType`; Trainer's model card asks each for its ``value``."""
 
     NOAM = EQUATION_3

@@ -48,6 +48,7 @@ from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from . import checkpointing, guards, resuming
 from .arguments import EQUATION_3, VanillaTransformerTrainingArguments
 from .meters import TrainingWindow, perplexity, sum_dtype
+from .run_lock import run_lock
 from .schedule import noam_schedule
 from .stopwatch import Stopwatch
 
@@ -412,9 +413,12 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         self._skipped = guards.SkippedUpdates(self.args.max_skipped_updates)
         self._micro_batches = []
         self._stop_signal, self._saving_for_a_stop = 0, False
-        self.resumed_from = self._choose_checkpoint(resume_from_checkpoint)
         try:
-            with guards.StopSignals() as self._signals:
+            with (
+                run_lock(str(self.args.output_dir), holding=self.args.process_index == 0),
+                guards.StopSignals() as self._signals,
+            ):
+                self.resumed_from = self._choose_checkpoint(resume_from_checkpoint)
                 output = super().train(self.resumed_from, trial, ignore_keys_for_eval)
                 self._hear_signals()
                 if self._stop_signal:  # it came after the last checkpoint
@@ -517,6 +521,14 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         """Run forward and backward pass of a micro-batch; its loss counts as 0 in the log where it isn't finite."""
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
+        except (AttributeError, TypeError) as error:  # of None, which `logits` is
+            if type(self).compute_loss is VanillaTransformerTrainer.compute_loss or "NoneType" not in str(error):
+                raise
+            raise ValueError(
+                f"{type(self).__name__}.compute_loss fails on None ({error}): while training with labels, "
+                "outputs.logits is None, since the loss computes them in chunks and never keeps them; to read them, "
+                "call model(**inputs, return_logits=True)"
+            ) from error
         except (RuntimeError, MemoryError) as error:
             if not guards.is_out_of_memory(error):
                 raise

@@ -2,12 +2,16 @@
 
 import ast
 import inspect
+import json
 import math
+import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
@@ -426,6 +430,38 @@ def test_a_subclass_that_asks_for_outputs_has_the_model_return_logits(tmp_path):
         model.register_forward_pre_hook(lambda module, args, kwargs: asked.append(dict(kwargs)), with_kwargs=True)
         kind(model, arguments(tmp_path, max_steps=1), Collator(), examples(6)).train()
     assert [kwargs.get("return_logits", False) for kwargs in asked] == [True, False]
+
+
+def test_a_subclass_that_reads_logits_is_told_how_to_get_them(tmp_path):
+    class Reads(VanillaTransformerTrainer):
+        more: dict[str, Any] = {}
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            logits = model(**inputs, **self.more).logits
+            return torch.nn.functional.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten())
+
+    def train():
+        Reads(tiny_model(), arguments(tmp_path, max_steps=1), Collator(), examples(6)).train()
+
+    with pytest.raises(ValueError, match=r"outputs.logits is None, .* call model\(\*\*inputs, return_logits=True\)"):
+        train()
+    Reads.more = {"return_logits": True}
+    train()
+
+
+def test_a_second_trainer_leaves_the_first_ones_directory_alone(tmp_path):
+    staging = tmp_path / ".checkpoint-8.saving"
+    staging.mkdir()
+    parent = psutil.Process(os.getppid())  # a living process that is not this one
+    owner = {"pid": parent.pid, "started": parent.create_time(), "host": socket.gethostname(), "since": "today"}
+    (tmp_path / ".run.lock").write_text(json.dumps(owner))
+    trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=1), Collator(), examples(6))
+    with pytest.raises(ValueError, match=f"is in use: process {parent.pid} on"):
+        trainer.train()
+    assert staging.is_dir()
+    (tmp_path / ".run.lock").unlink()
+    trainer.train()
+    assert not staging.exists()
 
 
 @pytest.mark.parametrize("generate", [False, True])
