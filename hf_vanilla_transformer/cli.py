@@ -7,6 +7,7 @@ standard error and exit status 2; an interrupt in exit status 130.
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections import deque
@@ -362,10 +363,20 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
+class _StandardErrorHandler(logging.StreamHandler):
+    """Writes to `sys.stderr` as it is at the time of the record; a notebook or a test may have replaced it since."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)  # the parent's would keep today's stream
+
+    @property
+    def stream(self) -> Any:
+        """Return the standard error stream of this moment."""
+        return sys.stderr
+
+
 def _show_log(first_process: bool) -> None:
     """Write what the package and transformers have to say to standard error; other processes only warn."""
-    import logging
-
     from transformers.utils.logging import set_verbosity
 
     level = logging.INFO if first_process else logging.WARNING
@@ -373,7 +384,7 @@ def _show_log(first_process: bool) -> None:
     logger = logging.getLogger(__package__)
     logger.setLevel(level)
     if not logger.handlers:  # otherwise somebody has decided already where it goes
-        handler = logging.StreamHandler()
+        handler = _StandardErrorHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
 

@@ -279,7 +279,8 @@ def test_translations_are_written_in_the_targets_words(one_dictionary, tmp_path)
     assert [result["translation_text"] for result in piped] == found
     shutil.rmtree(tmp_path / "ours" / "target_tokenizer")
     with pytest.raises(ValueError, match="has no folder target_tokenizer; give target_tokenizer"):
-        translate(ours, tokenizer, texts)
+        translate(ours, AutoTokenizer.from_pretrained(tmp_path / "ours"), texts)
+    assert translate(ours, tokenizer, texts, **settings) == found  # both were read before
 
 
 def test_two_vocabularies_are_exported_with_both_tokenizers(tmp_path):
