@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .version import __version__
+from .version import TESTED_TRANSFORMERS, __version__
 
 PROGRAM = "vanilla-transformer"
 _DEVICE_HELP = "what computes, as cuda:0, mps or cpu; not given: the accelerator where there is one, else the CPU"
@@ -649,6 +649,7 @@ def _push(options: argparse.Namespace) -> int:
         force=options.force,
     )
     _print_table(("file", "size"), listing(published.files))
+    print(f"push: its code was tested with transformers {' to '.join(TESTED_TRANSFORMERS)}")
     if options.dry_run:
         print(f"push: nothing was sent to {published.repo_id}")
     else:

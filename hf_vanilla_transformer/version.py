@@ -3,3 +3,4 @@
 """The version; CHANGELOG.md says what each of its digits promises about checkpoints."""
 
 __version__ = "0.1.0"
+TESTED_TRANSFORMERS = ("5.17.0", "5.24.0")  # the oldest and the newest release that the tests run against

@@ -19,7 +19,7 @@ PATTERN = re.compile(
     \#\ (?P<name>.+)\n\n
     Translates\ .+\ with\ [\d,]+\ parameters\ and\ a\ vocabulary\ of\ [\d,]+\ subwords,\ decoded\ by\ .+\n\n
     \#\#\ How\ to\ use\ it\n\n .*? pipeline\("translation",\ model="(?P=name)",\ trust_remote_code=True\) .*?
-        from_pretrained\("(?P=name)"\) .*?
+        from_pretrained\("(?P=name)"\) .*? tested\ with\ transformers\s5\.\d+\.\d+\ to\ 5\.\d+\.\d+\.\n\n
     \#\#\ Architecture\n\n Preset\ `[\w.-]+`\ \(.+\) .*? vocabulary .*?
     \#\#\ Data\n\n \|\ split\ \|\ data\ \|\ pairs\ \|.*?\|\ SHA-256\ \|\ licence\ \| .*? `[0-9a-f]{64}` .*?
     \#\#\ Training\n\n Recipe\ `[\w.-]+`,\ seed\ \d+,\ precision\ \w+\. .*? Tokens\ seen[^.]*:\ [\d,]+\.

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_vanilla_transformer.version import TESTED_TRANSFORMERS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "hf_vanilla_transformer"
 
@@ -230,3 +232,12 @@ def test_wheel_and_sdist_are_complete_and_the_wheel_works_from_an_empty_folder(t
     assert command.returncode == 0, command.stderr
     assert "demo" in command.stdout
     assert list(empty.iterdir()) == []
+
+
+def test_the_releases_that_are_called_tested_are_those_that_the_make_targets_install():
+    oldest = re.search(r"^OLDEST_PINS := transformers==(\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    locked = re.search(r"^transformers==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert (oldest[1], locked[1]) == TESTED_TRANSFORMERS
+    short = [".".join(release.split(".")[:2]) for release in TESTED_TRANSFORMERS]
+    assert f"transformers {short[0]} to {short[1]}" in (ROOT / "README.md").read_text()
+    assert f'"transformers>={short[0]},<6"' in (ROOT / "pyproject.toml").read_text()
