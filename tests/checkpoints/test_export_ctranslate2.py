@@ -4,6 +4,7 @@
 
 import json
 import logging
+import os
 import shutil
 
 import pytest
@@ -133,6 +134,10 @@ def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
     assert output.sequences_scores[0] >= output.sequences_scores[1] >= output.sequences_scores[2]
 
 
+@pytest.mark.skipif(
+    "ONEDNN_MAX_CPU_ISA" in os.environ,
+    reason="CTranslate2 chooses int8 kernels by the processor; with ONEDNN_MAX_CPU_ISA below it oneDNN's saturate",
+)
 def test_int8_is_smaller_and_close(checkpoint, exported, tmp_path):
     small = export_checkpoint("ctranslate2", checkpoint, tmp_path / "int8", quantization="int8")
     record = json.loads((small / "export.json").read_text(encoding="utf-8"))
