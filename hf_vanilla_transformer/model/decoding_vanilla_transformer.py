@@ -14,9 +14,10 @@ a mask says which of them belong to a beam's own past, and only that mask is reo
 # Shapes: B batch · S source length · T target length · W beam width · C candidates · N hypotheses returned a sentence
 #         P positions written · L most tokens of any hypothesis · D d_model · H heads · K d_k · V vocabulary
 
+import functools
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -617,6 +618,13 @@ class _Search:
         self.rows = list(range(batch))
         self.limits = limits  # tokens, by sentence
         most = max(limits)
+        # By sentence and length, the largest divisor still ahead. A score is a total ≤ 0 over a divisor that rises or
+        # falls with length, so it is the first one or the last.
+        lengths = range(1, most + 1)
+        divisors = torch.tensor([length_divisor(n, length_penalty, alpha) for n in lengths], dtype=torch.float64)
+        last = torch.tensor(limits).unsqueeze(-1)
+        following = torch.minimum(torch.arange(2, most + 2), last)
+        self.largest_divisor = torch.maximum(divisors[following - 1], divisors[last - 1]).to(dtype).to(device)  # (B, L)
         self.end_ids = torch.tensor(special.end, device=device)
         self.never_ids = torch.tensor(special.never, dtype=torch.long, device=device)
         self.source_mask = source_mask
@@ -639,7 +647,7 @@ class _Search:
         self.finished_tokens = of_finished(most, fill=special.pad, dtype=torch.long)
         self.finished_log_probs = of_finished(most, fill=0.0)
         self.by_sentence = (
-            "source_mask totals last tokens log_probs covered "
+            "source_mask largest_divisor totals last tokens log_probs covered "
             "finished_scores finished_lengths finished_tokens finished_log_probs"
         ).split()
         self.kept = self.rows  # rows that the last `_let_go` kept, in their new order
@@ -654,12 +662,15 @@ class _Search:
             states, attention = decoder.step(self.last, parents, with_attention=self.coverage_penalty > 0)
             if attention is not None:
                 self.covered = self.covered + attention
-            parents, ended = self._extend(lm_head(states), length)
-            self._let_go(self._done(length, ended), decoder)
+            parents, ended, keep = self._extend(lm_head(states), length)
+            any_ended, done, failed = self._look(length, ended)
+            if any_ended:
+                keep()
+            self._let_go(done, failed, decoder)
             parents = parents if len(self.rows) == parents.shape[0] else parents[self.kept]
         return self._output()
 
-    def _extend(self, logits: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def _extend(self, logits: Tensor, length: int) -> tuple[Tensor, Tensor, Callable[[], None]]:
         """Choose each sentence's best continuations of its open beams.
 
         Args:
@@ -667,7 +678,8 @@ class _Search:
             length: tokens of a hypothesis with this one.
 
         Returns:
-            The beam that each new open beam continues (B, W), and whether a hypothesis of the sentence ended (B,).
+            The beam that each new open beam continues (B, W), whether a hypothesis of the sentence ended (B,), and what
+            is to be called if any did: it keeps the tokens of those that are among the sentence's N best.
         """
         width = self.beam_size
         logits = logits.detach()
@@ -687,15 +699,9 @@ class _Search:
         log_probs = log_probs.flatten(1).gather(1, chosen)
         ends = torch.isin(ids, self.end_ids)
         finished = (ends & (best > -math.inf))[:, :width]  # an end further down is no result: it lost to W others
-        if bool(finished.any()):
-            self._finish(
-                best[:, :width],
-                beams[:, :width],
-                ids[:, :width],
-                log_probs[:, :width],
-                finished=finished,
-                length=length,
-            )
+        ended = (beams[:, :width], ids[:, :width], log_probs[:, :width])
+        chosen = self._rank_finished(best[:, :width], ended[0], finished, length)
+        keep = functools.partial(self._keep, self.tokens, self.log_probs, *ended, finished, chosen, length)
         self.totals, order = best.masked_fill(ends, -math.inf).topk(width)
         parents = beams.gather(1, order)
         self.last = ids.gather(1, order)
@@ -705,7 +711,7 @@ class _Search:
         self.log_probs[:, :, length - 1] = log_probs.gather(1, order)
         if self.coverage_penalty > 0:
             self.covered = _of_beams(self.covered, parents)
-        return parents, finished.any(dim=1)
+        return parents, finished.any(dim=1), keep
 
     def _force_the_end(self, logits: Tensor, normalizer: Tensor, length: int) -> None:
         """Leave only the end symbols to the sentences whose limit this length is."""
@@ -718,22 +724,44 @@ class _Search:
         forced[..., self.end_ids] = torch.maximum(ends, least)
         logits[at_limit] = forced
 
-    def _finish(
-        self, totals: Tensor, beams: Tensor, ids: Tensor, log_probs: Tensor, finished: Tensor, length: int
-    ) -> None:
-        """Put the continuations (B, W) that are ``finished`` among the sentence's N best."""
+    def _rank_finished(self, totals: Tensor, beams: Tensor, finished: Tensor, length: int) -> Tensor:
+        """Put the scores of the continuations (B, W) that are ``finished`` among the sentence's N best.
+
+        Returns:
+            Where each of these N comes from (B, N): below N from those of before, from N on from the continuations.
+        """
         scores = totals / length_divisor(length, self.length_penalty, self.alpha)
         if self.coverage_penalty > 0:
             scores = scores + self.coverage_penalty * self._coverage().gather(1, beams)
         scores = scores.masked_fill(~finished, -math.inf)
-        tokens, token_log_probs = _of_beams(self.tokens, beams), _of_beams(self.log_probs, beams)
-        tokens[:, :, length - 1] = ids
-        token_log_probs[:, :, length - 1] = log_probs
         self.finished_scores, chosen = torch.cat([self.finished_scores, scores], dim=1).topk(self.num_return)
+        return chosen
+
+    def _keep(
+        self,
+        tokens: Tensor,
+        log_probs: Tensor,
+        beams: Tensor,
+        ids: Tensor,
+        token_log_probs: Tensor,
+        finished: Tensor,
+        chosen: Tensor,
+        length: int,
+    ) -> None:
+        """Keep the tokens of the N best.
+
+        Args:
+            tokens, log_probs: (B, W, L) of the open beams of the step before.
+            beams, ids, token_log_probs: (B, W), of each continuation the beam, the token and its log-probability.
+            finished, chosen, length: see `_rank_finished`.
+        """
+        tokens, log_probs = _of_beams(tokens, beams), _of_beams(log_probs, beams)
+        tokens[:, :, length - 1] = ids
+        log_probs[:, :, length - 1] = token_log_probs
         lengths = torch.full_like(ids, length).masked_fill(~finished, 0)
         self.finished_lengths = torch.cat([self.finished_lengths, lengths], dim=1).gather(1, chosen)
         self.finished_tokens = _of_beams(torch.cat([self.finished_tokens, tokens], dim=1), chosen)
-        self.finished_log_probs = _of_beams(torch.cat([self.finished_log_probs, token_log_probs], dim=1), chosen)
+        self.finished_log_probs = _of_beams(torch.cat([self.finished_log_probs, log_probs], dim=1), chosen)
 
     def _coverage(self) -> Tensor:
         """Σ_source log(min(Σ_target p, 1)) of every open beam (B, W); attention can underflow to 0, its log may not."""
@@ -741,27 +769,28 @@ class _Search:
         terms = self.covered.clamp(min=smallest, max=1.0).log()
         return terms.masked_fill((self.source_mask == 0).unsqueeze(1), 0.0).sum(dim=-1)
 
-    def _done(self, length: int, ended: Tensor) -> list[bool]:
-        """Say which sentences have nothing more to gain."""
-        limits = [self.limits[sentence] for sentence in self.rows]
-        # Scores are totals ≤ 0 over a divisor that rises or falls with length: the largest one ahead bounds them. The
-        # coverage term is at most 0.
-        largest = [
-            max(length_divisor(n, self.length_penalty, self.alpha) for n in (min(length + 1, limit), limit))
-            for limit in limits
-        ]
-        divisors = torch.tensor(largest, dtype=self.totals.dtype, device=self.totals.device)
-        hopeless = ~(self.totals[:, 0] / divisors > self.finished_scores[:, -1])
+    def _look(self, length: int, ended: Tensor) -> tuple[bool, list[bool], list[bool]]:
+        """Read what the search has to know of this step; the one place in a step where it waits for the device.
+
+        Returns:
+            Whether any hypothesis ended, which sentences have nothing more to gain, and which have NaN for a total.
+        """
+        best = self.totals[:, 0]
+        # Log-probabilities only fall and the coverage term is at most 0, so no open hypothesis can come to more.
+        hopeless = ~(best / self.largest_divisor[:, length - 1] > self.finished_scores[:, -1])
         if self.beam_size == 1:
             hopeless = hopeless | ended
-        return [hope_lost or limit == length for hope_lost, limit in zip(hopeless.tolist(), limits, strict=True)]
+        ends, lost, failed = torch.stack([ended, hopeless, best.isnan()]).tolist()
+        limits = [self.limits[sentence] for sentence in self.rows]
+        done = [hope_lost or limit == length for hope_lost, limit in zip(lost, limits, strict=True)]
+        return any(ends), done, failed
 
-    def _let_go(self, done: list[bool], decoder: _IncrementalDecoder) -> None:
+    def _let_go(self, done: list[bool], failed: list[bool], decoder: _IncrementalDecoder) -> None:
         """Take the sentences that are done out of the batch; the last rows move into the gaps."""
         if not any(done):
             return
         for row in (row for row, is_done in enumerate(done) if is_done):
-            if bool(self.totals[row, 0].isnan()):
+            if failed[row]:
                 raise ValueError(
                     "the model's logits are not numbers (NaN), so its weights are; load a sound checkpoint"
                 )

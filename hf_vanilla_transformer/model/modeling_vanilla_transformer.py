@@ -46,7 +46,7 @@ from .layers_vanilla_transformer import (
     PositionalEncoding,
     scaled_dot_product_attention,
 )
-from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy
+from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy, waits_for_device
 
 DEFAULT_MAX_LENGTH = 512  # tokens that plain generate() may write, the start symbol included
 
@@ -298,6 +298,26 @@ class _InputRepresentation(nn.Module):
             )
 
 
+def _mask_of_source(
+    module: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, encoder_hidden_states: Tensor | None = None
+) -> Any:
+    """Return what hides padding of the source, in the form that the chosen attention takes.
+
+    transformers looks whether anything is padded at all, since an unmasked kernel is faster. On a GPU that look makes
+    the host wait, twice an update; and training batches have padding, nearly all of them.
+    """
+    fused = module.config._attn_implementation == "sdpa"
+    two_axes = attention_mask is not None and attention_mask.dim() == 2
+    if fused and module.training and two_axes and waits_for_device(attention_mask):
+        return attention_mask.to(inputs_embeds.device).bool()[:, None, None, :]  # (B, 1, 1, S)
+    return create_bidirectional_mask(
+        config=module.config,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        encoder_hidden_states=encoder_hidden_states,
+    )
+
+
 def _rows_of(embedding: nn.Module, vocab_size: int) -> int:
     """Return an embedding's number of rows; an adapter's wrapper around one may not tell, the configuration does."""
     return getattr(embedding, "num_embeddings", vocab_size)
@@ -310,7 +330,7 @@ def _check_token_ids(ids: Tensor, vocab_size: int, name: str, ignored: int | Non
     """
     if ids.shape[-1] == 0:
         raise ValueError(f"{name} has no tokens; give every sentence at least its end-of-sentence token")
-    if ids.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:
+    if waits_for_device(ids) or torch.compiler.is_compiling() or torch.jit.is_tracing() or ids.numel() == 0:
         return
     if type(ids) is not Tensor:  # a fake or traced tensor has no values to look at
         return
@@ -461,7 +481,7 @@ class VanillaTransformerEncoder(VanillaTransformerPreTrainedModel):
                 attention_mask = input_ids.ne(self.config.pad_token_id).long()
             inputs_embeds = self.embed_tokens(input_ids)
         hidden_states = self.represent(inputs_embeds, attention_mask)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
+        mask = _mask_of_source(self, hidden_states, attention_mask)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, **kwargs)
         if self.final_norm is not None:
@@ -545,12 +565,7 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
         )
         encoder_mask = None
         if encoder_hidden_states is not None:
-            encoder_mask = create_bidirectional_mask(
-                config=self.config,
-                inputs_embeds=hidden_states,
-                attention_mask=encoder_attention_mask,
-                encoder_hidden_states=encoder_hidden_states,
-            )
+            encoder_mask = _mask_of_source(self, hidden_states, encoder_attention_mask, encoder_hidden_states)
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,

@@ -39,10 +39,10 @@ class TrainingWindow:
             inputs: ``input_ids`` and ``labels``, of which the tokens are counted.
         """
         labels, mask = inputs.get("labels"), inputs.get("attention_mask")
-        target_tokens = torch.zeros(()) if labels is None else (labels != IGNORE_INDEX).sum()
-        source_tokens = torch.as_tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
+        target_tokens = self.sums.new_zeros(()) if labels is None else (labels != IGNORE_INDEX).sum()
+        source_tokens = self.sums.new_full((), inputs["input_ids"].numel()) if mask is None else mask.sum()
         if nats is None:
-            self.knows_nats, nats = False, torch.zeros(())
+            self.knows_nats, nats = False, self.sums.new_zeros(())
         counts = (loss.detach(), nats, target_tokens, source_tokens)
         self.of_update += torch.stack([count.to(self.sums) for count in counts])
 

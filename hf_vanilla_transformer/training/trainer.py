@@ -300,7 +300,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             process_index=0,
             put_on_device=True,
             dispatch_batches=False,
-            non_blocking=self.accelerator.non_blocking,
+            # Pinned batches travel while the GPU computes; a copy that waits would wait for all that it has to do.
+            non_blocking=self.accelerator.non_blocking or (args.dataloader_pin_memory and args.device.type == "cuda"),
         )
 
     def _columns_of_forward(self) -> set[str] | None:
@@ -540,7 +541,7 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
         if self._window is not None:
             self._window.add(loss, self._nats, inputs)
         self._nats = None
-        return torch.where(loss.isfinite(), loss, 0.0)
+        return loss.masked_fill(~loss.isfinite(), 0.0)  # torch.where would copy the 0 to the device, and wait
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
         """Return the norm of the gradients, which Trainer logs.
