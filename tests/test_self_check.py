@@ -49,15 +49,6 @@ def test_a_sound_installation_passes_every_check_in_seconds_without_network_or_f
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.gpu
-def test_a_sound_installation_passes_every_check_on_a_gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    report = check_installation("cuda")
-    assert report.passed, str(report)
-    assert not [result for result in report.results if result.status == "skipped"]
-
-
 def test_the_tiny_model_has_no_near_ties_and_ends_some_sentences_early():
     """Tokens can only be compared exactly where rounding never decides between two."""
     model = self_check._tiny_model(CPU)

@@ -306,9 +306,13 @@ def _mask_of_source(
     transformers looks whether anything is padded at all, since an unmasked kernel is faster. On a GPU that look makes
     the host wait, twice an update; and training batches have padding, nearly all of them.
     """
-    fused = module.config._attn_implementation == "sdpa"
-    two_axes = attention_mask is not None and attention_mask.dim() == 2
-    if fused and module.training and two_axes and waits_for_device(attention_mask):
+    if (
+        module.training
+        and module.config._attn_implementation == "sdpa"
+        and attention_mask is not None
+        and attention_mask.dim() == 2
+        and waits_for_device(attention_mask)
+    ):
         return attention_mask.to(inputs_embeds.device).bool()[:, None, None, :]  # (B, 1, 1, S)
     return create_bidirectional_mask(
         config=module.config,

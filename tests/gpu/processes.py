@@ -1,0 +1,75 @@
+"""What test_gpu_processes.py starts as a process; ranks and address stand in the environment.
+
+Usage: processes.py {ddp,fsdp2} DEVICE FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_models import build, collate, examples
+from torch import distributed
+from torch.distributed.tensor import DTensor
+
+from hf_vanilla_transformer import VanillaTransformerTrainer, VanillaTransformerTrainingArguments
+
+SENTENCES = 16  # of 5 tokens: two updates an epoch, of which each of two processes has four sentences
+
+
+def train(device: str, folder: Path, **fields: Any) -> VanillaTransformerTrainer:
+    """Make four plain gradient updates in fp64; only rounding may tell one process from two."""
+    args = VanillaTransformerTrainingArguments(
+        output_dir=str(folder / "run"),
+        max_tokens_per_batch=40,
+        optim="sgd",
+        lr_scheduler_type="constant",
+        learning_rate=0.1,
+        max_steps=4,
+        precision="fp32",
+        use_cpu=device == "cpu",
+        disable_tqdm=True,
+        logging_steps=1,
+        report_to="none",
+        **fields,
+    )
+    trainer = VanillaTransformerTrainer(build(torch.float64), args, collate, examples(SENTENCES, length=5))
+    trainer.train()
+    return trainer
+
+
+def record(trainer: VanillaTransformerTrainer, folder: Path, **more: Any) -> None:
+    """Write down what this process saw."""
+    nll = [entry["nll"] for entry in trainer.state.log_history if "nll" in entry]
+    facts = {"world_size": trainer.args.world_size, "device": str(trainer.args.device), "nll": nll, **more}
+    (folder / f"rank{trainer.args.process_index}.json").write_text(json.dumps(facts))
+
+
+def ddp(device: str, folder: Path) -> None:
+    """Train under DistributedDataParallel."""
+    trainer = train(device, folder, ddp_backend="gloo", save_strategy="no")
+    wrapped = type(trainer.model_wrapped).__name__
+    if trainer.args.process_index == 0:
+        torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), folder / "weights.pt")
+    record(trainer, folder, wrapped=wrapped)
+
+
+def fsdp2(device: str, folder: Path) -> None:
+    """Train with parameters, gradients and optimizer sharded."""
+    sharding = {
+        "version": 2,
+        "reshard_after_forward": True,
+        "transformer_layer_cls_to_wrap": ["VanillaTransformerEncoderLayer", "VanillaTransformerDecoderLayer"],
+        "state_dict_type": "FULL_STATE_DICT",
+    }
+    trainer = train(device, folder, fsdp=True, fsdp_config=sharding, save_strategy="steps", save_steps=4)
+    kinds = {type(parameter).__name__ for parameter in trainer.model.parameters()}
+    sharded = all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
+    record(trainer, folder, kinds=sorted(kinds), sharded=sharded, norm=trainer.state.log_history[0]["grad_norm"])
+
+
+if __name__ == "__main__":
+    {"ddp": ddp, "fsdp2": fsdp2}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
