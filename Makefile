@@ -20,7 +20,7 @@ TEST_EXTRAS := test,dev,ctranslate2,onnx
 # Nothing is fetched after the install.
 OFFLINE := HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: demo test test-slow test-oldest test-newest lint font bench clean help
+.PHONY: demo test test-slow test-oldest test-newest lint font bench gpu-bundle gpu-check clean help
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -109,6 +109,23 @@ font: $(VENV)/.installed ## make the font for Hangul in figures from FONT=NanumG
 
 bench: $(VENV)/.installed-test ## run the benchmarks
 	$(OFFLINE) $(PY) examples/benchmarks/run.py
+
+# Folder that holds multi30k/, and packages that the machine with the GPU lacks beside those named in the script.
+DATA ?= data
+WITH ?=
+
+gpu-bundle: ## gather in .gpu/ what a machine with a GPU and no network lacks (DATA=folder, WITH=packages)
+	@$(PYTHON) examples/benchmarks/gpu/bundle.py --data "$(DATA)" --with "$(WITH)"
+
+# On a machine where nothing can be installed: the environment if there is one, else the Python that has torch.
+GPU_PYTHON ?= $(if $(wildcard $(VENV)/.installed-test),$(PY),$(PYTHON))
+PART ?= tests,speed,quality
+OUTPUT ?= runs/gpu-check
+# Further options, e.g. GPU_ARGS="--speed first --limit speed=60"; the script's --help lists them.
+GPU_ARGS ?=
+
+gpu-check: ## on a GPU: tests, speed and quality (PART=tests, OUTPUT=folder, QUICK=1: the rehearsal on the CPU)
+	@$(GPU_PYTHON) examples/benchmarks/gpu/check.py --part "$(PART)" --output "$(OUTPUT)" $(if $(QUICK),--quick) $(GPU_ARGS)
 
 clean: ## remove what builds and tools left; environments (.venv*) and runs/ stay
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

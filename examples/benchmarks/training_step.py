@@ -108,14 +108,19 @@ def our_step(
     batch: dict[str, Tensor],
     precision: str,
     change: Callable[[Any], Any] = lambda model: model,
+    compiled: str | None = None,
 ) -> Step:
     """Return a function that makes one step of our model, after ``change``, on ``batch`` and returns its loss."""
     model = change(VanillaTransformerForConditionalGeneration(config))
-    return _step(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss)
+    return _step(model, batch, precision, lambda: model(**batch, label_smoothing=SMOOTHING).loss, compiled)
 
 
 def marian_step(
-    config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str, attention: str | None = None
+    config: VanillaTransformerConfig,
+    batch: dict[str, Tensor],
+    precision: str,
+    attention: str | None = None,
+    compiled: str | None = None,
 ) -> Step:
     """Return a function that makes one step of MarianMT as the stock Trainer makes it with label smoothing.
 
@@ -124,14 +129,17 @@ def marian_step(
         batch: from `example_batch`.
         precision: "fp32" or "bf16", the latter by autocast.
         attention: transformers' name of the attention; None is Marian's default.
+        compiled: backend that compiles model and loss; None compiles nothing.
     """
     model = MarianMTModel(marian_config(config, attn_implementation=attention) if attention else marian_config(config))
     smoother = LabelSmoother(SMOOTHING)
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return _step(model, batch, precision, lambda: smoother(model(**inputs, use_cache=False), batch["labels"]))
+    return _step(model, batch, precision, lambda: smoother(model(**inputs, use_cache=False), batch["labels"]), compiled)
 
 
-def torch_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str) -> Step:
+def torch_step(
+    config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str, compiled: str | None = None
+) -> Step:
     """Return a function that makes one step of torch.nn.Transformer."""
     model = TorchTransformer(config)
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
@@ -140,12 +148,15 @@ def torch_step(config: VanillaTransformerConfig, batch: dict[str, Tensor], preci
         logits = model(**inputs).flatten(0, 1)
         return nn.functional.cross_entropy(logits, batch["labels"].flatten(), label_smoothing=SMOOTHING)
 
-    return _step(model, batch, precision, loss)
+    return _step(model, batch, precision, loss, compiled)
 
 
-def _step(model: nn.Module, batch: dict[str, Tensor], precision: str, loss_of: Callable[[], Tensor]) -> Step:
+def _step(
+    model: nn.Module, batch: dict[str, Tensor], precision: str, loss_of: Callable[[], Tensor], compiled: str | None
+) -> Step:
     device = batch["input_ids"].device
     model.to(device).train()
+    loss_of = torch.compile(loss_of, backend=compiled) if compiled else loss_of
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=True
     )

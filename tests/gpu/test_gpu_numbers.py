@@ -242,4 +242,5 @@ def test_the_checks_of_an_installation_pass(device):
     report = check_installation(device)
     assert report.passed, str(report)
     if device.type == "cuda":
-        assert not [result.name for result in report.results if result.status == "skipped"]
+        skipped = {result.name for result in report.results if result.status == "skipped"}
+        assert skipped <= {"versions"}, skipped  # of a package that runs from its source folder
