@@ -23,11 +23,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" not in metafunc.fixturenames:
         return
     asked = os.environ.get(DEVICE_VARIABLE)
-    names = [asked] if asked else ["cpu", "cuda"]
-    if metafunc.definition.get_closest_marker("only_on_gpu"):
-        names = [name for name in names if name != "cpu"]
-    slow = [pytest.mark.slow] if metafunc.definition.get_closest_marker("slow_on_cpu") else []
-    marks = {"cpu": slow, "cuda": [pytest.mark.gpu]}
+    cpu = [pytest.mark.slow] if metafunc.definition.get_closest_marker("slow_on_cpu") else []
+    if only := metafunc.definition.get_closest_marker("only_on_gpu"):
+        cpu.append(pytest.mark.skip(reason=only.args[0]))
+    marks = {"cpu": cpu, "cuda": [pytest.mark.gpu]}
+    names = [asked] if asked else list(marks)
     metafunc.parametrize("device", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 

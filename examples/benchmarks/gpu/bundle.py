@@ -19,7 +19,8 @@ BUNDLE = ROOT / ".gpu"
 # What torch, transformers, accelerate, pandas and pyarrow don't bring along. pyarrow alone would be 45 MB: name it, and
 # whatever else is missing there, with --with.
 WHEELS = (
-    "datasets", "evaluate", "dill", "multiprocess", "xxhash", "sacrebleu", "portalocker", "tabulate", "colorama",
+    "datasets", "evaluate", "dill", "multiprocess", "xxhash", "requests", "urllib3", "charset-normalizer", "idna",
+    "certifi", "sacrebleu", "portalocker", "tabulate", "colorama",
     "pytest", "pluggy", "iniconfig", "pytest-xdist", "execnet",
 )  # fmt: skip
 SPLITS = ("train", "val", "test_2016_flickr")

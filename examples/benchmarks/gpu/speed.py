@@ -148,12 +148,13 @@ class Speed:
         """Write what there is."""
         rows = [row.as_dict() for row in self.rows]
         goals = [row for row in rows if row["met"] is not None]
-        said = ", ".join(f"{_short(row)} {'met' if row['met'] else 'NOT met'}" for row in goals)
+        said = ", ".join(f"{_short(row)} {'met' if row['met'] else 'NOT met'}" for row in goals) or "no goal measured"
         self.progress.add(
             rows=rows,
             skipped=self.skipped,
             profile=self.profile,
-            summary=f"{len(rows)} rows, {len(self.skipped)} left out; {said or 'no goal measured'}",
+            summary=f"{len(rows)} rows, {len(self.skipped)} left out; "
+            f"{'tiny sizes, whose figures mean nothing' if self.quick else said}",
             complete=complete,
             ok=ok,
         )
