@@ -50,6 +50,7 @@ from .arguments import EQUATION_3, VanillaTransformerTrainingArguments
 from .meters import TrainingWindow, perplexity, sum_dtype
 from .run_lock import run_lock
 from .schedule import noam_schedule
+from .sharding import shard_tied_weights
 from .stopwatch import Stopwatch
 
 logger = logging.get_logger(__name__)
@@ -420,6 +421,9 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
                 guards.StopSignals() as self._signals,
             ):
                 self.resumed_from = self._choose_checkpoint(resume_from_checkpoint)
+                if self.accelerator.is_fsdp2:
+                    assert self.model is not None
+                    shard_tied_weights(self.model, self.accelerator)
                 output = super().train(self.resumed_from, trial, ignore_keys_for_eval)
                 self._hear_signals()
                 if self._stop_signal:  # it came after the last checkpoint
@@ -553,6 +557,8 @@ class VanillaTransformerTrainer(Seq2SeqTrainer):
             grad_norm = guards.gradient_norm(model.parameters())
         else:  # sharded, or to be unscaled first
             grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+            if hasattr(grad_norm, "full_tensor"):
+                grad_norm = grad_norm.full_tensor()  # of all shards, or each rank would decide by its own
         self._grad_norm = grad_norm
         return grad_norm  # type: ignore[return-value]
 

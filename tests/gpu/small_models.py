@@ -144,7 +144,9 @@ def waits(device: torch.device, found: list[str]) -> Iterator[None]:
             finally:
                 torch.cuda.set_sync_debug_mode("default")
         found += [
-            f"{warning.filename}:{warning.lineno}" for warning in caught if "synchronizing" in str(warning.message)
+            f"{warning.filename}:{warning.lineno}"
+            for warning in caught
+            if "called a synchronizing" in str(warning.message)
         ]
         return
     before = losses.waits_for_device, modeling.waits_for_device

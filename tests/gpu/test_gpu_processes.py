@@ -11,7 +11,7 @@ import pytest
 import torch
 from processes import train
 from safetensors.torch import load_file
-from small_models import relative_error
+from small_models import batch, build, relative_error
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT = 60  # seconds
@@ -66,6 +66,23 @@ def test_two_processes_on_one_device_make_the_updates_of_one(device, tmp_path):
     for name, weight in alone.model.state_dict().items():
         assert relative_error(together[name], weight) < 1e-9, name
     assert records[0]["nll"] == pytest.approx(nll(alone), rel=1e-9)
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_tied_weights_stay_tied_where_accelerate_shards(processes, tmp_path):
+    """Left to accelerate, the decoder's embedding becomes a weight of its own (torch < 2.13) or an error."""
+    records = start("tied", torch.device("cpu"), tmp_path, processes)
+    model, inputs = build(torch.float64).train(), batch(torch.device("cpu"), rows=6)
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.1), []
+    for _ in range(3):
+        loss = model(**inputs, label_smoothing=0.1).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    for record in records:
+        assert record["sharded"] and record["numbers"][0] == record["numbers"][1]
+        assert record["losses"] == pytest.approx(losses, rel=1e-9)
 
 
 @pytest.mark.only_on_gpu("on the CPU, tests/model/test_parallel.py shards over two processes")
