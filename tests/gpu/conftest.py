@@ -31,11 +31,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("device", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU, all at one place, so that pytest reports it in one line."""
+    if item.get_closest_marker("gpu") and not os.environ.get(DEVICE_VARIABLE) and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device that is tested."""
     if request.param == "cuda" and not torch.cuda.is_available():
-        if os.environ.get(DEVICE_VARIABLE) == "cuda":
-            pytest.fail(f"{DEVICE_VARIABLE}=cuda, but torch {torch.__version__} finds no CUDA device")
-        pytest.skip("needs a CUDA device")
+        pytest.fail(f"{DEVICE_VARIABLE}=cuda, but torch {torch.__version__} finds no CUDA device")
     return torch.device(request.param)

@@ -1,6 +1,6 @@
 """What test_gpu_processes.py starts as a process; ranks and address stand in the environment.
 
-Usage: processes.py {ddp,fsdp2,tied} DEVICE FOLDER
+Usage: processes.py {ddp,fsdp2,fsdp2_saved,tied} DEVICE FOLDER
 """
 
 import json
@@ -59,7 +59,7 @@ def ddp(device: str, folder: Path) -> None:
     record(trainer, folder, wrapped=wrapped)
 
 
-def fsdp2(device: str, folder: Path) -> None:
+def fsdp2(device: str, folder: Path, **fields: Any) -> None:
     """Train with parameters, gradients and optimizer sharded."""
     sharding = {
         "version": 2,
@@ -67,10 +67,16 @@ def fsdp2(device: str, folder: Path) -> None:
         "transformer_layer_cls_to_wrap": ["VanillaTransformerEncoderLayer", "VanillaTransformerDecoderLayer"],
         "state_dict_type": "FULL_STATE_DICT",
     }
-    trainer = train(device, folder, fsdp=True, fsdp_config=sharding, save_strategy="steps", save_steps=4)
-    kinds = {type(parameter).__name__ for parameter in trainer.model.parameters()}
-    sharded = all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
-    record(trainer, folder, kinds=sorted(kinds), sharded=sharded, norm=trainer.state.log_history[0]["grad_norm"])
+    trainer = train(device, folder, fsdp=True, fsdp_config=sharding, **{"save_strategy": "no", **fields})
+    assert trainer.model is not None
+    parameters = list(trainer.model.parameters())
+    sharded = all(isinstance(parameter, DTensor) for parameter in parameters)
+    record(trainer, folder, kinds=sorted({type(parameter).__name__ for parameter in parameters}), sharded=sharded)
+
+
+def fsdp2_saved(device: str, folder: Path) -> None:
+    """Do that and save a checkpoint."""
+    fsdp2(device, folder, save_strategy="steps", save_steps=4)
 
 
 def tied(device: str, folder: Path) -> None:
@@ -120,6 +126,6 @@ def tied(device: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"ddp": ddp, "fsdp2": fsdp2, "tied": tied}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+    {"ddp": ddp, "fsdp2": fsdp2, "fsdp2_saved": fsdp2_saved, "tied": tied}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -92,6 +92,11 @@ def test_sharded_parameters_are_dtensors_and_updates_are_the_same(device, tmp_pa
     assert record["sharded"] and record["kinds"] == ["DTensor"], record
     alone = train(device.type, tmp_path / "alone", save_strategy="no")
     assert record["nll"] == pytest.approx(nll(alone), rel=1e-9)
-    (saved,) = (tmp_path / "run").glob("checkpoint-4/model.safetensors")
-    for name, weight in load_file(saved).items():
+
+
+@pytest.mark.only_on_gpu("on the CPU, accelerate turns to DDP")
+def test_a_sharded_run_saves_a_checkpoint_that_loads_anywhere(device, tmp_path):
+    start("fsdp2_saved", device, tmp_path, processes=1)
+    alone = train(device.type, tmp_path / "alone", save_strategy="no")
+    for name, weight in load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors").items():
         assert relative_error(weight, alone.model.state_dict()[name]) < 1e-9, name

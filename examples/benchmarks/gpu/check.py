@@ -113,7 +113,7 @@ def command_of(part: str, results: Path, limit: float, asked: argparse.Namespace
         words = ["-m", "pytest", "tests/gpu", "-q", "-p", "pytest_results", "-p", "no:cacheprovider"]
         words += ["-m", "not slow" if asked.device == "cpu" else "gpu"]
         if asked.device == "cuda" and importlib.util.find_spec("xdist") is not None:
-            words += ["-n", str(max(1, min(6, (os.cpu_count() or 1) // 2)))]
+            words += ["-n", str(max(1, min(6, (os.cpu_count() or 1) // 2))), "--dist", "worksteal"]
         return [sys.executable, *words, *asked.pytest_args.split()]
     seconds = max(limit - _MARGIN, limit / 2)
     words = [str(HERE / f"{part}.py"), "--output", str(results.resolve()), "--seconds", f"{seconds:g}"]
