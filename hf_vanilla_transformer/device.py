@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose the device that a model runs on, in one place for every command."""
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,4 +63,15 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
-__all__ = ["choose_device", "describe_device", "move_to_device"]
+def processor_name() -> str:
+    """Return the processor's name as Linux reports it, elsewhere what Python knows of it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # only Linux has it
+        pass
+    return platform.processor() or platform.machine()
+
+
+__all__ = ["choose_device", "describe_device", "move_to_device", "processor_name"]

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.utils import logging
 
+from .device import processor_name
 from .model import decoding_vanilla_transformer as decoding
 from .model import loss_vanilla_transformer as losses
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
@@ -265,7 +265,7 @@ def _hardware() -> dict[str, str]:
     flags = {"AMX": "_is_amx_tile_supported", "AVX512-bf16": "_is_avx512_bf16_supported"}
     units = [name for name, flag in flags.items() if getattr(torch.cpu, flag, lambda: False)()]
     found = {
-        "processor": f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads in use",
+        "processor": f"{processor_name()}, {cores} cores, {torch.get_num_threads()} threads in use",
         "bf16 on the processor": ", ".join(units) or "no instructions that torch reports",
     }
     if torch.cuda.is_available():
@@ -276,16 +276,6 @@ def _hardware() -> dict[str, str]:
     elif torch.accelerator.is_available():
         found["accelerator"] = str(torch.accelerator.current_accelerator())
     return found
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # only Linux has it
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _precision(device: torch.device) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from ..data.corpora import ParallelCorpus
+from ..device import processor_name
 from ..overwriting import replace_text
 from ..version import __version__
 
-CPU_INFO = Path("/proc/cpuinfo")
 _VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
 
 
@@ -33,14 +33,8 @@ def hardware() -> str:
     """Name what this process computes on, as "2 cores of Intel Xeon …" or "4 × NVIDIA H100"."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
-    name = platform.processor() or platform.machine()
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").split("\n"):
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {name}"
+    return f"{cores} cores of {processor_name()}"
 
 
 def versions() -> dict[str, str]:
