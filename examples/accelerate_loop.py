@@ -22,6 +22,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     DataCollatorForTranslation,
     TokenBudgetSampler,
     TranslationMetric,
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model.save_pretrained(options.output)
         tokenizer.save_pretrained(options.output)
         test = embedded_corpus("test", 200)["translation"]
-        translations = translate(model, tokenizer, [pair["en"] for pair in test], beam_size=1)
+        translations = translate(model, tokenizer, [pair["en"] for pair in test], BeamSearchConfig(num_beams=1))
         scores = TranslationMetric("char").compute(predictions=translations, references=[pair["ko"] for pair in test])
         print(f"accelerate_loop: exact={scores['exact']:.3f} of {scores['sentences']} model={options.output}")
     accelerator.end_training()

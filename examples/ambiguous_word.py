@@ -39,6 +39,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerTrainer,
     VanillaTransformerTrainingArguments,
@@ -183,7 +184,7 @@ def train_model(sentences: list[Sentence], tokenizer: Any, heads: int, updates: 
 
 def sense_accuracy(model: Any, tokenizer: Any, sentences: list[Sentence]) -> float:
     """Share of the sentences whose translation names the right one of belly, pear and boat, and neither other."""
-    texts = translate(model, tokenizer, [sentence.ko for sentence in sentences], beam_size=1)
+    texts = translate(model, tokenizer, [sentence.ko for sentence in sentences], BeamSearchConfig(num_beams=1))
     named = [{sense for sense in SENSES if sense in text.split()} for text in texts]
     return sum(found == {s.sense} for found, s in zip(named, sentences, strict=True)) / len(sentences)
 
@@ -322,7 +323,7 @@ def draw(model: Any, tokenizer: Any, kind: str, layer: int, path: Path) -> None:
     image = None
     for axis, text in zip(axes, SHOWN, strict=True):
         found = looks_at_words(model, tokenizer, text)
-        translation = translate(model, tokenizer, text, beam_size=1)
+        translation = translate(model, tokenizer, text, BeamSearchConfig(num_beams=1))
         spelled = [*text.split(), "</s>"]
         axis.set_xticks(range(len(spelled)), spelled, rotation=45, ha="right", fontsize=11)
         axis.set_title(translation, fontsize=9)
@@ -358,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for heads in (1, HEADS):
         model, seconds = train_model(train, tokenizer, heads, updates, options.output / "run")
         accuracy = sense_accuracy(model, tokenizer, held_out)
-        texts = translate(model, tokenizer, [sentence.ko for sentence in held_out], beam_size=1)
+        texts = translate(model, tokenizer, [sentence.ko for sentence in held_out], BeamSearchConfig(num_beams=1))
         whole = sum(text == sentence.en for text, sentence in zip(texts, held_out, strict=True)) / len(held_out)
         results["models"][heads] = {"accuracy": accuracy, "exact": whole, "train_seconds": round(seconds, 1)}
         right = f"right meaning in {accuracy:.4f} of the held-out contexts, every word in {whole:.4f}"

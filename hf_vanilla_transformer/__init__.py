@@ -21,6 +21,7 @@ from .model.modeling_vanilla_transformer import (
 from .version import __version__
 
 _LAZY = {  # public name → module that has it
+    "BeamSearchConfig": "model.beam_search_config_vanilla_transformer",
     "DataCollatorForTranslation": "data.collator",
     "TokenBudgetSampler": "data.batching",
     "TokenBudgetStream": "data.batching",
@@ -39,6 +40,7 @@ _LAZY = {  # public name → module that has it
     "paper_beam_search": "model.decoding_vanilla_transformer",
     "preset": "presets",
     "push_to_hub": "hub.publish",
+    "score_targets": "model.decoding_vanilla_transformer",
     "read_recipe": "training.recipe",
     "train": "training.run",
     "train_tokenizer": "tokenization",

@@ -41,8 +41,8 @@ _PAPER_RECIPE = {  # §5 and §6.1, base model: what the record calls it → its
     "label_smoothing_factor": ("label smoothing ε", 0.1),
     "label_smoothing": ("label smoothing ε", 0.1),  # of records of older versions
     "averaged": ("checkpoints averaged", 5),
-    "beam_size": ("beam", 4),
-    "alpha": ("length penalty α", 0.6),
+    "num_beams": ("beam", 4),
+    "length_penalty": ("length penalty α", 0.6),
 }
 _LANGUAGES = {"de": "German", "en": "English", "fr": "French", "ja": "Japanese", "ko": "Korean", "zh": "Chinese"}
 _METRICS = {"bleu": "BLEU", "chrf": "chrF", "exact": "Exact matches"}  # scores that go into the model index
@@ -338,8 +338,8 @@ def _scores(record: dict[str, Any]) -> str:
     decoding = record.get("training", {}).get("decoding") or {}
     how = ""
     if decoding:
-        beam = decoding.get("beam_size")
-        how = f"\n\nTranslated with a beam of {beam}, α = {decoding.get('alpha')}."
+        beam = decoding.get("num_beams")
+        how = f"\n\nTranslated with a beam of {beam}, α = {decoding.get('length_penalty')}."
         if beam == 1:
             how = "\n\nTranslated greedily."
     text = _table(("split", "score", "value", "signature"), rows) + how
@@ -362,7 +362,7 @@ def _limits(config: dict[str, Any], record: dict[str, Any], languages: tuple[str
     lines.append(
         "Sentences unlike those of its training, in subject, style or length, are translated badly, with confidence."
     )
-    if config.get("position_embedding") == "learned":
+    if config.get("position_embedding_type") == "learned":
         lines.append(f"A source or a translation has at most {config['max_position_embeddings']:,} tokens.")
     if languages is not None:
         lines.append(f"One direction only: {languages[0]} to {languages[1]}.")

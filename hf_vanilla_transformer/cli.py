@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _NUMBERS: dict[str, tuple[float, float]] = {  # the least and the most of each number on the command line
-    "beam_size": (1, 1_000),
+    "num_beams": (1, 1_000),
     "batch_size": (1, 100_000),
     "max_source_tokens": (1, 10_000_000),
-    "alpha": (-100, 100),
+    "length_penalty": (-100, 100),
     "vocab_size": (1, 100_000_000),
     "character_coverage": (0, 1),
     "last": (1, 1_000_000),
@@ -82,7 +82,7 @@ def _out_of_memory(error: Exception, options: argparse.Namespace) -> Exception:
         if str(error):
             raise error
         return error
-    names = [name for name in ("batch_size", "beam_size") if getattr(options, name, None) is not None]
+    names = [name for name in ("batch_size", "num_beams") if getattr(options, name, None) is not None]
     what = " or ".join(f"--{name.replace('_', '-')} (now {getattr(options, name)})" for name in names)
     return MemoryError(f"out of memory; lower {what}" if what else "out of memory; choose something smaller")
 
@@ -136,10 +136,12 @@ def _build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     translate.add_argument("model", help="a checkpoint's directory, or its name on the Hub")
-    translate.add_argument("--beam-size", type=int, default=4, help="hypotheses kept open; 1 is greedy (section 6.1)")
-    translate.add_argument("--alpha", type=float, default=0.6, help="exponent of the length penalty (section 6.1)")
+    translate.add_argument("--num-beams", type=int, default=4, help="hypotheses kept open; 1 is greedy (section 6.1)")
     translate.add_argument(
-        "--length-penalty",
+        "--length-penalty", type=float, default=0.6, help="exponent of the length penalty (section 6.1)"
+    )
+    translate.add_argument(
+        "--length-normalization",
         choices=("gnmt", "power"),
         default="gnmt",
         help="((5 + n) / 6)^alpha, the paper's, or n^alpha, the only one of CTranslate2",
@@ -177,8 +179,8 @@ def _build_parser() -> argparse.ArgumentParser:
         help="sacrebleu's tokenizer: 13a, none, char, korean (ko-mecab where installed, else char), … (13a)",
     )
     evaluate.add_argument("--lowercase", action="store_true", default=None, help="score without regard to capitals")
-    evaluate.add_argument("--beam-size", type=int, default=None, help="hypotheses kept open; 1 is greedy (4)")
-    evaluate.add_argument("--alpha", type=float, default=None, help="exponent of the length penalty (0.6)")
+    evaluate.add_argument("--num-beams", type=int, default=None, help="hypotheses kept open; 1 is greedy (4)")
+    evaluate.add_argument("--length-penalty", type=float, default=None, help="exponent of the length penalty (0.6)")
     evaluate.add_argument("--batch-size", type=int, default=64, help="most sentences a batch (64)")
     evaluate.add_argument(
         "--max-source-tokens", type=int, default=None, help="longer sources become empty translations (1024)"
@@ -248,7 +250,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="an option of torch's format"
     )
     convert.add_argument("--quantization", default=None, help="of ctranslate2: how weights are stored, e.g. int8")
-    convert.add_argument("--force", action="store_true", help="replace an earlier conversion at TARGET")
+    convert.add_argument("--overwrite", action="store_true", help="replace an earlier conversion at TARGET")
     convert.set_defaults(run=_convert)
 
     push = commands.add_parser(
@@ -265,7 +267,7 @@ def _build_parser() -> argparse.ArgumentParser:
     push.add_argument("--data-license", default=None, help="of the training data, for a card written now, in words")
     push.add_argument("--dry-run", action="store_true", help="put together, try out and list; send nothing")
     push.add_argument("--no-check", action="store_true", help="don't try it out without this package")
-    push.add_argument("--force", action="store_true", help="replace a model that the repository holds")
+    push.add_argument("--overwrite", action="store_true", help="replace a model that the repository holds")
     push.set_defaults(run=_push)
 
     visualize = commands.add_parser(
@@ -409,6 +411,7 @@ def _translate(options: argparse.Namespace) -> int:
     from .data.text_lines import decode_line, stream_lines
     from .device import move_to_device
     from .evaluation import translate
+    from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
     from .plausibility import TranslationTally
 
     model: Any
@@ -436,9 +439,11 @@ def _translate(options: argparse.Namespace) -> int:
         model,
         tokenizer,
         lines(),
-        beam_size=options.beam_size,
-        length_penalty=options.length_penalty,
-        alpha=options.alpha,
+        BeamSearchConfig(
+            num_beams=options.num_beams,
+            length_normalization=options.length_normalization,
+            length_penalty=options.length_penalty,
+        ),
         batch_size=options.batch_size,
         max_source_tokens=options.max_source_tokens,
     )
@@ -492,7 +497,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         language = language or recipe.data.target_lang
         tokenize = tokenize or (None if options.target_lang else recipe.run.metric_tokenize)
         lowercase = recipe.data.lowercase if lowercase is None else lowercase
-        unset = Decoding(recipe.run.beam_size, recipe.run.alpha, max_source_tokens=recipe.run.max_source_tokens)
+        unset = Decoding(
+            recipe.run.num_beams, recipe.run.length_penalty, max_source_tokens=recipe.run.max_source_tokens
+        )
         inputs = [options.recipe, *recipe.data.files]
     else:
         if options.source is None or options.reference is None:
@@ -520,8 +527,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         tokenize=tokenize,
         lowercase=bool(lowercase),
         decoding=Decoding(
-            unset.beam_size if options.beam_size is None else options.beam_size,
-            unset.alpha if options.alpha is None else options.alpha,
+            unset.num_beams if options.num_beams is None else options.num_beams,
+            unset.length_penalty if options.length_penalty is None else options.length_penalty,
             options.batch_size,
             unset.max_source_tokens if options.max_source_tokens is None else options.max_source_tokens,
         ),
@@ -618,7 +625,7 @@ def _convert(options: argparse.Namespace) -> int:
             options.source,
             options.target,
             quantization=options.quantization,
-            overwrite=options.force,
+            overwrite=options.overwrite,
         )
     else:
         from .checkpoints.convert import convert_checkpoint, restore_checkpoint
@@ -629,7 +636,7 @@ def _convert(options: argparse.Namespace) -> int:
             options.source,
             options.target,
             options=settings,
-            force=options.force,
+            overwrite=options.overwrite,
         )
     print(f"convert: output={output}")
     return 0
@@ -646,7 +653,7 @@ def _push(options: argparse.Namespace) -> int:
         data_license=options.data_license,
         dry_run=options.dry_run,
         check=not options.no_check,
-        force=options.force,
+        overwrite=options.overwrite,
     )
     _print_table(("file", "size"), listing(published.files))
     print(f"push: its code was tested with transformers {' to '.join(TESTED_TRANSFORMERS)}")

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from .json_object import read_json_object
+from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
-from .model.decoding_vanilla_transformer import BeamSearchOutput, length_divisor
+from .model.decoding_vanilla_transformer import BeamSearchOutput
 
 ENGINES = ("torch", "ctranslate2", "onnx")
 
-# CTranslate2 stops a sentence's search after beam_size · patience finished hypotheses, whatever is still open. Ours
+# CTranslate2 stops a sentence's search after num_beams · patience finished hypotheses, whatever is still open. Ours
 # stops when nothing open can win; with a patience of 1 theirs often misses what ours finds, with 2 hardly ever.
 _PATIENCE = 2
 
@@ -48,65 +49,57 @@ class ExportedModel:
         self._pad: int = special["pad"]
         self._never: list[int] = special["never"]  # padding and start symbols: no translation holds them
 
-    def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
+    def check_search(self, config: BeamSearchConfig) -> None:
         """Refuse settings that the runtime has not.
 
         Raises:
             ValueError: If the runtime would do something else than what is asked for.
         """
-        if coverage_penalty:
-            raise ValueError(f"coverage_penalty={coverage_penalty:g} is for the torch engine alone; leave it at 0")
+        if config.coverage_penalty:
+            raise ValueError(
+                f"coverage_penalty={config.coverage_penalty:g} is for the torch engine alone; leave it at 0"
+            )
 
     def beam_search(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        *,
-        beam_size: int = 4,
-        length_penalty: str = "gnmt",
-        alpha: float = 0.6,
-        coverage_penalty: float = 0.0,
-        max_extra_tokens: int = 50,
-        num_return: int = 1,
+        config: BeamSearchConfig | None = None,
     ) -> BeamSearchOutput:
         """Translate a batch; see `paper_beam_search`, whose arguments these are.
 
         Raises:
             ValueError: If the runtime doesn't do what was asked for.
         """
-        self.check_search(beam_size, length_penalty, alpha, coverage_penalty)
-        limits = [self._limit(n, max_extra_tokens) for n in attention_mask.sum(dim=-1).tolist()]
-        hypotheses, totals = self._search(input_ids, attention_mask, limits, beam_size, alpha, num_return)
-        scores = [
-            total / length_divisor(len(tokens), length_penalty, alpha)
-            for total, tokens in zip(totals, hypotheses, strict=True)
-        ]
-        return _as_output(hypotheses, scores, self._start, self._pad, num_return)
+        config = BeamSearchConfig() if config is None else config
+        self.check_search(config)
+        limits = [self._limit(n, config) for n in attention_mask.sum(dim=-1).tolist()]
+        hypotheses, totals = self._search(input_ids, attention_mask, limits, config)
+        scores = [total / config.length_divisor(len(tokens)) for total, tokens in zip(totals, hypotheses, strict=True)]
+        return _as_output(hypotheses, scores, self._start, self._pad, config.num_return_sequences)
 
     def _search(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         limits: list[int],
-        beam_size: int,
-        alpha: float,
-        num_return: int,
+        config: BeamSearchConfig,
     ) -> tuple[list[list[int]], list[float]]:
         """Let the runtime search.
 
         Args:
             limits: by source, how many tokens a hypothesis may have, its end symbol included.
-            input_ids, attention_mask, beam_size, alpha, num_return: see `beam_search`; passed by `check_search`.
+            input_ids, attention_mask, config: see `beam_search`; passed by `check_search`.
 
         Returns:
-            ``num_return`` hypotheses a source, and the log-probability of each in nats.
+            ``config.num_return_sequences`` hypotheses per source, and the log-probability of each in nats.
         """
         raise NotImplementedError
 
-    def _limit(self, source_tokens: int, max_extra_tokens: int) -> int:
+    def _limit(self, source_tokens: int, config: BeamSearchConfig) -> int:
         """Say how many tokens a translation may have, its end symbol included."""
-        limit = source_tokens + max_extra_tokens
-        return limit if self.positions is None else min(limit, self.positions)
+        limits = (source_tokens + config.max_extra_tokens, config.max_target_tokens, self.positions)
+        return min(limit for limit in limits if limit is not None)
 
 
 class CTranslate2Model(ExportedModel):
@@ -139,32 +132,31 @@ class CTranslate2Model(ExportedModel):
         self._suppressed = [[target_tokens[token]] for token in self._never]
         self._end_tokens = [target_tokens[token] for token in self._ends]
 
-    def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
+    def check_search(self, config: BeamSearchConfig) -> None:
         """See `ExportedModel.check_search`."""
-        if length_penalty == "gnmt" and alpha and beam_size > 1:
+        if config.length_normalization == "gnmt" and config.length_penalty and config.num_beams > 1:
             raise ValueError(
                 "CTranslate2 divides scores by n^α and has no GNMT length penalty ((5 + n) / 6)^α: choose "
-                f"length_penalty='power', which divides by n^α in both, with alpha={alpha:g}, or beam_size=1"
+                f"length_normalization='power', which divides by n^α in both, with length_penalty={config.length_penalty:g}, "
+                "or num_beams=1"
             )
-        super().check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        super().check_search(config)
 
     def _search(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         limits: list[int],
-        beam_size: int,
-        alpha: float,
-        num_return: int,
+        config: BeamSearchConfig,
     ) -> tuple[list[list[int]], list[float]]:
         sources = [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
         written = [[self._source_tokens[token] for token in source] for source in sources]
         results = self._translator.translate_batch(
             written,
-            beam_size=beam_size,
-            length_penalty=alpha,
+            beam_size=config.num_beams,
+            length_penalty=config.length_penalty,
             patience=_PATIENCE,
-            num_hypotheses=num_return,
+            num_hypotheses=config.num_return_sequences,
             max_input_length=0,  # else the runtime cuts what is longer than 1,024 tokens
             min_decoding_length=0,
             max_decoding_length=max(limits),
@@ -177,7 +169,7 @@ class CTranslate2Model(ExportedModel):
         for source, limit, result in zip(written, limits, results, strict=True):  # the longest source has set another
             for tokens, score in zip(result.hypotheses, result.scores, strict=True):
                 hypotheses.append(self._end_within(limit, tokens, source))
-                totals.append(score * len(tokens) ** alpha)
+                totals.append(score * len(tokens) ** config.length_penalty)
         return hypotheses, totals
 
     def _end_within(self, limit: int, tokens: list[str], source: list[str]) -> list[int]:
@@ -214,20 +206,20 @@ class OnnxModel(ExportedModel):
             for name in ("encoder_model.onnx", "decoder_with_past_model.onnx")
         )
 
-    def check_search(self, beam_size: int, length_penalty: str, alpha: float, coverage_penalty: float) -> None:
+    def check_search(self, config: BeamSearchConfig) -> None:
         """See `ExportedModel.check_search`."""
-        if beam_size > 1:
-            raise ValueError(f"beam_size={beam_size} is more than the ONNX engine does, which is greedy; choose 1")
-        super().check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        if config.num_beams > 1:
+            raise ValueError(
+                f"num_beams={config.num_beams} is more than the ONNX engine does, which is greedy; choose 1"
+            )
+        super().check_search(config)
 
     def _search(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         limits: list[int],
-        beam_size: int,
-        alpha: float,
-        num_return: int,
+        config: BeamSearchConfig,
     ) -> tuple[list[list[int]], list[float]]:
         encoded = self._encoder.run(
             None, {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.long().numpy()}
@@ -292,7 +284,7 @@ def load_engine(engine: str, directory: str | Path) -> ExportedModel:
     except Exception as error:  # runtimes raise what their libraries raise
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"the export in {directory} can't be loaded ({reason}); write it again with --force"
+            f"the export in {directory} can't be loaded ({reason}); write it again with --overwrite"
         ) from error
 
 
@@ -323,14 +315,14 @@ def _special_tokens_of(config: VanillaTransformerConfig) -> dict[str, Any]:
 
 
 def _as_output(
-    hypotheses: list[list[int]], scores: list[float], start: int, pad: int, num_return: int
+    hypotheses: list[list[int]], scores: list[float], start: int, pad: int, num_return_sequences: int
 ) -> BeamSearchOutput:
     longest = max(map(len, hypotheses))
     return BeamSearchOutput(
         sequences=torch.tensor([[start, *tokens, *[pad] * (longest - len(tokens))] for tokens in hypotheses]),
         sequences_scores=torch.tensor(scores),
         lengths=torch.tensor([len(tokens) for tokens in hypotheses]),
-        num_return=num_return,
+        num_return_sequences=num_return_sequences,
     )
 
 

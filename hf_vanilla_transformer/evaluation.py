@@ -20,7 +20,8 @@ import torch
 from transformers.utils import logging
 
 from .engines import ExportedModel
-from .model.decoding_vanilla_transformer import check_search_settings, paper_beam_search
+from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
+from .model.decoding_vanilla_transformer import paper_beam_search
 from .model.tokenizers_vanilla_transformer import TranslationTokenizers
 
 logger = logging.get_logger(__name__)
@@ -72,17 +73,12 @@ def translate(
     model: Any,
     tokenizer: Any,
     texts: str | Iterable[str],
+    config: BeamSearchConfig | None = None,
     *,
     batch_size: int = 64,
     batch_tokens: int = 4096,
     window: int = 1024,
-    beam_size: int = 4,
-    length_penalty: str = "gnmt",
-    alpha: float = 0.6,
-    coverage_penalty: float = 0.0,
-    max_extra_tokens: int = 50,
     max_source_tokens: int = 1024,
-    num_return: int = 1,
     return_scores: bool = False,
     target_tokenizer: Any = None,
 ) -> Any:
@@ -97,22 +93,17 @@ def translate(
             for an exported checkpoint.
         tokenizer: the model's own, or both of them as one `TranslationTokenizers`.
         texts: one text, a list, or anything that yields texts, which is then read ``window`` texts at a time.
-        batch_size: most texts a batch.
+        config: settings of the search; None takes the paper's.
+        batch_size: most texts per batch.
         batch_tokens: most source tokens a batch, padding included (a single longer text is a batch of its own).
         window: texts among which those of like length are put together.
-        beam_size: open hypotheses a sentence; 1 is greedy search.
-        length_penalty: "gnmt" (the paper's) or "power"; see `length_divisor`.
-        alpha: exponent of the length penalty.
-        coverage_penalty: β of GNMT; 0 is the paper's.
-        max_extra_tokens: tokens a translation may have beyond its source's.
         max_source_tokens: texts with more tokens, the end symbol included, are not translated.
-        num_return: translations a text.
         return_scores: give `ScoredTranslation` instead of strings.
         target_tokenizer: writes the translations where source and target have vocabularies of their own; None takes the
             folder target_tokenizer beside the weights.
 
     Returns:
-        For one text its translation, for a list a list, for anything else an iterator. With ``num_return`` > 1 there is
+        For one text its translation, for a list a list, for anything else an iterator. With ``num_return_sequences`` > 1 there is
         a list of translations, best first, for each text.
 
     Raises:
@@ -126,33 +117,23 @@ def translate(
     }.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r} is not a whole number ≥ 1")
-    check_search_settings(
-        beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens=None, num_return=num_return
-    )
+    config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
-    vocabulary = model.config.decoder_vocab_size
-    if beam_size > vocabulary:
+    vocabulary = model.config.output_vocab_size
+    if config.num_beams > vocabulary:
         raise ValueError(
-            f"beam_size={beam_size} is more than the {vocabulary} tokens of the vocabulary; the paper's is 4, and wide "
+            f"num_beams={config.num_beams} is more than the {vocabulary} tokens of the vocabulary; the paper's is 4, and wide "
             "beams translate worse"
         )
-    if model.config.position_embedding == "learned":
+    if model.config.position_embedding_type == "learned":
         max_source_tokens = min(max_source_tokens, model.config.max_position_embeddings - model.config.position_offset)
     run_search: Any = paper_beam_search
     if isinstance(model, ExportedModel):
-        model.check_search(beam_size, length_penalty, alpha, coverage_penalty)
+        model.check_search(config)
         max_source_tokens = min(max_source_tokens, model.positions or max_source_tokens)
         run_search = type(model).beam_search
-    search = functools.partial(
-        run_search,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        alpha=alpha,
-        coverage_penalty=coverage_penalty,
-        max_extra_tokens=max_extra_tokens,
-        num_return=num_return,
-    )
-    shape = _Shape(num_return, return_scores)
+    search = functools.partial(run_search, config=config)
+    shape = _Shape(config.num_return_sequences, return_scores)
     batches = _Batches(batch_size, batch_tokens, window, max_source_tokens)
     if isinstance(texts, str):
         return next(_translate_all(model, tokenizers, [texts], search, batches, shape))
@@ -164,15 +145,15 @@ def translate(
 class _Shape:
     """In what form translations are wanted."""
 
-    num_return: int
+    num_return_sequences: int
     with_scores: bool
 
     def of(self, hypotheses: list[ScoredTranslation]) -> Any:
         wanted = [hypothesis if self.with_scores else hypothesis.text for hypothesis in hypotheses]
-        return wanted if self.num_return > 1 else wanted[0]
+        return wanted if self.num_return_sequences > 1 else wanted[0]
 
     def empty(self) -> Any:
-        return self.of([ScoredTranslation("", 0.0)] * self.num_return)
+        return self.of([ScoredTranslation("", 0.0)] * self.num_return_sequences)
 
 
 @dataclass(frozen=True)

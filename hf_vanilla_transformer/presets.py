@@ -48,7 +48,7 @@ PRESETS: dict[str, Preset] = {
     "c-ff4096": Preset("Table 3 C, d_ff=4096", {"d_ff": 4096}, 90),
     "d-drop0": Preset("Table 3 D, P_drop=0", {"dropout": 0.0}),
     "d-drop0.2": Preset("Table 3 D, P_drop=0.2", {"dropout": 0.2}),
-    "e-learned": Preset("Table 3 E, learned positions", {"position_embedding": "learned"}),
+    "e-learned": Preset("Table 3 E, learned positions", {"position_embedding_type": "learned"}),
     "big": Preset("Table 3 big", {"d_model": 1024, "d_ff": 4096, "num_heads": 16, "dropout": 0.3}, 213),
     "small": Preset(
         "for about 100,000 pairs",

@@ -32,6 +32,7 @@ from transformers.utils import logging
 from .device import processor_name
 from .model import decoding_vanilla_transformer as decoding
 from .model import loss_vanilla_transformer as losses
+from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
 from .model.modeling_vanilla_transformer import CACHE_NAME, VanillaTransformerForConditionalGeneration
 from .version import __version__
@@ -176,9 +177,7 @@ class _Check:
         if not self.library:
             return ""
         wanted = f"{self.library}{getattr(_requirements().get(self.library), 'specifier', '')}"
-        advice = (
-            f'run `pip install --force-reinstall "{wanted}"` and check again; if it fails again, report this output.'
-        )
+        advice = f'run `pip install --overwrite-reinstall "{wanted}"` and check again; if it fails again, report this output.'
         return f"{advice} Until then {self.meanwhile}." if self.meanwhile else advice
 
 
@@ -516,8 +515,8 @@ def _generate(model: Any, source: Tensor, mask: Tensor, num_beams: int = 1, cach
     )
 
 
-def _search(model: Any, source: Tensor, mask: Tensor, **options: Any) -> Any:
-    return decoding.paper_beam_search(model, source, mask, **options)
+def _search(model: Any, source: Tensor, mask: Tensor, config: BeamSearchConfig) -> Any:
+    return decoding.paper_beam_search(model, source, mask, config)
 
 
 @torch.no_grad()
@@ -536,7 +535,7 @@ def search_greedy(device: torch.device) -> None:
     for batch, (source, mask) in _batches(device).items():
         expected = _generate(model, source, mask).sequences
         # The search ends every hypothesis at its limit; one token more leaves those before it free.
-        found = _search(model, source, mask, beam_size=1, max_tokens=_MAX_TOKENS + 1).sequences
+        found = _search(model, source, mask, BeamSearchConfig(num_beams=1, max_target_tokens=_MAX_TOKENS + 1)).sequences
         _require_same_tokens(batch, found[:, : 1 + _MAX_TOKENS], expected)
 
 
@@ -547,12 +546,14 @@ def search_scores(device: torch.device) -> None:
     words = [token for token in range(_VOCABULARY) if token not in (_PAD, _START, _END)]
     every_target = [[_END], *([word, _END] for word in words)]  # that has no more than two tokens
     source, mask = _pad(_SOURCES, device, left=True)
-    wide = _search(model, source, mask, beam_size=_VOCABULARY, max_tokens=2, num_return=4).hypotheses()
+    wide = _search(
+        model, source, mask, BeamSearchConfig(num_beams=_VOCABULARY, max_target_tokens=2, num_return_sequences=4)
+    ).hypotheses()
     for row, found in enumerate(wide):
         scores = _scores_by_full_pass(model, source[row], mask[row], every_target).tolist()
         best = [target for _, target in sorted(zip(scores, every_target, strict=True), reverse=True)[:4]]
         _require_same(f"sentence {row}: the best targets of up to two tokens", found, best)
-    output = _search(model, source, mask, beam_size=4, max_extra_tokens=3, num_return=3)
+    output = _search(model, source, mask, BeamSearchConfig(num_beams=4, max_extra_tokens=3, num_return_sequences=3))
     for row, (found, scores) in enumerate(zip(output.hypotheses(), output.sequences_scores.view(-1, 3), strict=True)):
         for tokens in found:
             if tokens.index(_END) != len(tokens) - 1 or len(tokens) > len(_SOURCES[row]) + 3:
@@ -665,8 +666,10 @@ def dropout(device: torch.device) -> None:
     if torch.equal(first["loss"], other["loss"]):
         raise AssertionError("training with two seeds has the same loss; nothing is dropped")
     source, mask = _pad(_SOURCES, device)
-    searched = _search(model, source, mask, beam_size=2, max_tokens=_MAX_TOKENS).sequences
-    expected = _search(model.eval(), source, mask, beam_size=2, max_tokens=_MAX_TOKENS).sequences
+    searched = _search(model, source, mask, BeamSearchConfig(num_beams=2, max_target_tokens=_MAX_TOKENS)).sequences
+    expected = _search(
+        model.eval(), source, mask, BeamSearchConfig(num_beams=2, max_target_tokens=_MAX_TOKENS)
+    ).sequences
     _require_same_tokens("the search with a model in training mode", searched, expected)
 
 

@@ -47,7 +47,7 @@ RECORD = {
     "training": {
         "updates": 20_000, "epochs": 12.5, "seconds": 7_322.0, "tokens": 123_456_789, "precision": "bf16", "seed": 1,
         "max_tokens_per_batch": 4_096, "warmup_steps": 2_000, "learning_rate": 0.002, "label_smoothing_factor": 0.1,
-        "averaged": ["checkpoint-19000", "checkpoint-20000"], "decoding": {"beam_size": 4, "alpha": 0.6},
+        "averaged": ["checkpoint-19000", "checkpoint-20000"], "decoding": {"num_beams": 4, "length_penalty": 0.6},
     },
     "scores": {
         "test": {

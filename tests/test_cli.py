@@ -78,7 +78,7 @@ HOSTILE = [
 
 def test_translate_writes_one_line_for_each_line(checkpoint):
     stdin = "\n".join(HOSTILE).encode() + b"\n\xff\xfe broken \xc3\n"
-    done = run("translate", checkpoint, "--beam-size", 1, "--max-source-tokens", 100, stdin=stdin)
+    done = run("translate", checkpoint, "--num-beams", 1, "--max-source-tokens", 100, stdin=stdin)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     lines = done.stdout.split(b"\n")
     assert len(lines) == len(HOSTILE) + 2 and lines[-1] == b""
@@ -93,11 +93,11 @@ def test_translate_writes_one_line_for_each_line(checkpoint):
         (["train", "no-such.yaml"], "there is no recipe no-such.yaml"),
         (["average", "no-such-run", "--output", "x"], "no-such-run"),
         (["demo", "--recipe", "no-such.yaml", "--output", "{tmp}/demo"], "there is no recipe no-such.yaml"),
-        (["translate", "{tmp}", "--beam-size", "100000"], "beam_size=100000 is not between 1 and 1,000; choose"),
+        (["translate", "{tmp}", "--num-beams", "100000"], "num_beams=100000 is not between 1 and 1,000; choose"),
         (["translate", "{tmp}", "--batch-size", "0"], "batch_size=0 is not between 1 and 100,000; choose"),
-        (["translate", "{tmp}", "--alpha", "nan"], "alpha=nan is not between"),
+        (["translate", "{tmp}", "--length-penalty", "nan"], "length_penalty=nan is not between"),
         (["translate", "{tmp}", "--max-source-tokens", "1" + "0" * 30], "max_source_tokens=1"),
-        (["evaluate", "{tmp}", "--beam-size", "-1"], "beam_size=-1 is not between"),
+        (["evaluate", "{tmp}", "--num-beams", "-1"], "num_beams=-1 is not between"),
         (["average", "{tmp}", "--output", "x", "--last", "0"], "last=0 is not between 1 and"),
         (["visualize", "{tmp}", "--source", "a", "--output", "x", "--layer", "-1"], "layer=-1 is not between 0 and"),
         (["tokenizer", "x", "--output", "y", "--vocab-size", "1" + "0" * 30], "vocab_size=1"),
@@ -137,22 +137,22 @@ def test_too_little_memory_is_one_sentence(checkpoint, translate, monkeypatch):
     assert status == 2
     last = error.strip().splitlines()[-1]
     assert last == (
-        "vanilla-transformer translate: error: out of memory; lower --batch-size (now 64) or --beam-size (now 4)"
+        "vanilla-transformer translate: error: out of memory; lower --batch-size (now 64) or --num-beams (now 4)"
     )
 
 
 def test_a_beam_wider_than_the_vocabulary_is_refused(checkpoint, translate):
-    status, _, error = translate(checkpoint, b"one\n", "--beam-size", 1000)
-    assert status == 2 and "beam_size=1000 is more than the 286 tokens of the vocabulary" in error
+    status, _, error = translate(checkpoint, b"one\n", "--num-beams", 1000)
+    assert status == 2 and "num_beams=1000 is more than the 286 tokens of the vocabulary" in error
 
 
 def test_translate_reads_marks_and_utf_16_as_files_are_read(checkpoint, translate):
     text = "one two\nthree\u00a0one\n"
-    status, plain, _ = translate(checkpoint, text.replace("\u00a0", " ").encode(), "--beam-size", 1)
+    status, plain, _ = translate(checkpoint, text.replace("\u00a0", " ").encode(), "--num-beams", 1)
     assert status == 0 and plain.count(b"\n") == 2
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
-        assert translate(checkpoint, text.encode(encoding), "--beam-size", 1)[1] == plain
-    status, out, error = translate(checkpoint, text.encode("utf-16-le"), "--beam-size", 1)
+        assert translate(checkpoint, text.encode(encoding), "--num-beams", 1)[1] == plain
+    status, out, error = translate(checkpoint, text.encode("utf-16-le"), "--num-beams", 1)
     assert status == 2 and "looks like UTF-16" in error and out == b""
 
 

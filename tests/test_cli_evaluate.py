@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
     preset,
@@ -44,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"test.{language}").write_text("".join(p[language] + "\n" for p in pairs), encoding="utf-8")
     (folder / "labels").write_text("b\na\nb\nb\na\nb\n")
     (folder / "my.yaml").write_text(
-        f"dataset_name: embedded\nembedded_validation: 3\nembedded_test: {SENTENCES}\nlowercase: true\nbeam_size: 2\n"
-        "alpha: 0.3\nmetric_tokenize: char\n"
+        f"dataset_name: embedded\nembedded_validation: 3\nembedded_test: {SENTENCES}\nlowercase: true\nnum_beams: 2\n"
+        "length_penalty: 0.3\nmetric_tokenize: char\n"
     )
     return folder
 
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(folder: Path, **settings: Any) -> list[str]:
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    return translate(model, tokenizer, (folder / "test.en").read_text().splitlines(), **settings)
+    return translate(model, tokenizer, (folder / "test.en").read_text().splitlines(), BeamSearchConfig(**settings))
 
 
 def run(folder: Path, *words: object) -> int:
@@ -63,10 +64,10 @@ def run(folder: Path, *words: object) -> int:
 def test_two_files_are_scored_as_sacrebleu_scores_translate(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--tokenize", "char", "--beam-size", 2]
+    words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--tokenize", "char", "--num-beams", 2]
     words += ["--output", tmp_path / "new" / "scores.json", "--translations", tmp_path / "out.ko"]
-    assert run(folder, *words, "--alpha", 0.3) == 0
-    translations = expected(folder, beam_size=2, alpha=0.3)
+    assert run(folder, *words, "--length-penalty", 0.3) == 0
+    translations = expected(folder, num_beams=2, length_penalty=0.3)
     lines = [" ".join(text.split()) for text in translations]  # so that each stays one line
     assert any(lines) and (tmp_path / "out.ko").read_text(encoding="utf-8").split("\n")[:-1] == lines
     references = (folder / "test.ko").read_text(encoding="utf-8").splitlines()
@@ -80,7 +81,7 @@ def test_two_files_are_scored_as_sacrebleu_scores_translate(
     record = json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))
     assert record["scores"]["text"]["bleu"] == score and record["scores"]["text"]["chrf"] == chrf
     assert record["scores"]["text"]["bleu_signature"] == str(bleu.get_signature())
-    assert record["decoding"] == {"beam_size": 2, "alpha": 0.3, "batch_size": 64}
+    assert record["decoding"] == {"num_beams": 2, "length_penalty": 0.3, "batch_size": 64}
     pairs = zip((folder / "test.en").read_text().splitlines(), references, strict=True)
     digest = hashlib.sha256("".join(f"{source}\t{target}\n" for source, target in pairs).encode()).hexdigest()
     assert record["data"]["text"]["sha256"] == digest and record["data"]["text"]["pairs"] == SENTENCES
@@ -94,19 +95,19 @@ def test_a_recipe_brings_text_settings_and_language(
     assert run(folder, "--recipe", folder / "my.yaml", "--output", tmp_path / "scores.json") == 0
     record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert list(record["scores"]) == ["validation", "test"] and record["data"]["validation"]["pairs"] == 3
-    assert record["decoding"]["beam_size"] == 2 and record["decoding"]["alpha"] == 0.3
+    assert record["decoding"]["num_beams"] == 2 and record["decoding"]["length_penalty"] == 0.3
     assert "case:lc" in record["scores"]["test"]["bleu_signature"]
     assert "tok:char" in record["scores"]["test"]["bleu_signature"]
     assert "test: bleu=" in capsys.readouterr().out
 
 
 def test_options_go_before_the_recipe_and_keys_may_follow(folder: Path, tmp_path: Path) -> None:
-    words = ["--recipe", folder / "my.yaml", "--split", "test", "--beam-size", 1, "--tokenize", "none"]
+    words = ["--recipe", folder / "my.yaml", "--split", "test", "--num-beams", 1, "--tokenize", "none"]
     words += ["--output", tmp_path / "scores.json", "--embedded_test", 2, "--source_lang", "ko", "--target_lang=en"]
     assert run(folder, *words) == 0
     record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert list(record["scores"]) == ["test"] and record["data"]["test"]["pairs"] == 2
-    assert record["decoding"]["beam_size"] == 1 and "tok:none" in record["scores"]["test"]["bleu_signature"]
+    assert record["decoding"]["num_beams"] == 1 and "tok:none" in record["scores"]["test"]["bleu_signature"]
 
 
 def test_labels_give_scores_of_their_own(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +132,7 @@ def test_inputs_are_never_written_to_and_files_only_replaced_when_asked(
     thesis.write_text("years of work")
     (tmp_path / "link.json").symlink_to(source)
     before = {path: path.read_bytes() for path in (source, reference, thesis)}
-    words = ["--source", source, "--reference", reference, "--beam-size", 1, "--overwrite"]
+    words = ["--source", source, "--reference", reference, "--num-beams", 1, "--overwrite"]
     for option, path, message in (
         ("--output", source, "would replace the source"),
         ("--translations", reference, "would replace the source"),
@@ -204,7 +205,7 @@ def test_labels_are_read_as_all_text_is(folder: Path, tmp_path: Path) -> None:
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"], "--colour is for a recipe"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "'klingon' is unknown"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),
-        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--beam-size", "0"], "beam_size"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--num-beams", "0"], "num_beams"),
         (["--recipe", "{0}/my.yaml", "--split", "dev"], "there is no split 'dev'"),
         (["--recipe", "{0}/my.yaml", "--colour", "red"], "no setting 'colour'"),
         (["--recipe", "{0}/my.yaml", "--groups", "{0}/labels"], "choose by --split"),

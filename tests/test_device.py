@@ -62,8 +62,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 COMMANDS = {
-    "translate": ["{0}", "--beam-size", "1"],
-    "evaluate": ["{0}", "--source", "{0}/text", "--reference", "{0}/text", "--beam-size", "1"],
+    "translate": ["{0}", "--num-beams", "1"],
+    "evaluate": ["{0}", "--source", "{0}/text", "--reference", "{0}/text", "--num-beams", "1"],
     "visualize": ["{0}", "--source", "one", "--target", "둘", "--output", "{1}/page.html", "--overwrite"],
 }
 

@@ -14,7 +14,12 @@ import sacrebleu
 import torch
 from transformers.utils import logging
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, evaluation
+from hf_vanilla_transformer import (
+    BeamSearchConfig,
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    evaluation,
+)
 from hf_vanilla_transformer.evaluation import ScoredTranslation, TranslationMetric, translate
 from hf_vanilla_transformer.model.decoding_vanilla_transformer import paper_beam_search
 from hf_vanilla_transformer.tokenization import train_tokenizer
@@ -57,7 +62,7 @@ def model(tokenizer: Any) -> Any:
 
 
 def translate_alone(model: Any, tokenizer: Any, text: str, **settings: Any) -> list[str]:
-    output = paper_beam_search(model, torch.tensor([tokenizer(text)["input_ids"]]), **settings)
+    output = paper_beam_search(model, torch.tensor([tokenizer(text)["input_ids"]]), config=BeamSearchConfig(**settings))
     return [tokenizer.decode(hypothesis, skip_special_tokens=True) for hypothesis in output.hypotheses()[0]]
 
 
@@ -84,7 +89,7 @@ def test_batches_keep_to_both_limits_and_hold_texts_of_like_length(
 
     monkeypatch.setattr(evaluation, "paper_beam_search", spy)
     texts = ["the mat " * n for n in (1, 9, 2, 8, 1, 9)]
-    translate(model, tokenizer, texts, batch_size=3, batch_tokens=60, beam_size=1, max_extra_tokens=0)
+    translate(model, tokenizer, texts, BeamSearchConfig(num_beams=1, max_extra_tokens=0), batch_size=3, batch_tokens=60)
     assert sum(rows for rows, _ in shapes) == 6
     assert all(rows <= 3 and rows * width <= 60 for rows, width in shapes)
     lengths = sorted((len(ids) for ids in tokenizer(texts)["input_ids"]), reverse=True)
@@ -95,15 +100,23 @@ def test_batches_keep_to_both_limits_and_hold_texts_of_like_length(
 def test_one_text_gives_one_translation_and_n_best_gives_lists(model: Any, tokenizer: Any) -> None:
     text = SENTENCES[0]
     assert translate(model, tokenizer, text) == translate_alone(model, tokenizer, text)[0]
-    best = translate(model, tokenizer, text, num_return=3, return_scores=True)
-    assert [translation.text for translation in best] == translate_alone(model, tokenizer, text, num_return=3)
+    best = translate(model, tokenizer, text, BeamSearchConfig(num_return_sequences=3), return_scores=True)
+    assert [translation.text for translation in best] == translate_alone(model, tokenizer, text, num_return_sequences=3)
     assert [translation.score for translation in best] == sorted((t.score for t in best), reverse=True)
-    assert translate(model, tokenizer, [""], num_return=2, return_scores=True) == [[ScoredTranslation("", 0.0)] * 2]
+    assert translate(model, tokenizer, [""], BeamSearchConfig(num_return_sequences=2), return_scores=True) == [
+        [ScoredTranslation("", 0.0)] * 2
+    ]
 
 
 def test_settings_reach_the_search(model: Any, tokenizer: Any) -> None:
-    settings = {"beam_size": 3, "alpha": 2.0, "length_penalty": "power", "max_extra_tokens": 2, "coverage_penalty": 0.5}
-    translations = translate(model, tokenizer, SENTENCES, **settings)
+    settings = {
+        "num_beams": 3,
+        "length_penalty": 2.0,
+        "length_normalization": "power",
+        "max_extra_tokens": 2,
+        "coverage_penalty": 0.5,
+    }
+    translations = translate(model, tokenizer, SENTENCES, BeamSearchConfig(**settings))
     assert translations == [translate_alone(model, tokenizer, text, **settings)[0] for text in SENTENCES]
 
 
@@ -140,7 +153,7 @@ def test_learned_positions_limit_the_source(tokenizer: Any) -> None:
         num_heads=1,
         encoder_layers=1,
         decoder_layers=1,
-        position_embedding="learned",
+        position_embedding_type="learned",
         max_position_embeddings=6,
     )
     model = VanillaTransformerForConditionalGeneration(config)
@@ -150,7 +163,7 @@ def test_learned_positions_limit_the_source(tokenizer: Any) -> None:
 
 def test_hostile_texts_give_one_translation_each(model: Any, tokenizer: Any) -> None:
     texts = ["\ud800", "\x00", "</s> <pad> <s>", "\u200b", "🙂" * 50, "\r", "a\nb", "\ufeff", "ㅤ", "%s {} \\"]
-    translations = translate(model, tokenizer, texts, beam_size=2, max_extra_tokens=2)
+    translations = translate(model, tokenizer, texts, BeamSearchConfig(num_beams=2, max_extra_tokens=2))
     assert len(translations) == len(texts) and all(isinstance(translation, str) for translation in translations)
 
 
@@ -162,9 +175,9 @@ def test_a_generator_is_read_window_by_window(model: Any, tokenizer: Any) -> Non
             read.append(text)
             yield text
 
-    stream = translate(model, tokenizer, texts(), window=4, beam_size=1)
+    stream = translate(model, tokenizer, texts(), BeamSearchConfig(num_beams=1), window=4)
     assert read == []
-    expected = translate(model, tokenizer, SENTENCES, beam_size=1)
+    expected = translate(model, tokenizer, SENTENCES, BeamSearchConfig(num_beams=1))
     assert list(itertools.islice(stream, 5)) == expected[:5]
     assert len(read) == 8
 
@@ -174,8 +187,8 @@ def test_bad_arguments_are_refused_at_once(model: Any, tokenizer: Any) -> None:
         translate(model, tokenizer, ["a", None])
     with pytest.raises(ValueError, match="batch_size=0"):
         translate(model, tokenizer, iter(["a"]), batch_size=0)
-    with pytest.raises(ValueError, match="num_return=5"):
-        translate(model, tokenizer, iter(["a"]), num_return=5)
+    with pytest.raises(ValueError, match="num_return_sequences=5"):
+        translate(model, tokenizer, iter(["a"]), BeamSearchConfig(num_return_sequences=5))
     larger = train_tokenizer([*SENTENCES, "quite some other words to learn"], vocab_size=len(tokenizer) + 10)
     with pytest.raises(ValueError, match="tokenizer"):
         translate(model, larger, iter(["a"]))

@@ -126,7 +126,7 @@ def test_english_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for split, name, size in (("train", "train", 40), ("validation", "dev", 4), ("test", "test", 4)):
         write_pairs(tmp_path, split, name, size)
         (tmp_path / f"{name}.source").write_text("talk\nmanual\n" * (size // 2))
-    words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--beam_size", "1"]
+    words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--num_beams", "1"]
     example("english_korean").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST, *words])
     line = last_line(capsys)
     assert re.fullmatch(r"english_korean: dev bleu=\S+ chrf=\S+ test bleu=\S+ chrf=\S+ model=.*", line)
@@ -151,7 +151,7 @@ def test_korean_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = embedded_corpus("train", 120)["translation"]
     with (tmp_path / "chat.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("Q", "A", "label"), *((pair["ko"], f"네, {pair['ko']}", 0) for pair in pairs)])
-    words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--beam_size", "1"]
+    words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--num_beams", "1"]
     module = example("korean_qa")
     module.main([str(tmp_path / "chat.csv"), "--output", str(tmp_path / "out"), *SMALLEST, *words])
     assert re.fullmatch(r"korean_qa: bleu=\S+ chrf=\S+ model=.*", last_line(capsys))

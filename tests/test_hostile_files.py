@@ -139,7 +139,7 @@ def test_any_configuration_translates_or_is_refused_in_a_sentence(checkpoint: Pa
 
         folder = mutated(checkpoint, tmp_path / "changed", "config.json", change)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        status, said = command("translate", folder, "--beam-size", 1)
+        status, said = command("translate", folder, "--num-beams", 1)
         assert_done_or_one_sentence("translate", status, said)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < MEMORY
 
@@ -149,7 +149,7 @@ def test_any_configuration_translates_or_is_refused_in_a_sentence(checkpoint: Pa
 @pytest.mark.parametrize(
     ("key", "value"),
     [("encoder_layers", 10**9), ("d_model", 2**40), ("d_ff", 10**12), ("vocab_size", 10**8), ("num_heads", 10**9),
-     ("target_vocab_size", 10**9), ("d_k", 10**9), ("d_v", 10**9)],
+     ("decoder_vocab_size", 10**9), ("d_k", 10**9), ("d_v", 10**9)],
 )  # fmt: skip
 def test_a_configuration_cannot_ask_for_more_than_its_weights_hold(checkpoint, tmp_path, key, value) -> None:
     def change(path: Path) -> None:
@@ -215,7 +215,7 @@ def test_any_weights_load_or_are_refused_in_a_sentence(checkpoint: Path, tmp_pat
             path.write_bytes(apply(*what, content[:border]) + content[border:])
 
         folder = mutated(checkpoint, tmp_path / "changed", "model.safetensors", change)
-        status, said = command("translate", folder, "--beam-size", 1)
+        status, said = command("translate", folder, "--num-beams", 1)
         assert_done_or_one_sentence("translate", status, said)
         status, said = command("average", folder, "--output", tmp_path / "mean", "--overwrite")
         assert_done_or_one_sentence("average", status, said)
@@ -263,7 +263,7 @@ def test_any_tokenizer_translates_or_is_refused_in_a_sentence(checkpoint: Path, 
                 path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
 
         folder = mutated(checkpoint, tmp_path / "changed", "tokenizer.json", change)
-        status, said = command("translate", folder, "--beam-size", 1)
+        status, said = command("translate", folder, "--num-beams", 1)
         assert_done_or_one_sentence("translate", status, said)
 
     try_one()

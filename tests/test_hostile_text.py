@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
+from hf_vanilla_transformer import BeamSearchConfig, VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.evaluation import translate
 
 LINES = 10_000  # of the slow test; README's table of promises quotes it
@@ -73,7 +73,7 @@ def test_the_command_writes_one_line_for_each(tokenizer, tmp_path: Path, count: 
     tiny(tokenizer).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     lines = hostile_lines(count, seed=1)
-    words = ["translate", tmp_path, "--beam-size", 1, "--max-source-tokens", MAX_SOURCE_TOKENS]
+    words = ["translate", tmp_path, "--num-beams", 1, "--max-source-tokens", MAX_SOURCE_TOKENS]
     command = [sys.executable, "-m", "hf_vanilla_transformer", *map(str, words)]
     done = subprocess.run(
         command, input=b"".join(line + b"\n" for line in lines), capture_output=True, timeout=1800,
@@ -95,27 +95,32 @@ def texts(count: int, seed: int) -> list[str]:
     return [line.decode("utf-8", errors="replace") for line in hostile_lines(count, seed)]
 
 
-def run(model, tokenizer, sources: list[str], batch_size: int, beam_size: int) -> list[str]:
+def run(model, tokenizer, sources: list[str], batch_size: int, num_beams: int) -> list[str]:
     return list(
         translate(
-            model, tokenizer, sources, batch_size=batch_size, beam_size=beam_size, max_source_tokens=MAX_SOURCE_TOKENS
+            model,
+            tokenizer,
+            sources,
+            BeamSearchConfig(num_beams=num_beams),
+            batch_size=batch_size,
+            max_source_tokens=MAX_SOURCE_TOKENS,
         )
     )
 
 
 @pytest.mark.parametrize(
-    ("count", "beam_size"),
+    ("count", "num_beams"),
     [(20, 1), (12, 3), pytest.param(1000, 1, marks=pytest.mark.slow), pytest.param(400, 4, marks=pytest.mark.slow)],
 )
-def test_in_fp64_neighbours_change_nothing(tokenizer, count: int, beam_size: int) -> None:
+def test_in_fp64_neighbours_change_nothing(tokenizer, count: int, num_beams: int) -> None:
     model = tiny(tokenizer).double()
     sources = texts(count, seed=2)
-    alone = run(model, tokenizer, sources, 1, beam_size)
+    alone = run(model, tokenizer, sources, 1, num_beams)
     order = list(range(count))
     random.Random(4).shuffle(order)
     for batch_size in (7, 64):
-        assert run(model, tokenizer, sources, batch_size, beam_size) == alone
-        shuffled = run(model, tokenizer, [sources[index] for index in order], batch_size, beam_size)
+        assert run(model, tokenizer, sources, batch_size, num_beams) == alone
+        shuffled = run(model, tokenizer, [sources[index] for index in order], batch_size, num_beams)
         assert shuffled == [alone[index] for index in order]
 
 

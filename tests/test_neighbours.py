@@ -15,6 +15,7 @@ from transformers.integrations import integration_utils
 from transformers.trainer_utils import BestRun, HPSearchBackend
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerTrainer,
     VanillaTransformerTrainingArguments,
@@ -40,7 +41,7 @@ def build(**fields):
 
 
 def hypotheses(model):
-    return paper_beam_search(model, SOURCE, max_extra_tokens=5).hypotheses()
+    return paper_beam_search(model, SOURCE, config=BeamSearchConfig(max_extra_tokens=5)).hypotheses()
 
 
 # ---------------------------------------------------------------------------------------------- PEFT

@@ -32,8 +32,8 @@ def test_a_folder_is_replaced_by_its_own_kind_and_no_other(tmp_path: Path, kind:
             continue
         with pytest.raises(FileExistsError, match=f"out holds {FOLDERS[kind]}, not {FOLDERS[other]} "):
             check_folder(folder, other, overwrite=True)
-    with pytest.raises(FileExistsError, match="out is there already; choose another directory or set --force"):
-        check_folder(folder, kind, option="--force")
+    with pytest.raises(FileExistsError, match="out is there already; choose another directory or set --overwrite"):
+        check_folder(folder, kind, option="--overwrite")
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".git/HEAD", "sub/notes", "empty/"])

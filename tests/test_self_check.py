@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import EncoderDecoderCache
 from transformers.utils import logging
 
-from hf_vanilla_transformer import self_check
+from hf_vanilla_transformer import BeamSearchConfig, self_check
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.model import decoding_vanilla_transformer as decoding
 from hf_vanilla_transformer.model import layers_vanilla_transformer as layers
@@ -128,15 +128,15 @@ def beams_without_their_past(monkeypatch):
 
 def wrong_length_in_search(monkeypatch):
     """The end symbol isn't counted, in the search and in `score_targets` alike."""
-    original = decoding.length_divisor
-    monkeypatch.setattr(decoding, "length_divisor", lambda length, *rest: original(length - 1, *rest))
+    original = BeamSearchConfig.length_divisor
+    monkeypatch.setattr(BeamSearchConfig, "length_divisor", lambda config, length: original(config, length - 1))
 
 
 def search_past_its_limit(monkeypatch):
     original = decoding.paper_beam_search
 
-    def search(*arguments, max_extra_tokens=50, **options):
-        return original(*arguments, max_extra_tokens=max_extra_tokens + 5, **options)
+    def search(model, source, mask, config):
+        return original(model, source, mask, config.replace(max_extra_tokens=config.max_extra_tokens + 5))
 
     monkeypatch.setattr(decoding, "paper_beam_search", search)
 
@@ -144,8 +144,8 @@ def search_past_its_limit(monkeypatch):
 def search_that_is_not_greedy(monkeypatch):
     original = decoding.paper_beam_search
 
-    def search(*arguments, beam_size=4, **options):
-        return original(*arguments, beam_size=max(beam_size, 2), **options)
+    def search(model, source, mask, config):
+        return original(model, source, mask, config.replace(num_beams=max(config.num_beams, 2)))
 
     monkeypatch.setattr(decoding, "paper_beam_search", search)
 
@@ -321,7 +321,7 @@ def test_the_command_prints_a_line_for_each_check_and_exits_with_1_if_one_fails(
     assert good.startswith("ok ") and " ms " in good
     bad = next(index for index, line in enumerate(lines) if "Bad numbers" in line)
     assert lines[bad].startswith("FAILED ") and lines[bad + 1].strip() == "1 < 2 & more"
-    assert 'pip install --force-reinstall "transformers' in lines[bad + 2]
+    assert 'pip install --overwrite-reinstall "transformers' in lines[bad + 2]
     assert lines[bad + 2].endswith("report this output. Until then use something else.")
     assert "KeyError: 'cache'" in "\n".join(lines)  # an exception of another kind is no traceback
     assert any(line.startswith("skipped ") and "there is no fp64 here" in line for line in lines)

@@ -21,6 +21,7 @@ from training_step import base_config, example_batch, marian_config, profile_of
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     export_checkpoint,
@@ -52,7 +53,9 @@ def marian_model(config: VanillaTransformerConfig, dtype: torch.dtype, device: t
 
 def our_search(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
     """Return the paper's beam search on ``source``, writing ``tokens`` tokens a sentence."""
-    return lambda: paper_beam_search(model, **source, beam_size=beams, max_tokens=tokens)
+    return lambda: paper_beam_search(
+        model, **source, config=BeamSearchConfig(num_beams=beams, max_target_tokens=tokens)
+    )
 
 
 def generate(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:

@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, set_seed
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     DataCollatorForTranslation,
     TokenBudgetSampler,
     VanillaTransformerConfig,
@@ -147,7 +148,7 @@ def transformer(tokenizer: Any, layers: int = 2, **fields: Any) -> VanillaTransf
 
 def without_positions(tokenizer: Any) -> VanillaTransformerForConditionalGeneration:
     """Build the model with a table of positions that is zero and stays so."""
-    model = transformer(tokenizer, position_embedding="learned")
+    model = transformer(tokenizer, position_embedding_type="learned")
     for name, parameter in model.named_parameters():
         if "positions" in name:
             nn.init.zeros_(parameter)
@@ -180,7 +181,9 @@ def greedy(model: Any, input_ids: Tensor, attention_mask: Tensor, max_tokens: in
     if isinstance(model, RecurrentForTranslation):
         rows = model.translate_greedily(input_ids, attention_mask, max_tokens).tolist()
     else:
-        output = paper_beam_search(model, input_ids, attention_mask, beam_size=1, max_tokens=max_tokens)
+        output = paper_beam_search(
+            model, input_ids, attention_mask, BeamSearchConfig(num_beams=1, max_target_tokens=max_tokens)
+        )
         rows = [hypotheses[0] for hypotheses in output.hypotheses()]
     return [row[: row.index(2)] if 2 in row else row for row in rows]
 

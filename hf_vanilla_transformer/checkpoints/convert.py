@@ -28,7 +28,7 @@ def convert_checkpoint(
     target: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Convert another model's checkpoint into an ordinary directory of ours, with its tokenizer.
 
@@ -40,7 +40,7 @@ def convert_checkpoint(
         source: its directory or file; of "marian" and "fsmt" also a name on the Hub.
         target: directory for the result.
         options: of "torch" only: the names and numbers of `torch_transformer.TorchOptions`.
-        force: replace an earlier conversion that is at ``target``.
+        overwrite: replace an earlier conversion that is at ``target``.
 
     Returns:
         ``target``.
@@ -48,17 +48,17 @@ def convert_checkpoint(
     Raises:
         ValueError: If something in the source can't be expressed, is missing or is left over; the message lists
             everything.
-        OSError: If the source is missing, or ``target`` is there and ``force`` isn't set.
+        OSError: If the source is missing, or ``target`` is there and ``overwrite`` isn't set.
         ImportError: If the source's tokenizer needs a package that isn't installed.
     """
     _check_format(source_format, SOURCE_FORMATS, options)
     output = Path(target)
     path = Path(source)
-    check_target(output, (path,), force)
+    check_target(output, (path,), overwrite)
     if source_format in ("marian", "fsmt"):
         path = fetch(source, wanted=_WANTED_FILES)
     imported = _read(source_format, path, options or {})
-    with written_aside(output, (path,), force) as aside:
+    with written_aside(output, (path,), overwrite) as aside:
         imported.save(aside)
     logger.info(f"converted {source} into {output}")
     return output
@@ -70,7 +70,7 @@ def restore_checkpoint(
     target: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Convert a checkpoint of ours into the format of another model that can express it.
 
@@ -79,18 +79,18 @@ def restore_checkpoint(
         source: our checkpoint's directory.
         target: directory for the result.
         options: of "torch" only: the names of `torch_transformer.TorchOptions`.
-        force: replace a checkpoint that is at ``target``.
+        overwrite: replace a checkpoint that is at ``target``.
 
     Returns:
         ``target``.
 
     Raises:
         ValueError: If the format can't express the checkpoint; the message lists everything.
-        OSError: If the source is missing, or ``target`` is there and ``force`` isn't set.
+        OSError: If the source is missing, or ``target`` is there and ``overwrite`` isn't set.
     """
     _check_format(target_format, RESTORED_FORMATS, options)
     path = Path(source)
-    with written_aside(Path(target), (path,), force) as aside:
+    with written_aside(Path(target), (path,), overwrite) as aside:
         if target_format == "marian":
             write_marian(path, aside)
         elif target_format == "fsmt":

@@ -38,7 +38,7 @@ def export_checkpoint(
     AutoTokenizer as before, and ``export.json``, by which `load_engine` finds its way.
 
     Both decode greedily as we do. Their beam search is their own: CTranslate2 divides by n^α, which here is
-    ``length_penalty="power"`` with the same α, and knows nothing of the paper's ((5 + n) / 6)^α.
+    ``length_normalization="power"`` with the same α, and knows nothing of the paper's ((5 + n) / 6)^α.
 
     Args:
         target_format: "ctranslate2" or "onnx".

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FSMT, transformers' port of fairseq's translation models, in and out, and fairseq's own checkpoints, in.
 
-Their sinusoids have other frequencies than the paper's and stand in halves (``position_embedding="sinusoidal_t2t"``),
+Their sinusoids have other frequencies than the paper's and stand in halves (``position_embedding_type="sinusoidal_t2t"``),
 count from the padding symbol's id + 1 and leave padding out; a target starts with the end symbol. Each side may have a
 vocabulary of its own. FSMT's training is wrong (it feeds the decoder other inputs, and padding counts); what it infers
 is fairseq's, and that is what comes in exactly.
@@ -140,10 +140,10 @@ def read_fsmt(source: Path) -> ImportedCheckpoint:
         try:
             config = VanillaTransformerConfig(
                 vocab_size=fsmt.src_vocab_size,
-                target_vocab_size=None if tying["tie_source_target"] else fsmt.tgt_vocab_size,
+                decoder_vocab_size=None if tying["share_encoder_decoder_embeddings"] else fsmt.tgt_vocab_size,
                 layer_norm_eps=_LAYER_NORM_EPS,
                 attention_bias=True,
-                position_embedding="sinusoidal_t2t",
+                position_embedding_type="sinusoidal_t2t",
                 position_offset=(fsmt.pad_token_id or 0) + 1,
                 unk_token_id=_unknown_id(source / "vocab-src.json"),
                 **our_fields(fsmt),
@@ -184,7 +184,7 @@ def write_fsmt(source: Path, directory: Path) -> None:
         "layer_norm_eps": _LAYER_NORM_EPS,
         "attention_bias": True,
         "output_bias": False,
-        "position_embedding": "sinusoidal_t2t",
+        "position_embedding_type": "sinusoidal_t2t",
         "position_offset": offset,
         "key_dim": heads_width,
         "value_dim": heads_width,
@@ -192,14 +192,14 @@ def write_fsmt(source: Path, directory: Path) -> None:
         if getattr(config, name) != value:
             problems.append(f"{name} is {getattr(config, name)!r}, which in FSMT is always {value!r}")
     refuse(source, "to FSMT", problems)
-    tied = config.tie_source_target and config.tie_word_embeddings
+    tied = config.share_encoder_decoder_embeddings and config.tie_word_embeddings
     generation = own.generation_config or GenerationConfig()
     tokenizer_config = source / "tokenizer_config.json"
     languages = read_json_object(tokenizer_config).get("langs") if tokenizer_config.is_file() else None
     fsmt = FSMTConfig(
         langs=languages or ["source", "target"],
         src_vocab_size=config.vocab_size,
-        tgt_vocab_size=config.decoder_vocab_size,
+        tgt_vocab_size=config.output_vocab_size,
         tie_word_embeddings=tied,
         forced_eos_token_id=generation.forced_eos_token_id,
         architectures=["FSMTForConditionalGeneration"],
@@ -296,7 +296,7 @@ def read_fairseq(source: Path) -> ImportedCheckpoint:
         try:
             config = VanillaTransformerConfig(
                 vocab_size=vocabularies[0],
-                target_vocab_size=None if tying["tie_source_target"] else vocabularies[1],
+                decoder_vocab_size=None if tying["share_encoder_decoder_embeddings"] else vocabularies[1],
                 d_model=options["encoder_embed_dim"],
                 d_ff=options["encoder_ffn_embed_dim"],
                 num_heads=options["encoder_attention_heads"],
@@ -311,7 +311,7 @@ def read_fairseq(source: Path) -> ImportedCheckpoint:
                 layer_norm_eps=_LAYER_NORM_EPS,
                 attention_bias=True,
                 scale_embedding=not options.get("no_scale_embedding", False),
-                position_embedding="learned" if learned else "sinusoidal_t2t",
+                position_embedding_type="learned" if learned else "sinusoidal_t2t",
                 position_offset=2,  # padding symbol 1, plus 1
                 max_position_embeddings=1024 if table is None else len(table),
                 pad_token_id=1,

@@ -63,7 +63,7 @@ class ImportedCheckpoint:
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(directory)
         target_tokenizer = self.target_tokenizer
-        if target_tokenizer is None and self.config.target_vocab_size is not None:
+        if target_tokenizer is None and self.config.decoder_vocab_size is not None:
             target_tokenizer = self.tokenizer  # two matrices, one vocabulary: what writes the target is still there
         if target_tokenizer is not None:
             target_tokenizer.save_pretrained(directory / TARGET_TOKENIZER)
@@ -217,29 +217,31 @@ def read_own(source: Path) -> ImportedCheckpoint:
 
 @contextmanager
 def written_aside(
-    target: Path, sources: tuple[Path, ...] = (), force: bool = False, kind: str = "conversion"
+    target: Path, sources: tuple[Path, ...] = (), overwrite: bool = False, kind: str = "conversion"
 ) -> Iterator[Path]:
     """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
 
     Args:
         target: the directory that is to appear.
         sources: what must not be replaced.
-        force: replace what is there, if it is of the same kind.
+        overwrite: replace what is there, if it is of the same kind.
         kind: of `overwriting.FOLDERS`.
 
     Raises:
-        OSError: If ``target`` is there and ``force`` isn't set, or it is of another kind.
+        OSError: If ``target`` is there and ``overwrite`` isn't set, or it is of another kind.
         ValueError: If it would replace a source.
     """
-    check_target(target, sources, force, kind)
+    check_target(target, sources, overwrite, kind)
     with whole_folder(target) as aside:
         yield aside
         write_folder_record(aside, kind)
 
 
-def check_target(target: Path, sources: tuple[Path, ...] = (), force: bool = False, kind: str = "conversion") -> None:
+def check_target(
+    target: Path, sources: tuple[Path, ...] = (), overwrite: bool = False, kind: str = "conversion"
+) -> None:
     """Refuse to write over what is there; see `overwriting.check_folder`."""
-    check_folder(target, kind, inputs=sources, overwrite=force, option="--force")
+    check_folder(target, kind, inputs=sources, overwrite=overwrite, option="--overwrite")
 
 
 __all__ = [

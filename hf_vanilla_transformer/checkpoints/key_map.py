@@ -169,17 +169,20 @@ def detect_tying(tensors: dict[str, Tensor]) -> dict[str, Any]:
     Formats that store copies don't say which of them are tied. After training, equal to the last bit means tied.
 
     Returns:
-        ``tie_source_target`` and ``tie_word_embeddings``.
+        ``share_encoder_decoder_embeddings`` and ``tie_word_embeddings``.
     """
     source, target, output = (tensors.get(name) for name in (SOURCE_EMBEDDING, TARGET_EMBEDDING, OUTPUT_PROJECTION))
-    tie_source_target = target is None or (source is not None and torch.equal(source, target))
+    share_encoder_decoder_embeddings = target is None or (source is not None and torch.equal(source, target))
     both = source if target is None else target
     tie_word_embeddings = output is None or (both is not None and torch.equal(both, output))
-    if tie_source_target:
+    if share_encoder_decoder_embeddings:
         tensors.pop(TARGET_EMBEDDING, None)
     if tie_word_embeddings:
         tensors.pop(OUTPUT_PROJECTION, None)
-    return {"tie_source_target": tie_source_target, "tie_word_embeddings": tie_word_embeddings}
+    return {
+        "share_encoder_decoder_embeddings": share_encoder_decoder_embeddings,
+        "tie_word_embeddings": tie_word_embeddings,
+    }
 
 
 def untie(tensors: Mapping[str, Tensor], config: VanillaTransformerConfig) -> dict[str, Tensor]:

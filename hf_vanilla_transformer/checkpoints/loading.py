@@ -33,7 +33,7 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAX_CONFIG_BYTES = 2**20
 _MAX_HEADER_BYTES = 100 * 2**20  # what the safetensors library allows
 # Configuration fields that say how large tensors are, or how many.
-_SIZES = "vocab_size target_vocab_size d_model d_ff num_heads d_k d_v encoder_layers decoder_layers".split()
+_SIZES = "vocab_size decoder_vocab_size d_model d_ff num_heads d_k d_v encoder_layers decoder_layers".split()
 
 
 def fetch(name: str | Path, *, revision: str | None = None, wanted: Sequence[str] = _WANTED_FILES) -> Path:
@@ -141,11 +141,11 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeni
     wrong = sorted([*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])])
     if wrong:
         raise ValueError(f"the weights in {name} are not those that config.json describes: {', '.join(wrong[:3])} …")
-    if model.config.target_vocab_size is None:
+    if model.config.decoder_vocab_size is None:
         return model.eval(), load_tokenizer(folder)
     if not (folder / TARGET_TOKENIZER).is_dir():
         raise ValueError(
-            f"the target has a vocabulary of its own ({model.config.target_vocab_size} tokens), but {name} has no "
+            f"the target has a vocabulary of its own ({model.config.decoder_vocab_size} tokens), but {name} has no "
             f"folder {TARGET_TOKENIZER}; save the target's tokenizer there"
         )
     tokenizers = TranslationTokenizers(load_tokenizer(folder), load_tokenizer(folder / TARGET_TOKENIZER))
@@ -234,7 +234,7 @@ def check_folder(folder: Path) -> None:
             raise ValueError(f"config.json in {folder} says {key}={sizes[key]}, more than its weights have bytes")
     if sizes["encoder_layers"] + sizes["decoder_layers"] > len(tensors):
         raise ValueError(f"config.json in {folder} says more layers than the {len(tensors)} tensors of its weights")
-    for left, right in (("vocab_size", "d_model"), ("target_vocab_size", "d_model"), ("d_model", "d_ff")):
+    for left, right in (("vocab_size", "d_model"), ("decoder_vocab_size", "d_model"), ("d_model", "d_ff")):
         if sizes[left] * sizes[right] > total:
             raise ValueError(
                 f"config.json in {folder} says {left}={sizes[left]} and {right}={sizes[right]}, a matrix larger than "

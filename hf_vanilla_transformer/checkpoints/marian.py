@@ -169,7 +169,7 @@ def write_marian(source: Path, directory: Path) -> None:
         "final_norm": False,
         "layer_norm_eps": _LAYER_NORM_EPS,
         "attention_bias": True,
-        "position_embedding": "sinusoidal",
+        "position_embedding_type": "sinusoidal",
         "position_offset": 0,
         "key_dim": heads_width,
         "value_dim": heads_width,
@@ -180,10 +180,10 @@ def write_marian(source: Path, directory: Path) -> None:
         if getattr(config, name) is None:
             problems.append(f"{name} is None, which Marian needs")
     refuse(source, "to Marian", problems)
-    share = config.tie_source_target and config.tie_word_embeddings
+    share = config.share_encoder_decoder_embeddings and config.tie_word_embeddings
     marian = MarianConfig(
         vocab_size=config.vocab_size,
-        decoder_vocab_size=config.decoder_vocab_size,
+        decoder_vocab_size=config.output_vocab_size,
         share_encoder_decoder_embeddings=share,
         tie_word_embeddings=config.tie_word_embeddings,
         forced_eos_token_id=getattr(own.generation_config, "forced_eos_token_id", None),
@@ -191,7 +191,7 @@ def write_marian(source: Path, directory: Path) -> None:
         **their_fields(config),
     )
     tensors = permute_model_axis(own.tensors, torch.argsort(halves_to_pairs(config.d_model)))
-    bias = tensors.get(OUTPUT_BIAS, torch.zeros(config.decoder_vocab_size, dtype=tensors[SOURCE_EMBEDDING].dtype))
+    bias = tensors.get(OUTPUT_BIAS, torch.zeros(config.output_vocab_size, dtype=tensors[SOURCE_EMBEDDING].dtype))
     tensors[OUTPUT_BIAS] = bias.unsqueeze(0)
     key_map = _THREE_WAY if share else _TWO_WAY if config.tie_word_embeddings else _UNTIED
     if not share:
@@ -252,7 +252,7 @@ def _key_map(marian: MarianConfig, tensors: Mapping[str, Tensor]) -> KeyMap:
 def _our_config(marian: MarianConfig, tying: dict[str, Any], tokenizer: Any) -> VanillaTransformerConfig:
     return VanillaTransformerConfig(
         vocab_size=marian.vocab_size,
-        target_vocab_size=None if tying["tie_source_target"] else marian.decoder_vocab_size,
+        decoder_vocab_size=None if tying["share_encoder_decoder_embeddings"] else marian.decoder_vocab_size,
         layer_norm_eps=_LAYER_NORM_EPS,
         attention_bias=True,
         output_bias=True,

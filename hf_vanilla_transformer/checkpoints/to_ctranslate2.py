@@ -62,7 +62,7 @@ def write_ctranslate2(
         raise ValueError(f"quantization={quantization!r} is unknown; choose one of {', '.join(QUANTIZATIONS)}")
     spec = build_spec(model)
     spec.register_source_vocabulary(_fill(source_tokens, model.config.vocab_size))
-    spec.register_target_vocabulary(_fill(target_tokens, model.config.decoder_vocab_size))
+    spec.register_target_vocabulary(_fill(target_tokens, model.config.output_vocab_size))
     _set_config(spec.config, model, source_tokens, target_tokens)
     spec.validate()
     spec.optimize(quantization=quantization)
@@ -131,7 +131,7 @@ def build_spec(model: Any) -> transformer_spec.TransformerSpec:
 
 def _positions(config: VanillaTransformerConfig) -> int:
     """Say how many positions the exported table has; learned ones are as many as there are."""
-    if config.position_embedding == "learned":
+    if config.position_embedding_type == "learned":
         return config.max_position_embeddings - config.position_offset
     return POSITIONS
 

@@ -95,7 +95,7 @@ def write_onnx(model: Any, directory: Path, quantization: str | None) -> dict[st
 
 
 def _positions(config: Any) -> int | None:
-    if config.position_embedding != "learned":
+    if config.position_embedding_type != "learned":
         return None
     return config.max_position_embeddings - config.position_offset
 

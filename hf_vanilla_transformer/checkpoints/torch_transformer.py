@@ -107,7 +107,7 @@ class TorchOptions:
         layer_norm_eps: the model's own; torch's default is 1e-5.
         dropout: probability, for further training; torch's default is 0.1.
         scale_embedding: whether embeddings are multiplied by √d_model before positions are added.
-        position_embedding: "sinusoidal" (the paper's; most tutorials'), "sinusoidal_t2t" or "learned".
+        position_embedding_type: "sinusoidal" (the paper's; most tutorials'), "sinusoidal_t2t" or "learned".
         positions: name of the learned table of positions, and of the target's if that isn't named.
         target_positions: name of the target's table where it is another matrix.
         position_offset: index of the first position.
@@ -126,7 +126,7 @@ class TorchOptions:
     layer_norm_eps: float = 1e-5
     dropout: float = 0.1
     scale_embedding: bool = True
-    position_embedding: str = "sinusoidal"
+    position_embedding_type: str = "sinusoidal"
     positions: str | None = None
     target_positions: str | None = None
     position_offset: int = 0
@@ -172,9 +172,9 @@ def read_torch(source: Path, options: Mapping[str, Any]) -> ImportedCheckpoint:
     if absent:
         problems.append(f"it has no tensor named {', '.join(absent)}")
     renamed = rename_keys(_split_fused(tensors), _key_map(chosen), problems)
-    learned = chosen.position_embedding == "learned"
+    learned = chosen.position_embedding_type == "learned"
     if learned != (chosen.positions is not None):
-        problems.append("position_embedding='learned' and the name of a table, positions=…, go together")
+        problems.append("position_embedding_type='learned' and the name of a table, positions=…, go together")
     if not problems:
         if TARGET_EMBEDDING not in renamed:
             renamed[TARGET_EMBEDDING] = renamed[SOURCE_EMBEDDING]
@@ -188,7 +188,7 @@ def read_torch(source: Path, options: Mapping[str, Any]) -> ImportedCheckpoint:
             start = chosen.bos_token_id if chosen.decoder_start_token_id is None else chosen.decoder_start_token_id
             config = VanillaTransformerConfig(
                 vocab_size=vocabularies[0],
-                target_vocab_size=None if tying["tie_source_target"] else vocabularies[1],
+                decoder_vocab_size=None if tying["share_encoder_decoder_embeddings"] else vocabularies[1],
                 num_heads=chosen.num_heads,
                 dropout=chosen.dropout,
                 attention_dropout=chosen.dropout,  # torch's layers use the one number in all three places
@@ -200,7 +200,7 @@ def read_torch(source: Path, options: Mapping[str, Any]) -> ImportedCheckpoint:
                 attention_bias="model.encoder.layers.0.self_attn.q_proj.bias" in renamed,
                 output_bias=OUTPUT_BIAS in renamed,
                 scale_embedding=chosen.scale_embedding,
-                position_embedding=chosen.position_embedding,
+                position_embedding_type=chosen.position_embedding_type,
                 position_offset=chosen.position_offset,
                 max_position_embeddings=len(renamed[_SOURCE_POSITIONS]) if learned else 1024,
                 pad_token_id=_or_none(chosen.pad_token_id),
@@ -270,9 +270,9 @@ def to_torch_state_dict(
         problems.append("the output projection is a matrix of its own and needs a name, generator=…")
     if chosen.generator is None and config.output_bias:
         problems.append("the output's bias needs a name, generator=…")
-    if chosen.target_embedding is None and not config.tie_source_target:
+    if chosen.target_embedding is None and not config.share_encoder_decoder_embeddings:
         problems.append("the target embedding is a matrix of its own and needs a name, target_embedding=…")
-    if config.position_embedding == "learned" and (chosen.positions is None or chosen.target_positions is None):
+    if config.position_embedding_type == "learned" and (chosen.positions is None or chosen.target_positions is None):
         problems.append("the learned positions need names, positions=… and target_positions=…")
     refuse("the checkpoint", "to torch.nn.Transformer", problems)
     spelled = untie({name: tensors[name] for name in expected_shapes(config)}, config)

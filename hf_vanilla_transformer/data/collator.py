@@ -30,7 +30,7 @@ class DataCollatorForTranslation:
         pad_to_multiple_of: lengths are rounded up to it; None leaves them.
         label_pad_token_id: label of padding; −100 carries no loss.
         vocab_size: source ids have to be below it; None takes the tokenizer's size.
-        target_vocab_size: target ids have to be below it; None takes ``vocab_size``, or the target tokenizer's size.
+        decoder_vocab_size: target ids have to be below it; None takes ``vocab_size``, or the target tokenizer's size.
     """
 
     tokenizer: Any
@@ -38,7 +38,7 @@ class DataCollatorForTranslation:
     pad_to_multiple_of: int | None = None
     label_pad_token_id: int = -100
     vocab_size: int | None = None
-    target_vocab_size: int | None = None
+    decoder_vocab_size: int | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Make a batch.
@@ -58,7 +58,7 @@ class DataCollatorForTranslation:
         """
         source_size = self.vocab_size if self.vocab_size is not None else len(self.tokenizer)
         own_target = getattr(self.tokenizer, "target", None)
-        target_size = self.target_vocab_size
+        target_size = self.decoder_vocab_size
         if target_size is None:
             target_size = source_size if own_target is None else len(own_target)
         sources = [self._source(feature, row, source_size) for row, feature in enumerate(features)]

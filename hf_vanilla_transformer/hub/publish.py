@@ -96,7 +96,7 @@ def push_to_hub(
     commit_message: str = "Upload the model, its code, tokenizer and card",
     dry_run: bool = False,
     check: bool = True,
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Published:
     """Publish a checkpoint that loads with this package or without it.
 
@@ -115,7 +115,7 @@ def push_to_hub(
         commit_message: what the repository's history says.
         dry_run: put together and check, send nothing. Needs no token and no network.
         check: load the folder in a process without this package and compare its translations.
-        force: replace a model of this kind that the repository holds already.
+        overwrite: replace a model of this kind that the repository holds already.
 
     Returns:
         What was sent, and where it is.
@@ -141,7 +141,7 @@ def push_to_hub(
         files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files_of(folder)}
         if token is None:
             return Published(repo_id, files)
-        return _send(folder, repo_id, files, token, private, commit_message, force)
+        return _send(folder, repo_id, files, token, private, commit_message, overwrite)
 
 
 def _checked_name(repo_id: Any) -> str:
@@ -195,7 +195,7 @@ def _tokenizers(source: Any, directory: Path, tokenizer: Any, config: Any) -> Tr
         tokenizers = TranslationTokenizers.of(source, tokenizer)
     else:
         tokenizers = TranslationTokenizers(_tokenizer(directory) if tokenizer is None else tokenizer)
-        if config.target_vocab_size is not None and not tokenizers.separate:
+        if config.decoder_vocab_size is not None and not tokenizers.separate:
             tokenizers = TranslationTokenizers(tokenizers.source, _tokenizer(directory / TARGET_TOKENIZER))
     tokenizers.check_fit(config)
     return tokenizers
@@ -330,7 +330,7 @@ _TOKEN_VARIABLES = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE", "H
 
 
 def _send(
-    folder: Path, repo_id: str, files: dict[str, int], token: str, private: bool, commit_message: str, force: bool
+    folder: Path, repo_id: str, files: dict[str, int], token: str, private: bool, commit_message: str, overwrite: bool
 ) -> Published:
     """Make the repository if there is none, and commit the folder's files to it."""
     api = HfApi(token=token)
@@ -348,10 +348,10 @@ def _send(
     there = sorted(names & set(files)) or sorted(
         name for name in names if any(fnmatch(name, stale) for stale in _STALE)
     )
-    if there and not force:
+    if there and not overwrite:
         raise ValueError(
-            f"{repo_id} holds a {there[0]} already; choose another name, or say that it may be replaced (--force, "
-            "force=True)"
+            f"{repo_id} holds a {there[0]} already; choose another name, or say that it may be replaced (--overwrite, "
+            "overwrite=True)"
         )
     if there and "config.json" in names:
         _refuse_other_model(api, repo_id, seen.sha, token)

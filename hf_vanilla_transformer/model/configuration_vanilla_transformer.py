@@ -57,7 +57,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     Args:
         vocab_size: rows of the source embedding, and of the target's where both share one vocabulary (§3.4, §5.1).
-        target_vocab_size: rows of the target embedding and of the output projection; None shares ``vocab_size``.
+        decoder_vocab_size: rows of the target embedding and of the output projection; None shares ``vocab_size``.
         d_model: width of every sub-layer's input and output (§3.1).
         d_ff: inner width of the feed-forward network (§3.3).
         num_heads: attention heads h (§3.2.2).
@@ -76,11 +76,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
         attention_bias: biases in the four attention projections; the paper writes none.
         output_bias: a bias on the logits; the paper writes none, Marian has one.
         scale_embedding: multiply embeddings by √d_model (§3.4).
-        position_embedding: "sinusoidal" interleaves sine and cosine (§3.5); "sinusoidal_t2t" is the variant of
+        position_embedding_type: "sinusoidal" interleaves sine and cosine (§3.5); "sinusoidal_t2t" is the variant of
             Tensor2Tensor and fairseq (halves, other frequencies); "learned" is Table 3 E.
         max_position_embeddings: positions a learned table holds; sinusoids have no limit.
         position_offset: index of the first position; fairseq starts at padding index + 1.
-        tie_source_target: one matrix for source and target embedding (§3.4); needs one shared vocabulary.
+        share_encoder_decoder_embeddings: one matrix for source and target embedding (§3.4); needs one shared vocabulary.
         tie_word_embeddings: one matrix for target embedding and output projection (§3.4).
         pad_token_id: id that fills short rows; never attended to.
         bos_token_id: id that starts a sequence.
@@ -111,7 +111,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     }
 
     vocab_size: int = 37000
-    target_vocab_size: int | None = None
+    decoder_vocab_size: int | None = None
     d_model: int = 512
     d_ff: int = 2048
     num_heads: int = 8
@@ -129,10 +129,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
     attention_bias: bool = False
     output_bias: bool = False
     scale_embedding: bool = True
-    position_embedding: str = "sinusoidal"
+    position_embedding_type: str = "sinusoidal"
     max_position_embeddings: int = 1024
     position_offset: int = 0
-    tie_source_target: bool = True
+    share_encoder_decoder_embeddings: bool = True
     tie_word_embeddings: bool = True
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
@@ -149,8 +149,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if not type(self).__module__.startswith("transformers_modules."):
             kwargs.pop("auto_map", None)  # names code beside the weights, which the installed classes save without
         super().__post_init__(**kwargs)
-        if self.tie_source_target and self.target_vocab_size == self.vocab_size:
-            self.target_vocab_size = None  # one shared vocabulary has one size, which resizing may then change
+        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size == self.vocab_size:
+            self.decoder_vocab_size = None  # one shared vocabulary has one size, which resizing may then change
         self.validate_architecture()
 
     @classmethod
@@ -215,9 +215,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         return self.d_v if self.d_v is not None else self.d_model // self.num_heads
 
     @property
-    def decoder_vocab_size(self) -> int:
+    def output_vocab_size(self) -> int:
         """Rows of the target embedding and of the output projection."""
-        return self.target_vocab_size if self.target_vocab_size is not None else self.vocab_size
+        return self.decoder_vocab_size if self.decoder_vocab_size is not None else self.vocab_size
 
     def count_parameters(self) -> int:
         """Count the parameters of the full model by arithmetic, tied matrices once, without allocating anything."""
@@ -231,10 +231,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
         stacks += self.decoder_layers * (2 * attention + feed_forward + 3 * layer_norm)
         stacks += 2 * layer_norm if self.final_norm else 0
         vocabularies = self.vocab_size * d
-        vocabularies += 0 if self.tie_source_target else self.decoder_vocab_size * d
-        vocabularies += 0 if self.tie_word_embeddings else self.decoder_vocab_size * d
-        vocabularies += self.decoder_vocab_size if self.output_bias else 0
-        positions = 2 * self.max_position_embeddings * d if self.position_embedding == "learned" else 0
+        vocabularies += 0 if self.share_encoder_decoder_embeddings else self.output_vocab_size * d
+        vocabularies += 0 if self.tie_word_embeddings else self.output_vocab_size * d
+        vocabularies += self.output_vocab_size if self.output_bias else 0
+        positions = 2 * self.max_position_embeddings * d if self.position_embedding_type == "learned" else 0
         return stacks + vocabularies + positions
 
     # ------------------------------------------------------------------ validation
@@ -273,7 +273,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
             _check_whole_number(name, getattr(self, name), minimum=1)
         for name in ("encoder_layers", "decoder_layers", "position_offset"):
             _check_whole_number(name, getattr(self, name), minimum=0 if name == "position_offset" else 1)
-        for name in ("target_vocab_size", "d_k", "d_v"):
+        for name in ("decoder_vocab_size", "d_k", "d_v"):
             if getattr(self, name) is not None:
                 _check_whole_number(name, getattr(self, name), minimum=1)
         for name in ("dropout", "attention_dropout", "activation_dropout"):
@@ -287,7 +287,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not a truth value; choose True or False")
         _check_choice("norm_position", self.norm_position, NORM_POSITIONS)
-        _check_choice("position_embedding", self.position_embedding, POSITION_EMBEDDINGS)
+        _check_choice("position_embedding_type", self.position_embedding_type, POSITION_EMBEDDINGS)
         from transformers.activations import ACT2FN  # here: the import needs torch, reading a config does not
 
         if self.activation_function not in ACT2FN:
@@ -305,32 +305,34 @@ class VanillaTransformerConfig(PreTrainedConfig):
                     f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; choose a multiple of "
                     f"{self.num_heads}, e.g. {nearest}, or give {name} itself"
                 )
-        if self.position_embedding != "learned" and self.d_model % 2:
+        if self.position_embedding_type != "learned" and self.d_model % 2:
             raise ValueError(
                 f"d_model={self.d_model} is odd, but sinusoids come in pairs of sine and cosine; choose "
-                f"{self.d_model + 1} or position_embedding='learned'"
+                f"{self.d_model + 1} or position_embedding_type='learned'"
             )
-        if self.position_embedding == "sinusoidal_t2t" and self.d_model < 4:
-            raise ValueError(f"d_model={self.d_model} is too small for position_embedding='sinusoidal_t2t'; choose ≥ 4")
-        if self.position_embedding == "learned" and self.position_offset >= self.max_position_embeddings:
+        if self.position_embedding_type == "sinusoidal_t2t" and self.d_model < 4:
+            raise ValueError(
+                f"d_model={self.d_model} is too small for position_embedding_type='sinusoidal_t2t'; choose ≥ 4"
+            )
+        if self.position_embedding_type == "learned" and self.position_offset >= self.max_position_embeddings:
             raise ValueError(
                 f"position_offset={self.position_offset} leaves no position of max_position_embeddings="
                 f"{self.max_position_embeddings}; choose a smaller offset or a larger table"
             )
 
     def _validate_vocabularies(self) -> None:
-        if self.tie_source_target and self.target_vocab_size is not None:
+        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size is not None:
             raise ValueError(
-                f"tie_source_target=True shares one matrix, but target_vocab_size={self.target_vocab_size} differs "
-                f"from vocab_size={self.vocab_size}; choose tie_source_target=False or leave target_vocab_size out"
+                f"share_encoder_decoder_embeddings=True shares one matrix, but decoder_vocab_size={self.decoder_vocab_size} differs "
+                f"from vocab_size={self.vocab_size}; choose share_encoder_decoder_embeddings=False or leave decoder_vocab_size out"
             )
-        both = min(self.vocab_size, self.decoder_vocab_size)
+        both = min(self.vocab_size, self.output_vocab_size)
         limits = {  # which vocabulary an id has to be in
             "pad_token_id": both,
             "bos_token_id": both,
             "eos_token_id": both,
             "unk_token_id": both,
-            "decoder_start_token_id": self.decoder_vocab_size,
+            "decoder_start_token_id": self.output_vocab_size,
         }
         for name, limit in limits.items():
             value = getattr(self, name)

@@ -14,9 +14,9 @@ a mask says which of them belong to a beam's own past, and only that mask is reo
 # Shapes: B batch · S source length · T target length · W beam width · C candidates · N hypotheses returned a sentence
 #         P positions written · L most tokens of any hypothesis · D d_model · H heads · K d_k · V vocabulary
 
+import dataclasses
 import functools
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
+from .beam_search_config_vanilla_transformer import BeamSearchConfig
 from .layers_vanilla_transformer import scaled_dot_product_attention
 from .loss_vanilla_transformer import IGNORE_INDEX
 
-LENGTH_PENALTIES = ("gnmt", "power")
 _IMPOSSIBLE = -1e4  # nats; at the length limit an end symbol of probability 0 counts as this, so that hypotheses rank
 _NOT_FOR_BEAMS = {  # what generate() may be asked for and gets from itself only, with the value that asks for nothing
     "do_sample": False,
@@ -42,6 +42,7 @@ _NOT_FOR_BEAMS = {  # what generate() may be asked for and gets from itself only
     "output_scores": False,
     "output_logits": False,
 }
+_FIELDS = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
 _USED_BY_GENERATE_ITSELF = {"encoder_outputs", "cache", "past_key_values", "use_cache", "logits_to_keep"}
 
 
@@ -56,20 +57,20 @@ class BeamSearchOutput(ModelOutput):
         sequences_scores: (B·N,) log-probability in nats divided by `length_divisor`, plus the coverage term.
         token_log_probs: (B·N, T) log-probability in nats of each token after the start symbol; 0 at padding.
         lengths: (B·N,) tokens with the end symbol and without the start symbol.
-        num_return: N.
+        num_return_sequences: N.
     """
 
     sequences: Tensor | None = None
     sequences_scores: Tensor | None = None
     token_log_probs: Tensor | None = None
     lengths: Tensor | None = None
-    num_return: int | None = None
+    num_return_sequences: int | None = None
 
     def hypotheses(self) -> list[list[list[int]]]:
         """List, for each sentence, its hypotheses as token ids, best first: no start symbol, the end symbol last."""
-        assert self.sequences is not None and self.lengths is not None and self.num_return is not None
+        assert self.sequences is not None and self.lengths is not None and self.num_return_sequences is not None
         rows = [row[1 : 1 + n] for row, n in zip(self.sequences.tolist(), self.lengths.tolist(), strict=True)]
-        return [rows[i : i + self.num_return] for i in range(0, len(rows), self.num_return)]
+        return [rows[i : i + self.num_return_sequences] for i in range(0, len(rows), self.num_return_sequences)]
 
 
 @dataclass
@@ -89,29 +90,12 @@ class TargetScores(ModelOutput):
     lengths: Tensor | None = None
 
 
-def length_divisor(length: Any, length_penalty: str, alpha: float) -> Any:
-    """Compute what a log-probability is divided by, so that long targets are not at a disadvantage (§6.1).
-
-    Args:
-        length: n, tokens with the end symbol: a number or a tensor.
-        length_penalty: "gnmt" is ((5 + n) / 6)^α, the paper's (Wu et al. 2016, Eq. 14); "power" is n^α, Hugging Face's.
-        alpha: α; 0 ranks by plain log-probability.
-    """
-    return ((5 + length) / 6) ** alpha if length_penalty == "gnmt" else length**alpha
-
-
 def paper_beam_search(
     model: Any,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
+    config: BeamSearchConfig | None = None,
     *,
-    beam_size: int = 4,
-    length_penalty: str = "gnmt",
-    alpha: float = 0.6,
-    coverage_penalty: float = 0.0,
-    max_extra_tokens: int = 50,
-    max_tokens: int | None = None,
-    num_return: int = 1,
     generation_config: GenerationConfig | None = None,
     logits_processor: LogitsProcessorList | None = None,
     stopping_criteria: StoppingCriteriaList | None = None,
@@ -122,7 +106,7 @@ def paper_beam_search(
 
     Call it with a batch of sources, or hand it to ``model.generate(**inputs, custom_generate=paper_beam_search)`` with
     the keywords below. There ``num_beams`` and ``num_return_sequences``, given or of the generation configuration, are
-    honoured as ``beam_size`` and ``num_return``, ``renormalize_logits`` gives the share of the tokens that are never
+    honoured as ``num_beams`` and ``num_return_sequences``, ``renormalize_logits`` gives the share of the tokens that are never
     written to the others, and the result is what `generate` returns: the tensor of sequences, or all of it with
     ``return_dict_in_generate=True``.
 
@@ -138,14 +122,7 @@ def paper_beam_search(
         model: `VanillaTransformerForConditionalGeneration`; runs in evaluation mode, whatever mode it is in.
         input_ids: (B, S) source tokens, padded on either side. (From `generate`: the decoder's start symbols.)
         attention_mask: (B, S), 1 keeps, 0 is padding; None takes what equals the padding id for padding.
-        beam_size: W, open hypotheses a sentence.
-        length_penalty: "gnmt" or "power"; see `length_divisor`.
-        alpha: exponent of the length penalty.
-        coverage_penalty: β ≥ 0 of Wu et al. 2016, Eq. 14: adds β Σ_source log(min(Σ_target p, 1)) to a finished score,
-            p being the last decoder layer's encoder-decoder attention, averaged over heads; 0 (the paper's) is free.
-        max_extra_tokens: tokens a target may have beyond its own source's, both counted with their end symbols.
-        max_tokens: one limit more, on every target; None sets none. Learned positions limit it, too.
-        num_return: N ≤ W, hypotheses to return a sentence.
+        config: settings of the search; None takes the paper's.
         generation_config: names the special tokens; None takes the model's.
         logits_processor, stopping_criteria, inputs_tensor, from_generate: what `generate` hands over.
 
@@ -157,6 +134,10 @@ def paper_beam_search(
             search doesn't do, or the model's logits are not numbers.
     """
     model = _plain_model(model)
+    flat = {name: from_generate.pop(name) for name in _FIELDS if name in from_generate}
+    if flat and config is not None:
+        raise ValueError(f"config and {', '.join(flat)} were both given; give only one of them")
+    given = BeamSearchConfig() if config is None else config
     if unknown := sorted(set(from_generate) - _USED_BY_GENERATE_ITSELF):
         raise ValueError(f"paper_beam_search has no argument {', '.join(unknown)}; see its documentation")
     source, encoder_outputs = input_ids, from_generate.get("encoder_outputs")
@@ -164,32 +145,39 @@ def paper_beam_search(
     if inputs_tensor is not None:
         source = inputs_tensor  # generate() calls: input_ids are the decoder's
         assert generation_config is not None  # generate() always hands one over
-        beam_size = _width_from_generate(generation_config, "num_beams", "beam_size", beam_size, 4)
-        num_return = _width_from_generate(generation_config, "num_return_sequences", "num_return", num_return, 1)
-        max_tokens = _limit_from_generate(
-            model, input_ids, generation_config, logits_processor, stopping_criteria, max_tokens
+        for name in ("num_beams", "num_return_sequences"):
+            asked = getattr(generation_config, name, None)
+            if asked not in (None, 1):
+                if flat.get(name, asked) != asked:
+                    raise ValueError(
+                        f"{name}={asked} of generate and {name}={flat[name]} contradict each other; give one"
+                    )
+                flat[name] = asked
+        given = given.replace(**flat)
+        max_target_tokens = _limit_from_generate(
+            model, input_ids, generation_config, logits_processor, stopping_criteria, given.max_target_tokens
         )
+        given = given.replace(max_target_tokens=max_target_tokens)
         renormalize = bool(getattr(generation_config, "renormalize_logits", False))
         encoder_outputs = _without_copies(encoder_outputs, copies=input_ids.shape[0] // source.shape[0])
-    check_search_settings(beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens, max_tokens, num_return)
+    elif flat:
+        given = given.replace(**flat)
     with torch.no_grad(), _evaluation_mode(model):
         states, attention_mask = _encode(model, source, attention_mask, encoder_outputs)
-        limits = [int(length) + max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
-        for cap in (max_tokens, model.model.decoder.represent.positions.most_tokens):
+        limits = [int(length) + given.max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
+        for cap in (given.max_target_tokens, model.model.decoder.represent.positions.most_tokens):
             limits = limits if cap is None else [min(limit, cap) for limit in limits]
         search = _Search(
-            beam_size=beam_size,
-            num_return=num_return,
+            config=given,
             limits=limits,
-            length_penalty=length_penalty,
-            alpha=alpha,
-            coverage_penalty=coverage_penalty,
             special=_SpecialTokens.of(model, generation_config),
             renormalize=renormalize,
             source_mask=attention_mask,
             dtype=torch.promote_types(states.dtype, torch.float32),
         )
-        output = search.run(_IncrementalDecoder(model, states, attention_mask, beam_size, max(limits)), model.lm_head)
+        output = search.run(
+            _IncrementalDecoder(model, states, attention_mask, given.num_beams, max(limits)), model.lm_head
+        )
     if inputs_tensor is None or getattr(generation_config, "return_dict_in_generate", False):
         return output
     assert output.sequences is not None
@@ -201,9 +189,7 @@ def score_targets(
     input_ids: Tensor,
     attention_mask: Tensor | None,
     labels: Tensor,
-    *,
-    length_penalty: str = "gnmt",
-    alpha: float = 0.6,
+    config: BeamSearchConfig | None = None,
 ) -> TargetScores:
     """Score given targets as the search scores its own, with no coverage term.
 
@@ -212,8 +198,7 @@ def score_targets(
         input_ids: (B, S) source tokens.
         attention_mask: (B, S), 1 keeps, 0 is padding; None takes what equals the padding id for padding.
         labels: (B, T) target tokens with their end symbols, padded on the right with −100 or the padding id.
-        length_penalty: "gnmt" or "power"; see `length_divisor`.
-        alpha: exponent of the length penalty.
+        config: its length normalization is used; None takes the paper's.
 
     Returns:
         See `TargetScores`.
@@ -221,7 +206,7 @@ def score_targets(
     Raises:
         ValueError: If an argument is out of range or a target has no tokens.
     """
-    check_search_settings(1, length_penalty, alpha, 0.0, 0, None, 1)
+    config = BeamSearchConfig() if config is None else config
     model = _plain_model(model)
     if model.config.pad_token_id is not None:
         labels = labels.masked_fill(labels == model.config.pad_token_id, IGNORE_INDEX)
@@ -247,7 +232,7 @@ def score_targets(
     token_log_probs = token_log_probs.masked_fill(~scored, 0.0)
     log_probs, lengths = token_log_probs.sum(dim=-1), scored.sum(dim=-1)
     return TargetScores(
-        scores=log_probs / length_divisor(lengths.to(log_probs.dtype), length_penalty, alpha),
+        scores=log_probs / config.length_divisor(lengths.to(log_probs.dtype)),
         log_probs=log_probs,
         token_log_probs=token_log_probs,
         lengths=lengths,
@@ -261,36 +246,6 @@ def _log_probs_of(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 # --------------------------------------------------------------------------- arguments
-
-
-def check_search_settings(
-    beam_size: Any,
-    length_penalty: Any,
-    alpha: Any,
-    coverage_penalty: Any,
-    max_extra_tokens: Any,
-    max_tokens: Any,
-    num_return: Any,
-) -> None:
-    """Refuse settings that `paper_beam_search` can't work with; see there."""
-    whole = {"beam_size": (beam_size, 1), "max_extra_tokens": (max_extra_tokens, 0), "num_return": (num_return, 1)}
-    if max_tokens is not None:
-        whole["max_tokens"] = (max_tokens, 1)
-    for name, (value, minimum) in whole.items():
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
-            raise ValueError(f"{name}={value!r} is not a whole number ≥ {minimum}")
-    if length_penalty not in LENGTH_PENALTIES:
-        raise ValueError(
-            f"length_penalty={length_penalty!r} is unknown; choose 'gnmt', ((5 + n) / 6)^α, or 'power', n^α, and give "
-            "the exponent as alpha"
-        )
-    for name, value in {"alpha": alpha, "coverage_penalty": coverage_penalty}.items():
-        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"{name}={value!r} is not a finite number")
-    if coverage_penalty < 0:
-        raise ValueError(f"coverage_penalty={coverage_penalty} would reward uncovered source words; choose ≥ 0")
-    if num_return > beam_size:
-        raise ValueError(f"num_return={num_return} is more than beam_size={beam_size} finds; choose a wider beam")
 
 
 def _plain_model(model: Any) -> Any:
@@ -318,20 +273,6 @@ def _plain_model(model: Any) -> Any:
     if len(devices) > 1 or torch.device("meta") in devices:
         raise ValueError("paper_beam_search needs the whole model on one device; move it there or use plain generate()")
     return model
-
-
-def _width_from_generate(config: GenerationConfig, theirs: str, ours: str, value: int, default: int) -> int:
-    """Return what `generate` calls `theirs` and the search calls `ours`, given under either name.
-
-    Raises:
-        ValueError: If both names were given with different values.
-    """
-    asked = getattr(config, theirs, None)
-    if asked in (None, 1):
-        return value
-    if value not in (default, asked):
-        raise ValueError(f"{theirs}={asked} contradicts {ours}={value}; give only one of them")
-    return asked
 
 
 def _without_copies(encoder_outputs: Any, copies: int) -> Any:
@@ -416,7 +357,7 @@ class _SpecialTokens:
         if start is None or not end:
             missing = "decoder_start_token_id" if start is None else "eos_token_id"
             raise ValueError(f"beam search needs a {missing}; set it in the model's generation_config")
-        vocabulary = model.config.decoder_vocab_size
+        vocabulary = model.config.output_vocab_size
         never = {token_id for token_id in (pad, start, begin) if token_id is not None and token_id not in end}
         return cls(start, end, end[0] if pad is None else pad, tuple(sorted(i for i in never if 0 <= i < vocabulary)))
 
@@ -470,9 +411,9 @@ class _IncrementalDecoder:
     layer, the encoder's keys and values (B, H, S, K) and those of earlier positions (B, H, P·W, K).
     """
 
-    def __init__(self, model: Any, encoder_states: Tensor, source_mask: Tensor, beam_size: int, most_steps: int):
+    def __init__(self, model: Any, encoder_states: Tensor, source_mask: Tensor, num_beams: int, most_steps: int):
         self.decoder = model.model.decoder
-        self.beam_size, self.most_steps = beam_size, most_steps
+        self.num_beams, self.most_steps = num_beams, most_steps
         self.steps = 0  # positions written
         self.sentences = encoder_states.shape[0]  # those still searched: the first so many rows of every tensor
         device, dtype = encoder_states.device, encoder_states.dtype
@@ -490,16 +431,16 @@ class _IncrementalDecoder:
         self.room = min(most_steps, source_mask.shape[1] + 8)
         self.past = [
             [
-                states.new_empty(states.shape[0], states.shape[1], self.room * beam_size, states.shape[3])
+                states.new_empty(states.shape[0], states.shape[1], self.room * num_beams, states.shape[3])
                 for states in key_value
             ]
             for key_value in self.cross
         ]
         # Which written positions are a beam's own past: 0 keeps, −inf hides.
         self.past_mask = torch.full(
-            (self.sentences, beam_size, self.room * beam_size), -math.inf, dtype=dtype, device=device
+            (self.sentences, num_beams, self.room * num_beams), -math.inf, dtype=dtype, device=device
         )
-        self.own_position = torch.full((beam_size, beam_size), -math.inf, dtype=dtype, device=device)
+        self.own_position = torch.full((num_beams, num_beams), -math.inf, dtype=dtype, device=device)
         self.own_position.fill_diagonal_(0.0)
 
     def step(self, tokens: Tensor, parents: Tensor | None, with_attention: bool) -> tuple[Tensor, Tensor | None]:
@@ -516,7 +457,7 @@ class _IncrementalDecoder:
         """
         if self.steps == self.room:
             self._make_room()
-        width = self.beam_size
+        width = self.num_beams
         start, stop = self.steps * width, (self.steps + 1) * width
         past_mask = self.past_mask[: self.sentences]
         if parents is not None and width > 1:
@@ -565,7 +506,7 @@ class _IncrementalDecoder:
     def _make_room(self) -> None:
         more = min(self.most_steps, 2 * self.room) - self.room
         self.room += more
-        columns = more * self.beam_size
+        columns = more * self.num_beams
         for caches in self.past:
             for number, cache in enumerate(caches):
                 caches[number] = functional.pad(cache[: self.sentences], (0, 0, 0, columns))
@@ -581,7 +522,7 @@ class _IncrementalDecoder:
         tensors = [self.past_mask, *([] if self.source_mask is None else [self.source_mask])]
         for tensor in tensors + [cache for caches in self.cross for cache in caches]:
             tensor[new] = tensor[old]
-        written = self.steps * self.beam_size
+        written = self.steps * self.num_beams
         for cache in (cache for caches in self.past for cache in caches):
             cache[new, :, :written] = cache[old, :, :written]
 
@@ -600,19 +541,17 @@ class _Search:
 
     def __init__(
         self,
-        beam_size: int,
-        num_return: int,
+        config: BeamSearchConfig,
         limits: list[int],
-        length_penalty: str,
-        alpha: float,
-        coverage_penalty: float,
         special: _SpecialTokens,
         renormalize: bool,
         source_mask: Tensor,
         dtype: torch.dtype,
     ) -> None:
-        self.beam_size, self.num_return = beam_size, num_return
-        self.length_penalty, self.alpha, self.coverage_penalty = length_penalty, alpha, coverage_penalty
+        self.config = config
+        self.num_beams, self.num_return_sequences = config.num_beams, config.num_return_sequences
+        self.coverage_penalty = config.coverage_penalty
+        num_beams, num_return_sequences = self.num_beams, self.num_return_sequences
         self.special, self.renormalize = special, renormalize
         batch, device = len(limits), source_mask.device
         self.rows = list(range(batch))
@@ -621,7 +560,7 @@ class _Search:
         # By sentence and length, the largest divisor still ahead. A score is a total ≤ 0 over a divisor that rises or
         # falls with length, so it is the first one or the last.
         lengths = range(1, most + 1)
-        divisors = torch.tensor([length_divisor(n, length_penalty, alpha) for n in lengths], dtype=torch.float64)
+        divisors = torch.tensor([config.length_divisor(n) for n in lengths], dtype=torch.float64)
         last = torch.tensor(limits).unsqueeze(-1)
         following = torch.minimum(torch.arange(2, most + 2), last)
         self.largest_divisor = torch.maximum(divisors[following - 1], divisors[last - 1]).to(dtype).to(device)  # (B, L)
@@ -630,10 +569,10 @@ class _Search:
         self.source_mask = source_mask
 
         def of_open(*shape: int, fill: float, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.full((batch, beam_size, *shape), fill, dtype=dtype, device=device)
+            return torch.full((batch, num_beams, *shape), fill, dtype=dtype, device=device)
 
         def of_finished(*shape: int, fill: float, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.full((batch, num_return, *shape), fill, dtype=dtype, device=device)
+            return torch.full((batch, num_return_sequences, *shape), fill, dtype=dtype, device=device)
 
         # All beams start alike; only the first counts, or the search would find everything W times.
         self.totals = of_open(fill=-math.inf)  # (B, W) log-probability so far, nats, best first
@@ -681,7 +620,7 @@ class _Search:
             The beam that each new open beam continues (B, W), whether a hypothesis of the sentence ended (B,), and what
             is to be called if any did: it keeps the tokens of those that are among the sentence's N best.
         """
-        width = self.beam_size
+        width = self.num_beams
         logits = logits.detach()
         if self.renormalize:
             logits.index_fill_(-1, self.never_ids, -math.inf)
@@ -730,11 +669,11 @@ class _Search:
         Returns:
             Where each of these N comes from (B, N): below N from those of before, from N on from the continuations.
         """
-        scores = totals / length_divisor(length, self.length_penalty, self.alpha)
+        scores = totals / self.config.length_divisor(length)
         if self.coverage_penalty > 0:
             scores = scores + self.coverage_penalty * self._coverage().gather(1, beams)
         scores = scores.masked_fill(~finished, -math.inf)
-        self.finished_scores, chosen = torch.cat([self.finished_scores, scores], dim=1).topk(self.num_return)
+        self.finished_scores, chosen = torch.cat([self.finished_scores, scores], dim=1).topk(self.num_return_sequences)
         return chosen
 
     def _keep(
@@ -778,7 +717,7 @@ class _Search:
         best = self.totals[:, 0]
         # Log-probabilities only fall and the coverage term is at most 0, so no open hypothesis can come to more.
         hopeless = ~(best / self.largest_divisor[:, length - 1] > self.finished_scores[:, -1])
-        if self.beam_size == 1:
+        if self.num_beams == 1:
             hopeless = hopeless | ended
         ends, lost, failed = torch.stack([ended, hopeless, best.isnan()]).tolist()
         limits = [self.limits[sentence] for sentence in self.rows]
@@ -821,7 +760,7 @@ class _Search:
             sequences_scores=scores,
             token_log_probs=log_probs[:, :longest],
             lengths=lengths,
-            num_return=self.num_return,
+            num_return_sequences=self.num_return_sequences,
         )
 
 
@@ -862,8 +801,6 @@ def _top_of_rows(logits: Tensor, k: int, chunk: int = 64) -> tuple[Tensor, Tenso
 __all__ = [
     "BeamSearchOutput",
     "TargetScores",
-    "check_search_settings",
-    "length_divisor",
     "paper_beam_search",
     "score_targets",
 ]

@@ -60,7 +60,7 @@ class PositionalEncoding(nn.Module):
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
         self.d_model = config.d_model
-        self.variant = config.position_embedding
+        self.variant = config.position_embedding_type
         self.offset = config.position_offset
         self.max_positions = config.max_position_embeddings if self.variant == "learned" else None
         if self.variant == "learned":

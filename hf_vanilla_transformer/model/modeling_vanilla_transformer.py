@@ -294,7 +294,7 @@ class _InputRepresentation(nn.Module):
             raise ValueError(
                 f"the {self.side} has {past_length + length} positions, but the learned positions end at {limit} "
                 f"(max_position_embeddings={self.positions.max_positions}); shorten it, or use a model with "
-                "position_embedding='sinusoidal', which has no limit"
+                "position_embedding_type='sinusoidal', which has no limit"
             )
 
 
@@ -427,8 +427,10 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         for target, source in (type(self)._tied_weights_keys or {}).items():
             if target == "lm_head.weight":
                 if self.config.tie_word_embeddings:
-                    tied[target] = source if self.config.tie_source_target else "model.decoder.embed_tokens.weight"
-            elif self.config.tie_source_target:
+                    tied[target] = (
+                        source if self.config.share_encoder_decoder_embeddings else "model.decoder.embed_tokens.weight"
+                    )
+            elif self.config.share_encoder_decoder_embeddings:
                 tied[target] = source
         return tied
 
@@ -504,8 +506,8 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.decoder_vocab_size, config.d_model)
-        self.represent = _InputRepresentation(config, config.decoder_vocab_size, "target")
+        self.embed_tokens = nn.Embedding(config.output_vocab_size, config.d_model)
+        self.represent = _InputRepresentation(config, config.output_vocab_size, "target")
         self.layers = nn.ModuleList(
             VanillaTransformerDecoderLayer(config, layer_idx) for layer_idx in range(config.decoder_layers)
         )
@@ -551,7 +553,7 @@ class VanillaTransformerDecoder(VanillaTransformerPreTrainedModel):
             raise ValueError("give either decoder_input_ids or decoder_inputs_embeds, not both and not neither")
         if inputs_embeds is None:
             assert input_ids is not None
-            rows = _rows_of(self.embed_tokens, self.config.decoder_vocab_size)
+            rows = _rows_of(self.embed_tokens, self.config.output_vocab_size)
             _check_token_ids(input_ids, rows, "decoder_input_ids")
             inputs_embeds = self.embed_tokens(input_ids)
         cache = _one_cache(cache, past_key_values)
@@ -603,7 +605,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the source embedding, and the target's where they are tied."""
         self.encoder.embed_tokens = value
-        if self.config.tie_source_target:
+        if self.config.share_encoder_decoder_embeddings:
             # Parameters are tied, never modules: the decoder keeps a module of its own around the same weight.
             self.decoder.embed_tokens.weight = value.weight
             self.decoder.embed_tokens.num_embeddings = value.num_embeddings
@@ -690,7 +692,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__(config)
         self.model = VanillaTransformerModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=config.output_bias)
+        self.lm_head = nn.Linear(config.d_model, config.output_vocab_size, bias=config.output_bias)
         # transformers stops after 20 tokens where nothing is said; the weights' generation_config.json overrides this.
         # Of a learned table the last position gives one token more, which is never read.
         table = self.model.decoder.represent.positions.most_tokens
@@ -713,14 +715,14 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         Raises:
             ValueError: If source and target have vocabularies of their own sizes, so that one number can't mean both.
         """
-        if self.config.target_vocab_size is not None and new_num_tokens is not None:
+        if self.config.decoder_vocab_size is not None and new_num_tokens is not None:
             raise ValueError(
                 f"source and target have vocabularies of their own ({self.config.vocab_size} and "
-                f"{self.config.target_vocab_size} tokens); resizing both to {new_num_tokens} would be a guess: build a "
+                f"{self.config.decoder_vocab_size} tokens); resizing both to {new_num_tokens} would be a guess: build a "
                 "model with the new sizes and copy the rows"
             )
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if not self.config.tie_source_target and new_num_tokens is not None:
+        if not self.config.share_encoder_decoder_embeddings and new_num_tokens is not None:
             decoder = self.model.decoder
             decoder.embed_tokens = self._get_resized_embeddings(
                 decoder.embed_tokens, embeddings.num_embeddings, mean_resizing=mean_resizing
@@ -779,7 +781,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         label_smoothing = kwargs.pop("label_smoothing", None) or 0.0
         return_logits = kwargs.pop("return_logits", None) or False
         if labels is not None:
-            _check_token_ids(labels, self.config.decoder_vocab_size, "labels", ignored=IGNORE_INDEX)
+            _check_token_ids(labels, self.config.output_vocab_size, "labels", ignored=IGNORE_INDEX)
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)

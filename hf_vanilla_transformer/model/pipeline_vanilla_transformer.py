@@ -8,6 +8,7 @@ takes and gives what the old one did, but decodes as `paper_beam_search` does an
 
 # Shapes: B batch · S source length · T target length · N hypotheses returned a sentence
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
+from .beam_search_config_vanilla_transformer import BeamSearchConfig
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .decoding_vanilla_transformer import paper_beam_search
 from .modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
@@ -36,10 +38,8 @@ AUTO_MAP = {  # which class of the code beside the weights loads what
         "AutoModelForSeq2SeqLM": VanillaTransformerForConditionalGeneration,
     }.items()
 }
-_SEARCH = ("beam_size", "length_penalty", "alpha", "coverage_penalty", "max_extra_tokens", "num_return")
+_SEARCH = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
 _WAYS_OUT = {  # words of Hugging Face's generate() that the old pipeline took
-    "num_beams": "give the width as beam_size",
-    "num_return_sequences": "give the number as num_return",
     "max_length": "give max_extra_tokens, the tokens a translation may have beyond its source's",
     "max_new_tokens": "give max_extra_tokens, the tokens a translation may have beyond its source's",
     "src_lang": "a model of this kind translates in one direction; leave it out",
@@ -55,8 +55,8 @@ class TranslationPipeline(Pipeline):
     below can be given there, or call by call.
 
     Args:
-        beam_size, length_penalty, alpha, coverage_penalty, max_extra_tokens: see `paper_beam_search`.
-        num_return: translations a text, at most ``beam_size``.
+        num_beams, length_normalization, length_penalty, coverage_penalty, max_extra_tokens: see `paper_beam_search`.
+        num_return_sequences: translations a text, at most ``num_beams``.
         max_source_tokens: a text with more tokens, its end symbol included, becomes an empty translation, with a
             warning.
         return_scores: add ``score``, the log-probability in nats over the length penalty.
@@ -66,7 +66,7 @@ class TranslationPipeline(Pipeline):
 
     Returns (from a call):
         A list of dictionaries with ``translation_text``, best first, for one text; for a list of texts a dictionary
-        a text (a list of them if ``num_return`` > 1); for anything else an iterator over such lists, read as it goes.
+        a text (a list of them if ``num_return_sequences`` > 1); for anything else an iterator over such lists, read as it goes.
         An empty text, or one of white space, becomes an empty translation.
 
     Raises:
@@ -98,7 +98,7 @@ class TranslationPipeline(Pipeline):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
             results = super().__call__(list(inputs), **kwargs) if inputs else []
-            single = {**self._forward_params, **kwargs}.get("num_return", 1) == 1
+            single = {**self._forward_params, **kwargs}.get("num_return_sequences", 1) == 1
             return [result[0] for result in results] if single else results
         if not isinstance(inputs, Dataset) and isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, dict)):
             inputs = (text for text in inputs)  # columns of a data set, files, …: read as it goes
@@ -131,7 +131,7 @@ class TranslationPipeline(Pipeline):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
         ids = self._tokenizers.encode_sources([text])[0] if text.strip() else []
         config = self.model.config
-        if config.position_embedding == "learned":
+        if config.position_embedding_type == "learned":
             max_source_tokens = min(max_source_tokens, config.max_position_embeddings - config.position_offset)
         too_long = len(ids) > max_source_tokens
         if too_long:
@@ -152,12 +152,13 @@ class TranslationPipeline(Pipeline):
             text with nothing to translate.
         """
         wanted = model_inputs["wanted"]
+        config = BeamSearchConfig(**search)
         output: Any = None
         if bool(wanted.any()):
             output = paper_beam_search(
-                self.model, model_inputs["input_ids"][wanted], model_inputs["attention_mask"][wanted], **search
+                self.model, model_inputs["input_ids"][wanted], model_inputs["attention_mask"][wanted], config
             )
-        number = search.get("num_return", 1)
+        number = config.num_return_sequences
         tokens = 0 if output is None else output.sequences.shape[1] - 1
         sequences = torch.zeros((len(wanted), number, tokens), dtype=torch.long, device=wanted.device)
         lengths = torch.zeros((len(wanted), number), dtype=torch.long, device=wanted.device)

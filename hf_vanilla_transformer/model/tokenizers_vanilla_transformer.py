@@ -69,7 +69,7 @@ class TranslationTokenizers:
         """Find the tokenizers of a model, and check that their ids mean the same to it.
 
         Args:
-            model: anything with ``config``; its ``target_vocab_size`` says whether the target has a vocabulary of its
+            model: anything with ``config``; its ``decoder_vocab_size`` says whether the target has a vocabulary of its
                 own, and its ``name_or_path`` where that is saved.
             tokenizer: the source's, or already both.
             target_tokenizer: None loads the folder ``target_tokenizer`` where the model needs one.
@@ -79,7 +79,7 @@ class TranslationTokenizers:
         """
         config = model.config
         given = isinstance(tokenizer, TranslationTokenizers) and tokenizer.separate
-        if target_tokenizer is None and not given and config.target_vocab_size is not None:
+        if target_tokenizer is None and not given and config.decoder_vocab_size is not None:
             target_tokenizer = load_target_tokenizer(model)
         tokenizers = cls(tokenizer, target_tokenizer)
         tokenizers.check_fit(config)
@@ -232,7 +232,7 @@ def load_target_tokenizer(model: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the target has a vocabulary of its own ({config.target_vocab_size} tokens), but {config.name_or_path!r} "
+            f"the target has a vocabulary of its own ({config.decoder_vocab_size} tokens), but {config.name_or_path!r} "
             f"has no folder {TARGET_TOKENIZER}; give target_tokenizer"
         ) from error
 
@@ -248,7 +248,7 @@ def check_tokenizer_fits(tokenizer: Any, config: Any, side: str = "source") -> N
     Raises:
         ValueError: If the tokenizer has more tokens than the model, or other ids for padding or the sentence's end.
     """
-    size, name = (config.decoder_vocab_size, "target's ") if side == "target" else (config.vocab_size, "")
+    size, name = (config.output_vocab_size, "target's ") if side == "target" else (config.vocab_size, "")
     if len(tokenizer) > size:
         raise ValueError(
             f"the {name}tokenizer has {len(tokenizer)} tokens, the model's vocabulary only {size}; use the "

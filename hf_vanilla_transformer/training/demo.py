@@ -161,7 +161,7 @@ def _train(recipe: Recipe) -> dict[str, Any]:
         "cooldown_steps": training.cooldown_steps,
         "label_smoothing_factor": training.label_smoothing_factor,
         "averaged": [f"checkpoint-{step}" for step in sorted(saved)[-recipe.run.average_last :]],
-        "decoding": {"beam_size": 1, "alpha": 0.0},
+        "decoding": {"num_beams": 1, "length_penalty": 0.0},
     }
 
 

@@ -16,6 +16,7 @@ from ..data.corpora import ParallelCorpus, load_text_files
 from ..data.text_lines import decode_line, read_lines
 from ..device import choose_device, move_to_device
 from ..evaluation import TranslationMetric, translate
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import doubtful_translations
 from .recipe import Recipe
 from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
@@ -31,14 +32,14 @@ class Decoding:
     """How sources are translated; see `translate`.
 
     Attributes:
-        beam_size: hypotheses kept open a sentence; 1 is greedy.
-        alpha: exponent of the length penalty.
+        num_beams: hypotheses kept open a sentence; 1 is greedy.
+        length_penalty: exponent of the length penalty.
         batch_size: most sentences a batch.
         max_source_tokens: longer sources become empty translations, which count as such.
     """
 
-    beam_size: int = 4
-    alpha: float = 0.6
+    num_beams: int = 4
+    length_penalty: float = 0.6
     batch_size: int = 64
     max_source_tokens: int = 1024
 
@@ -135,9 +136,8 @@ def evaluate_checkpoint(
             model,
             tokenizer,
             sources,
+            BeamSearchConfig(num_beams=decoding.num_beams, length_penalty=decoding.length_penalty),
             batch_size=decoding.batch_size,
-            beam_size=decoding.beam_size,
-            alpha=decoding.alpha,
             max_source_tokens=decoding.max_source_tokens,
         )
         seconds[name] = round(time.perf_counter() - started, 1)
@@ -150,7 +150,11 @@ def evaluate_checkpoint(
         "checkpoint": shown(str(checkpoint)),
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
-        "decoding": {"beam_size": decoding.beam_size, "alpha": decoding.alpha, "batch_size": decoding.batch_size},
+        "decoding": {
+            "num_beams": decoding.num_beams,
+            "length_penalty": decoding.length_penalty,
+            "batch_size": decoding.batch_size,
+        },
         "precision": str(model.dtype).removeprefix("torch."),
         "scores": scores,
         "seconds": seconds,

@@ -35,8 +35,8 @@ NOT_IDENTITY = frozenset(
     trackio_space_id logging_dir logging_strategy logging_steps logging_first_step log_level log_level_replica
     log_on_each_node disable_tqdm push_to_hub hub_model_id hub_strategy hub_token hub_private_repo
     hub_always_push hub_revision dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers
-    dataloader_pin_memory per_device_eval_batch_size include_num_input_tokens_seen skip_memory_metrics beam_size
-    alpha metric_tokenize max_source_tokens average_last average_best patience num_train_epochs
+    dataloader_pin_memory per_device_eval_batch_size include_num_input_tokens_seen skip_memory_metrics num_beams
+    length_penalty metric_tokenize max_source_tokens average_last average_best early_stopping_patience num_train_epochs
     max_steps save_total_limit resume_anyway max_skipped_updates
     """.split()
 )
@@ -179,11 +179,11 @@ class RunArguments:
     average_best: int = field(
         default=0, metadata={"help": "Average the n kept checkpoints of lowest validation loss instead."}
     )
-    patience: int = field(
+    early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many evaluations without a lower validation loss; 0 never stops."}
     )
-    beam_size: int = field(default=4, metadata={"help": "Beam width of the evaluation (section 6.1)."})
-    alpha: float = field(default=0.6, metadata={"help": "Exponent of the length penalty (section 6.1)."})
+    num_beams: int = field(default=4, metadata={"help": "Beam width of the evaluation (section 6.1)."})
+    length_penalty: float = field(default=0.6, metadata={"help": "Exponent of the length penalty (section 6.1)."})
     max_source_tokens: int = field(
         default=1024, metadata={"help": "Evaluation sources with more tokens are translated by an empty line."}
     )
@@ -197,8 +197,8 @@ class RunArguments:
         for name, least in (
             ("average_last", 0),
             ("average_best", 0),
-            ("patience", 0),
-            ("beam_size", 1),
+            ("early_stopping_patience", 0),
+            ("num_beams", 1),
             ("max_source_tokens", 1),
         ):
             if getattr(self, name) < least:
@@ -305,8 +305,10 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{path}: save_total_limit={most} keeps too few checkpoints for an average of {wanted}"
             f"{' beside the best' if tracked else ''}; set it to {wanted + tracked} or more"
         )
-    if (run.average_best or run.patience) and training.eval_strategy == "no":
-        raise ValueError(f"{path}: average_best and patience go by the validation loss; set eval_strategy: steps")
+    if (run.average_best or run.early_stopping_patience) and training.eval_strategy == "no":
+        raise ValueError(
+            f"{path}: average_best and early_stopping_patience go by the validation loss; set eval_strategy: steps"
+        )
     if data.streaming and training.max_steps <= 0:
         raise ValueError(f"{path}: a stream has no length from which epochs could be counted; set max_steps")
     given = {key: _shown(setting.words) for key, setting in settings.items()}

@@ -33,6 +33,7 @@ from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
 from ..evaluation import TranslationMetric, default_bleu_tokenizer, translate
 from ..json_object import read_json_object
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import MANY_UNKNOWN, TARGET_TOKENIZER, TranslationTokenizers
 from ..plausibility import doubtful_translations, few_pairs
@@ -126,14 +127,14 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
     set_seed(arguments.seed)
     model = _model(recipe, tokenizers)
     config = model.config
-    if config.position_embedding == "learned":
+    if config.position_embedding_type == "learned":
         limit = config.max_position_embeddings
         arguments.max_sentence_tokens = min(arguments.max_sentence_tokens or limit, limit)
 
     encoded = {split: encode(corpus, tokenizers, recipe.data) for split, corpus in corpora.items()}
     tokenizer: Any = tokenizers if tokenizers.separate else tokenizers.source
-    if recipe.run.patience:
-        callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.patience)]
+    if recipe.run.early_stopping_patience:
+        callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.early_stopping_patience)]
         arguments.restore_callback_states_from_checkpoint = True  # how long its patience lasts already
     trainer = VanillaTransformerTrainer(
         model=model,
@@ -145,7 +146,7 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
             tokenizer,
             config.decoder_start_token_id,
             vocab_size=config.vocab_size,
-            target_vocab_size=config.decoder_vocab_size,
+            decoder_vocab_size=config.output_vocab_size,
         ),
         compute_metrics=_metric_while_training(metric, tokenizers) if arguments.predict_with_generate else None,
         callbacks=[PlausibilityWatch(), *callbacks],
@@ -324,7 +325,7 @@ def _tokenizers(recipe: Recipe, corpus: ParallelCorpus, output_dir: Path, resumi
         )
         logger.info(f"learned a vocabulary of {len(learned)} subwords ({data.tokenizer_model})")
         tokenizers = TranslationTokenizers(learned)
-    if recipe.model.overrides.get("target_vocab_size") is not None and not tokenizers.separate:
+    if recipe.model.overrides.get("decoder_vocab_size") is not None and not tokenizers.separate:
         # Two matrices, one vocabulary: what writes the target stands where it is looked for.
         tokenizers = TranslationTokenizers(tokenizers.source, tokenizers.target)
     return tokenizers
@@ -335,10 +336,10 @@ def _model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
         # In fp32, whatever it is stored in, so that nothing is rounded but the stored numbers.
         dtype = "auto" if recipe.training.keep_weight_dtype else torch.float32
         model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model.model_name_or_path, dtype=dtype)
-        if model.config.target_vocab_size is not None and not tokenizers.separate:
+        if model.config.decoder_vocab_size is not None and not tokenizers.separate:
             raise ValueError(
                 f"the target of {recipe.model.model_name_or_path} has a vocabulary of its own "
-                f"({model.config.target_vocab_size} tokens), but there is one tokenizer only; save the target's in its "
+                f"({model.config.decoder_vocab_size} tokens), but there is one tokenizer only; save the target's in its "
                 f"folder {TARGET_TOKENIZER}"
             )
     else:
@@ -369,7 +370,7 @@ def _vocabulary_fields(tokenizers: TranslationTokenizers) -> dict[str, Any]:
     fields = {name: value for name, value in ids.items() if value is not None}
     fields |= {"vocab_size": len(tokenizers.source), "decoder_start_token_id": start}
     if tokenizers.separate:
-        fields |= {"target_vocab_size": len(tokenizers.target), "tie_source_target": False}
+        fields |= {"decoder_vocab_size": len(tokenizers.target), "share_encoder_decoder_embeddings": False}
     return fields
 
 
@@ -513,8 +514,7 @@ def _translation_scores(
         model,
         tokenizers,
         sources,
-        beam_size=run.beam_size,
-        alpha=run.alpha,
+        BeamSearchConfig(num_beams=run.num_beams, length_penalty=run.length_penalty),
         max_source_tokens=run.max_source_tokens,
     )
     write_translations(output_dir / _TRANSLATIONS / f"{split}.{data.target_lang}", translations)
@@ -589,7 +589,7 @@ def _training_record(
         "best_checkpoint": None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint).name,
         "best_validation_loss": state.best_metric,
         "averaged": averaged,
-        "decoding": {"beam_size": recipe.run.beam_size, "alpha": recipe.run.alpha},
+        "decoding": {"num_beams": recipe.run.num_beams, "length_penalty": recipe.run.length_penalty},
     }
     if isinstance(encoded, Dataset):  # what an epoch holds times how often it was seen
         an_epoch = sum(int(example_lengths(encoded, column).sum()) for column in ("input_ids", "labels"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
     paper_beam_search,
@@ -35,7 +36,7 @@ def own_decoding(checkpoint: Path) -> Any:
     """The checkpoint, but generation_config.json starts at another token and ends at a list of them."""
     model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint).eval()
     sources = torch.randint(4, 400, (40, 9), generator=torch.Generator().manual_seed(1))
-    plain = paper_beam_search(model, sources, torch.ones_like(sources), beam_size=1).hypotheses()
+    plain = paper_beam_search(model, sources, torch.ones_like(sources), BeamSearchConfig(num_beams=1)).hypotheses()
     # What the model likes to write ends a sentence now, so that ignoring the list shows.
     often = torch.tensor([token for row in plain for token in row[0][:-1]]).bincount(minlength=400).argmax()
     model.generation_config.decoder_start_token_id = 9
@@ -43,7 +44,7 @@ def own_decoding(checkpoint: Path) -> Any:
     folder = checkpoint.parent / "own_decoding"
     shutil.copytree(checkpoint, folder)
     model.save_pretrained(folder)
-    ours = paper_beam_search(model, sources, torch.ones_like(sources), beam_size=1)
+    ours = paper_beam_search(model, sources, torch.ones_like(sources), BeamSearchConfig(num_beams=1))
     assert sum(a != b for a, b in zip(ours.hypotheses(), plain, strict=True)) > 20
     assert {row[0][-1] for row in ours.hypotheses()} >= {int(often)}
     return folder, sources, ours

@@ -148,7 +148,7 @@ def test_command_converts_there_and_back(source, tmp_path, capsys):
     back, before = load_file(tmp_path / "back" / "model.safetensors"), torch.load(source, weights_only=True)
     assert back.keys() == before.keys() and all(torch.equal(back[name], before[name]) for name in back)
     again = ["convert", "--to", "torch", *AS_WORDS, str(tmp_path / "ours"), str(tmp_path / "back")]
-    assert main(again) == 2 and main([*again, "--force"]) == 0
+    assert main(again) == 2 and main([*again, "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize(

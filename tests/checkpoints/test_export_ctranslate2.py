@@ -17,6 +17,7 @@ pytest.importorskip("ctranslate2", reason="needs the extra ctranslate2")
 import ctranslate2
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
@@ -54,9 +55,9 @@ def exported(checkpoint):
         {"norm_position": "pre"},
         {"norm_position": "pre", "final_norm": True},
         {"attention_bias": True, "output_bias": True},
-        {"position_embedding": "sinusoidal_t2t", "position_offset": 2},
-        {"position_embedding": "learned", "max_position_embeddings": 30, "position_offset": 2},
-        {"tie_source_target": False, "target_vocab_size": 29, "tie_word_embeddings": False},
+        {"position_embedding_type": "sinusoidal_t2t", "position_offset": 2},
+        {"position_embedding_type": "learned", "max_position_embeddings": 30, "position_offset": 2},
+        {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 29, "tie_word_embeddings": False},
         {"tie_word_embeddings": False},
         {"scale_embedding": False, "layer_norm_eps": 1e-2},
         {"activation_function": "swish"},
@@ -69,7 +70,11 @@ def exported(checkpoint):
 def test_log_probabilities_equal_ours(fields, tmp_path):
     model = random_model(**fields)
     source = [f"s{i}" for i in range(model.config.vocab_size)]
-    target = source if model.config.tie_source_target else [f"t{i}" for i in range(model.config.decoder_vocab_size)]
+    target = (
+        source
+        if model.config.share_encoder_decoder_embeddings
+        else [f"t{i}" for i in range(model.config.output_vocab_size)]
+    )
     write_ctranslate2(model, source, target, tmp_path, None)
     runtime = ctranslate2.Translator(str(tmp_path), device="cpu", compute_type="float32", intra_threads=1)
     scored = runtime.score_batch(
@@ -89,7 +94,9 @@ def test_greedy_translations_are_ours(checkpoint, exported):
     model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint).eval()
     tokenizer = AutoTokenizer.from_pretrained(exported)
     texts = [row["en"] for row in embedded_corpus("test", 12)["translation"]] + ["", "five 🇰🇷 <pad>"]
-    options = dict(beam_size=1, return_scores=True, max_extra_tokens=5)  # a random model writes to the limit
+    options = dict(
+        config=BeamSearchConfig(num_beams=1, max_extra_tokens=5), return_scores=True
+    )  # a random model writes to the limit
     ours = translate(model, tokenizer, texts, **options)
     theirs = translate(load_engine("ctranslate2", exported), tokenizer, texts, **options)
     assert [row.text for row in theirs] == [row.text for row in ours]
@@ -98,7 +105,7 @@ def test_greedy_translations_are_ours(checkpoint, exported):
 def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
     folder, sources, ours = own_decoding
     engine = load_engine("ctranslate2", export_checkpoint("ctranslate2", folder, tmp_path / "out"))
-    theirs = engine.beam_search(sources, torch.ones_like(sources), beam_size=1)
+    theirs = engine.beam_search(sources, torch.ones_like(sources), BeamSearchConfig(num_beams=1))
     assert theirs.hypotheses() == ours.hypotheses()
     torch.testing.assert_close(theirs.sequences, ours.sequences)  # the start token and padding, too
     record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
@@ -116,7 +123,11 @@ def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
     engine = load_engine("ctranslate2", tmp_path)
     ids = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]])
     output = engine.beam_search(
-        ids, (ids != 0).long(), beam_size=3, num_return=3, length_penalty="power", alpha=1.0, max_extra_tokens=4
+        ids,
+        (ids != 0).long(),
+        BeamSearchConfig(
+            num_beams=3, num_return_sequences=3, length_normalization="power", length_penalty=1.0, max_extra_tokens=4
+        ),
     )
     assert output.sequences_scores.shape == (6,)
     compared = 0
@@ -187,10 +198,12 @@ def test_a_refused_model_leaves_nothing_behind(checkpoint, tmp_path):
 
 def test_the_gnmt_penalty_is_refused_with_the_way_out(checkpoint, exported, capsys):
     engine, tokenizer = load_engine("ctranslate2", exported), AutoTokenizer.from_pretrained(checkpoint)
-    with pytest.raises(ValueError, match=r"no GNMT length penalty.*length_penalty='power'.*alpha=0.6"):
+    with pytest.raises(ValueError, match=r"no GNMT length penalty.*length_normalization='power'.*length_penalty=0.6"):
         translate(engine, tokenizer, ["five"])
-    assert translate(engine, tokenizer, [""], length_penalty="power") == [""]
-    assert translate(engine, tokenizer, [""], alpha=0.0) == [""]  # both are the plain log-probability
+    assert translate(engine, tokenizer, [""], BeamSearchConfig(length_normalization="power")) == [""]
+    assert translate(engine, tokenizer, [""], BeamSearchConfig(length_penalty=0.0)) == [
+        ""
+    ]  # both are the plain log-probability
     assert main(["translate", str(exported), "--engine", "ctranslate2"]) == 2
     assert "no GNMT length penalty" in capsys.readouterr().err
 
@@ -228,7 +241,7 @@ def test_what_is_no_export_is_refused(checkpoint, exported, tmp_path):
         load_engine("ctranslate2", tmp_path)
     shutil.copytree(exported, tmp_path / "cut")
     (tmp_path / "cut" / "model.bin").write_bytes((exported / "model.bin").read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cut can't be loaded .*write it again with --force"):
+    with pytest.raises(ValueError, match="cut can't be loaded .*write it again with --overwrite"):
         load_engine("ctranslate2", tmp_path / "cut")
 
 
@@ -284,5 +297,5 @@ def test_sources_beyond_the_position_table_become_empty_with_a_warning(checkpoin
     caplog.set_level(logging.WARNING)
     logging.getLogger("transformers").propagate = True  # HF's and our loggers keep their records to themselves
     logging.getLogger("hf_vanilla_transformer").propagate = True
-    output = translate(engine, tokenizer, texts, beam_size=1, max_source_tokens=10**6)
+    output = translate(engine, tokenizer, texts, BeamSearchConfig(num_beams=1), max_source_tokens=10**6)
     assert output[1] == "" and "1 text(s) of more than 6 tokens" in caplog.text

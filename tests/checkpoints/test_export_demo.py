@@ -9,6 +9,7 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
     export_checkpoint,
@@ -49,7 +50,7 @@ def texts() -> list[str]:
 @pytest.fixture(scope="module")
 def ours(checkpoint, texts) -> list[str]:
     model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    return translate(model, AutoTokenizer.from_pretrained(checkpoint), texts, beam_size=1)
+    return translate(model, AutoTokenizer.from_pretrained(checkpoint), texts, BeamSearchConfig(num_beams=1))
 
 
 def _needs(target_format: str) -> None:
@@ -64,7 +65,10 @@ def test_int8_keeps_the_quality(checkpoint, texts, ours, tmp_path):
     references = [row["ko"] for row in embedded_corpus("test", EXPRESSIONS, seed=11)["translation"]]
     exported = export_checkpoint("ctranslate2", checkpoint, tmp_path / "int8", quantization="int8")
     theirs = translate(
-        load_engine("ctranslate2", exported), AutoTokenizer.from_pretrained(exported), texts, beam_size=1
+        load_engine("ctranslate2", exported),
+        AutoTokenizer.from_pretrained(exported),
+        texts,
+        BeamSearchConfig(num_beams=1),
     )
     scores = [sacrebleu.corpus_bleu(output, [references], tokenize="char").score for output in (ours, theirs)]
     assert scores[1] >= scores[0] - 0.5
@@ -76,8 +80,8 @@ COMMANDS = {
     "onnx": "vanilla-transformer convert --to onnx runs/demo runs/demo-onnx",
 }
 TRANSLATE = {
-    "ctranslate2": "vanilla-transformer translate runs/demo-ct2 --engine ctranslate2 --beam-size 1",
-    "onnx": "vanilla-transformer translate runs/demo-onnx --engine onnx --beam-size 1",
+    "ctranslate2": "vanilla-transformer translate runs/demo-ct2 --engine ctranslate2 --num-beams 1",
+    "onnx": "vanilla-transformer translate runs/demo-onnx --engine onnx --num-beams 1",
 }
 
 
@@ -98,7 +102,7 @@ def test_the_commands_of_readme_export_and_translate_alike(
     monkeypatch.setattr(sys, "stdin", Stdin)
     assert main(TRANSLATE[target_format].split()[1:]) == 0
     assert capfdbinary.readouterr().out.decode().splitlines() == ours
-    assert main(COMMANDS[target_format].split()[1:]) == 2  # nothing is overwritten without --force
+    assert main(COMMANDS[target_format].split()[1:]) == 2  # nothing is overwritten without --overwrite
     assert b"is there already" in capfdbinary.readouterr().err
 
 

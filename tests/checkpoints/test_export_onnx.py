@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 import onnxruntime
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
@@ -39,8 +40,8 @@ def exported(checkpoint):
     [
         {"d_k": 6, "d_v": 10},
         {"norm_position": "pre", "final_norm": True, "attention_bias": True, "output_bias": True},
-        {"position_embedding": "learned", "max_position_embeddings": 30, "tie_source_target": False,
-         "target_vocab_size": 29, "tie_word_embeddings": False},
+        {"position_embedding_type": "learned", "max_position_embeddings": 30, "share_encoder_decoder_embeddings": False,
+         "decoder_vocab_size": 29, "tie_word_embeddings": False},
     ],
     ids=lambda fields: ",".join(fields),
 )  # fmt: skip
@@ -79,7 +80,7 @@ def test_greedy_translations_are_ours(checkpoint, exported):
     model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint).eval()
     tokenizer = AutoTokenizer.from_pretrained(exported)
     texts = [row["en"] for row in embedded_corpus("test", 12)["translation"]] + ["", "five 🇰🇷 <pad>"]
-    options = dict(beam_size=1, return_scores=True, max_extra_tokens=5)
+    options = dict(config=BeamSearchConfig(num_beams=1, max_extra_tokens=5), return_scores=True)
     ours = translate(model, tokenizer, texts, **options)
     theirs = translate(load_engine("onnx", exported), tokenizer, texts, **options)
     assert [row.text for row in theirs] == [row.text for row in ours]
@@ -89,7 +90,7 @@ def test_greedy_translations_are_ours(checkpoint, exported):
 def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
     folder, sources, ours = own_decoding
     engine = load_engine("onnx", export_checkpoint("onnx", folder, tmp_path / "out"))
-    theirs = engine.beam_search(sources, torch.ones_like(sources), beam_size=1)
+    theirs = engine.beam_search(sources, torch.ones_like(sources), BeamSearchConfig(num_beams=1))
     assert theirs.hypotheses() == ours.hypotheses()
     torch.testing.assert_close(theirs.sequences, ours.sequences)  # the start token and padding, too
     record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
@@ -97,7 +98,7 @@ def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
 
 
 def test_a_beam_is_refused(checkpoint, exported):
-    with pytest.raises(ValueError, match="beam_size=4 is more than the ONNX engine does"):
+    with pytest.raises(ValueError, match="num_beams=4 is more than the ONNX engine does"):
         translate(load_engine("onnx", exported), AutoTokenizer.from_pretrained(checkpoint), ["five"])
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, FSMTConfig, FSMTForConditionalGeneration
 from transformers.models.fsmt import modeling_fsmt
 
-from hf_vanilla_transformer import TranslationPipeline, export_checkpoint, load_engine
+from hf_vanilla_transformer import BeamSearchConfig, TranslationPipeline, export_checkpoint, load_engine
 from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
 from hf_vanilla_transformer.evaluation import translate
@@ -64,7 +64,7 @@ def batch(config) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     source = torch.randint(4, config.vocab_size, (3, 9), generator=generator)
     mask = torch.tensor([[1] * n + [0] * (9 - n) for n in (9, 6, 2)])
-    target = torch.randint(4, config.decoder_vocab_size, (3, 7), generator=generator)
+    target = torch.randint(4, config.output_vocab_size, (3, 7), generator=generator)
     target[:, 0], target[2, 4:] = EOS, PAD
     return dict(input_ids=source.masked_fill(mask == 0, PAD), attention_mask=mask, decoder_input_ids=target)
 
@@ -99,7 +99,7 @@ def test_logits_and_beams_are_fsmts(name, tmp_path):
     del inputs["decoder_input_ids"]
     # Trained models never write padding, whose position FSMT doesn't count; random ones have to be told.
     # They also like to say one word over and over; forbidding that makes the search choose.
-    skip_where_it_needs_one_vocabulary(ours.config.vocab_size, ours.config.decoder_vocab_size)
+    skip_where_it_needs_one_vocabulary(ours.config.vocab_size, ours.config.output_vocab_size)
     for options in (dict(length_penalty=0.8), dict(early_stopping=True)):
         options |= dict(num_beams=4, max_length=11, min_length=8, bad_words_ids=[[PAD]], no_repeat_ngram_size=1)
         written = ours.generate(**inputs, **options)
@@ -141,7 +141,7 @@ def test_equal_matrices_are_tied_and_stored_once(tmp_path):
         fsmt_model(name).save_pretrained(tmp_path / name / "fsmt")
         convert_checkpoint("fsmt", tmp_path / name / "fsmt", tmp_path / name / "ours")
         config = json.loads((tmp_path / name / "ours" / "config.json").read_text())
-        flags[name] = (config["tie_source_target"], config["tie_word_embeddings"])
+        flags[name] = (config["share_encoder_decoder_embeddings"], config["tie_word_embeddings"])
         stored = load_file(tmp_path / name / "ours" / "model.safetensors")
         assert ("lm_head.weight" in stored) != config["tie_word_embeddings"]
     assert list(flags.values()) == [(False, False), (False, True), (True, True), (False, False)]
@@ -271,16 +271,16 @@ def test_translations_are_written_in_the_targets_words(one_dictionary, tmp_path)
         shutil.copy(tmp_path / "fairseq" / "dict.en.txt", tmp_path / "fairseq" / "dict.de.txt")
     convert_checkpoint("fairseq", tmp_path / "fairseq", tmp_path / "ours")
     ours, tokenizer = load_checkpoint(tmp_path / "ours")
-    texts, settings = ["en0 en5 en7", "en3"], dict(beam_size=2, max_extra_tokens=5)
-    found = translate(ours, tokenizer, texts, **settings)
+    texts, settings = ["en0 en5 en7", "en3"], BeamSearchConfig(num_beams=2, max_extra_tokens=5)
+    found = translate(ours, tokenizer, texts, settings)
     words = {word[:2] for text in found for word in text.split() if word != "<unk>"}
     assert words == {"en" if one_dictionary else "de"}
-    piped = TranslationPipeline(ours, tokenizer, device="cpu")(texts, **settings)
+    piped = TranslationPipeline(ours, tokenizer, device="cpu")(texts, settings)
     assert [result["translation_text"] for result in piped] == found
     shutil.rmtree(tmp_path / "ours" / "target_tokenizer")
     with pytest.raises(ValueError, match="has no folder target_tokenizer; give target_tokenizer"):
         translate(ours, AutoTokenizer.from_pretrained(tmp_path / "ours"), texts)
-    assert translate(ours, tokenizer, texts, **settings) == found  # both were read before
+    assert translate(ours, tokenizer, texts, settings) == found  # both were read before
 
 
 def test_two_vocabularies_are_exported_with_both_tokenizers(tmp_path):
@@ -290,10 +290,10 @@ def test_two_vocabularies_are_exported_with_both_tokenizers(tmp_path):
     convert_checkpoint("fairseq", tmp_path / "fairseq", tmp_path / "ours")
     ours, tokenizer = load_checkpoint(tmp_path / "ours")
     export_checkpoint("ctranslate2", tmp_path / "ours", tmp_path / "exported")
-    texts, settings = ["en0 en5 en7", "en3", "what en1"], dict(beam_size=1, max_extra_tokens=5)
+    texts, settings = ["en0 en5 en7", "en3", "what en1"], BeamSearchConfig(num_beams=1, max_extra_tokens=5)
     engine = load_engine("ctranslate2", tmp_path / "exported")
-    found = translate(engine, AutoTokenizer.from_pretrained(tmp_path / "exported"), texts, **settings)
-    assert found == translate(ours, tokenizer, texts, **settings) and any("de" in text for text in found)
+    found = translate(engine, AutoTokenizer.from_pretrained(tmp_path / "exported"), texts, settings)
+    assert found == translate(ours, tokenizer, texts, settings) and any("de" in text for text in found)
     shutil.rmtree(tmp_path / "ours" / "target_tokenizer")
     with pytest.raises(ValueError, match="has no folder target_tokenizer; save the target's tokenizer there"):
         export_checkpoint("ctranslate2", tmp_path / "ours", tmp_path / "again")

@@ -71,7 +71,9 @@ def test_tied_matrices_are_expected_once():
     three_way = expected_shapes(VanillaTransformerConfig(**SMALL))
     assert SOURCE in three_way and TARGET not in three_way and "lm_head.weight" not in three_way
     untied = expected_shapes(
-        VanillaTransformerConfig(**SMALL, tie_source_target=False, tie_word_embeddings=False, target_vocab_size=13)
+        VanillaTransformerConfig(
+            **SMALL, share_encoder_decoder_embeddings=False, tie_word_embeddings=False, decoder_vocab_size=13
+        )
     )
     assert untied[TARGET] == untied["lm_head.weight"] == (13, 8)
 
@@ -92,7 +94,7 @@ def test_equal_matrices_are_tied(matrices, expected, kept):
     tensors = {name: values[letter].clone() for name, letter in zip(names, matrices, strict=True)}
     before = dict(tensors)
     tying = detect_tying(tensors)
-    assert (tying["tie_source_target"], tying["tie_word_embeddings"]) == expected
+    assert (tying["share_encoder_decoder_embeddings"], tying["tie_word_embeddings"]) == expected
     assert len(tensors) == kept
     spelled = untie(tensors, VanillaTransformerConfig(**SMALL, **tying))
     assert {name: spelled[name][0, 0].item() for name in names} == {name: before[name][0, 0].item() for name in names}
@@ -112,7 +114,7 @@ def test_names_of_several_layers_are_one_entry():
 @pytest.mark.parametrize("key_map", [_FSMT, _FAIRSEQ, _UNTIED, _STACKS], ids=["fsmt", "fairseq", "marian", "torch"])
 def test_maps_cover_every_layer_of_ours_and_name_nothing_else(key_map):
     config = VanillaTransformerConfig(
-        **SMALL, attention_bias=True, output_bias=True, final_norm=True, tie_source_target=False,
+        **SMALL, attention_bias=True, output_bias=True, final_norm=True, share_encoder_decoder_embeddings=False,
         tie_word_embeddings=False,
     )  # fmt: skip
     expected = {name.replace(".0.", ".*.").replace(".1.", ".*.") for name in expected_shapes(config)}

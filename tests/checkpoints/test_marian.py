@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel, MarianTokenizer
 
 import hf_vanilla_transformer  # noqa: F401  (registers the classes)
+from hf_vanilla_transformer import BeamSearchConfig
 from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.checkpoints.loading import load_tokenizers
 from hf_vanilla_transformer.checkpoints.marian import halves_to_pairs
@@ -76,12 +77,12 @@ def test_logits_and_beams_are_marians(name, tmp_path):
     convert_checkpoint("marian", tmp_path / "marian", tmp_path / "ours")
     ours = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours").eval()
     assert ours.config.model_type == "vanilla_transformer"
-    inputs = batch(ours.config.decoder_vocab_size)
+    inputs = batch(ours.config.output_vocab_size)
     with torch.no_grad():
         difference = (ours(**inputs).logits - model(**inputs).logits).abs().max()
     assert difference <= 1e-5
     del inputs["decoder_input_ids"]
-    skip_where_it_needs_one_vocabulary(ours.config.vocab_size, ours.config.decoder_vocab_size)
+    skip_where_it_needs_one_vocabulary(ours.config.vocab_size, ours.config.output_vocab_size)
     for options in (dict(length_penalty=0.8), dict(early_stopping=True)):
         # Random models like to say one word over and over; forbidding that makes the search choose.
         options |= dict(num_beams=4, max_length=11, min_length=8, no_repeat_ngram_size=1)
@@ -98,7 +99,7 @@ def test_logits_in_fp64_differ_by_rounding_only(name, tmp_path):
     convert_checkpoint("marian", tmp_path / "marian", tmp_path / "ours")
     ours = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours").eval()
     assert ours.dtype == torch.float64
-    inputs = batch(ours.config.decoder_vocab_size)
+    inputs = batch(ours.config.output_vocab_size)
     with torch.no_grad():
         assert (ours(**inputs).logits - model(**inputs).logits).abs().max() <= 1e-10
 
@@ -212,7 +213,7 @@ def test_text_out_is_marians_text(opus_folder, tmp_path):
     for row, length in zip(greedy, encoded["attention_mask"].sum(dim=1).tolist(), strict=True):
         words = row[1:length]  # without the start symbol; the last token is the end symbol
         wanted.append(theirs.decode(words[: words.index(0)] if 0 in words else words, skip_special_tokens=True))
-    assert translate(ours, tokenizer, texts, beam_size=1, max_extra_tokens=0) == wanted
+    assert translate(ours, tokenizer, texts, BeamSearchConfig(num_beams=1, max_extra_tokens=0)) == wanted
 
 
 def test_labels_for_fine_tuning_are_of_the_targets_sentencepiece_model(opus_folder, tmp_path):

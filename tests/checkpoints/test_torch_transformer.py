@@ -65,7 +65,7 @@ CONFIGURATIONS = {  # arguments of the model, options of the conversion
     ),
     "learned positions": (
         dict(learned=True),
-        dict(generator="generator", positions="positions", position_embedding="learned"),
+        dict(generator="generator", positions="positions", position_embedding_type="learned"),
     ),
     "no biases": (dict(bias=False), dict(generator="generator", ignore="positions")),
 }
@@ -140,7 +140,7 @@ def test_beam_search_is_that_of_the_same_numbers(tmp_path):
     ours = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours").eval()
     inputs = batch()
     del inputs["decoder_input_ids"]
-    skip_where_it_needs_one_vocabulary(ours.config.vocab_size, ours.config.decoder_vocab_size)
+    skip_where_it_needs_one_vocabulary(ours.config.vocab_size, ours.config.output_vocab_size)
     found = ours.generate(
         **inputs, num_beams=4, max_new_tokens=6, bad_words_ids=[[PAD]], return_dict_in_generate=True, output_scores=True
     )
@@ -184,7 +184,7 @@ def test_safetensors_and_a_folder_with_one_file_are_read(tmp_path):
     del options["target_embedding"]  # one name is enough where there is one matrix
     convert_checkpoint("torch", tmp_path / "folder", tmp_path / "ours", options=options)
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
-    assert config["tie_source_target"] and config["tie_word_embeddings"] and config["final_norm"]
+    assert config["share_encoder_decoder_embeddings"] and config["tie_word_embeddings"] and config["final_norm"]
 
 
 def refusal(source: Path, **options) -> str:
@@ -223,7 +223,7 @@ def test_missing_layers_and_norms_are_listed(tmp_path):
         (dict(num_heads=3, embedding=5), "embedding=5 is not a name"),
         (NAMES | dict(generator="generator", ignore="positions", num_heads=5), "not divisible by num_heads=5"),
         (NAMES | dict(generator="generator", ignore="positions", prefix=""), "nothing here takes transformer.encoder"),
-        (NAMES | dict(generator="generator", position_embedding="learned"), "positions=…, go together"),
+        (NAMES | dict(generator="generator", position_embedding_type="learned"), "positions=…, go together"),
     ],
 )
 def test_bad_options_are_refused(options, message, tmp_path):

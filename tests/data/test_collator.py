@@ -65,7 +65,7 @@ def test_ignored_labels_are_kept_and_become_padding_in_the_inputs(tokenizer):
 
 
 def test_two_vocabularies_have_two_limits(tokenizer):
-    collator = DataCollatorForTranslation(tokenizer, vocab_size=10, target_vocab_size=300)
+    collator = DataCollatorForTranslation(tokenizer, vocab_size=10, decoder_vocab_size=300)
     collator(features(([9, 2], [299, 2])))
     with pytest.raises(ValueError, match="outside the vocabulary of 10 tokens"):
         collator(features(([10, 2], [299, 2])))

@@ -4,14 +4,14 @@ import pytest
 import torch
 from small_models import PADDINGS, batch, build, sharp, waits
 
-from hf_vanilla_transformer import paper_beam_search
+from hf_vanilla_transformer import BeamSearchConfig, paper_beam_search
 from hf_vanilla_transformer.model import decoding_vanilla_transformer as decoding
 from hf_vanilla_transformer.model.decoding_vanilla_transformer import score_targets
 
 SETTINGS = {
-    "greedy": {"beam_size": 1},
+    "greedy": {"num_beams": 1},
     "beam 4": {},
-    "four best": {"num_return": 4, "length_penalty": "power", "alpha": 1.0},
+    "four best": {"num_return_sequences": 4, "length_normalization": "power", "length_penalty": 1.0},
     "coverage": {"coverage_penalty": 0.2},
 }
 
@@ -25,9 +25,9 @@ def sources(device: torch.device, padding: str = "right") -> dict[str, torch.Ten
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_tokens_are_those_of_the_cpu_in_fp64(device, settings, padding):
-    settings = {"max_extra_tokens": 6, **settings}
-    expected = paper_beam_search(sharp().double(), **sources(torch.device("cpu"), padding), **settings)
-    found = paper_beam_search(sharp().to(device), **sources(device, padding), **settings)
+    config = BeamSearchConfig(**{"max_extra_tokens": 6, **settings})
+    expected = paper_beam_search(sharp().double(), **sources(torch.device("cpu"), padding), config=config)
+    found = paper_beam_search(sharp().to(device), **sources(device, padding), config=config)
     assert found.hypotheses() == expected.hypotheses()
     torch.testing.assert_close(found.sequences_scores.double().cpu(), expected.sequences_scores, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.token_log_probs.double().cpu(), expected.token_log_probs, rtol=1e-5, atol=1e-5)
@@ -36,15 +36,17 @@ def test_tokens_are_those_of_the_cpu_in_fp64(device, settings, padding):
 def test_a_large_vocabulary_gives_the_cpus_tokens(device):
     """The best tokens are then looked for chunk by chunk."""
     model = sharp(vocab_size=4099)
-    expected = paper_beam_search(model.double(), **sources(torch.device("cpu")), max_extra_tokens=4)
-    found = paper_beam_search(model.float().to(device), **sources(device), max_extra_tokens=4)
+    expected = paper_beam_search(
+        model.double(), **sources(torch.device("cpu")), config=BeamSearchConfig(max_extra_tokens=4)
+    )
+    found = paper_beam_search(model.float().to(device), **sources(device), config=BeamSearchConfig(max_extra_tokens=4))
     assert found.hypotheses() == expected.hypotheses()
 
 
 def test_scores_in_bf16_are_those_of_fp32_to_rounding(device):
     """Which translation wins may change by rounding; what the search says of it may not be off by more."""
     exact, inputs = sharp().to(device), sources(device)
-    found = paper_beam_search(sharp().to(device, torch.bfloat16), **inputs, max_extra_tokens=6)
+    found = paper_beam_search(sharp().to(device, torch.bfloat16), **inputs, config=BeamSearchConfig(max_extra_tokens=6))
     assert found.sequences_scores.dtype == torch.float32
     labels = found.sequences[:, 1:].masked_fill(found.token_log_probs == 0, -100)
     lengths = (labels != -100).sum(dim=-1)
@@ -84,6 +86,6 @@ def test_a_step_of_the_search_looks_at_the_device_once(device, settings, monkeyp
         return step(decoder, *arguments, **keywords)
 
     monkeypatch.setattr(decoding._IncrementalDecoder, "step", counted)
-    paper_beam_search(model, **inputs, max_extra_tokens=6, **settings)
+    paper_beam_search(model, **inputs, config=BeamSearchConfig(**settings, max_extra_tokens=6))
     assert number > 4
     assert len(looks) == 1, looks

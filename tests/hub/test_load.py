@@ -106,7 +106,7 @@ def assert_four_routes_translate_alike(places: Places, checkpoint: Path, texts: 
     other = checkpoint.parent / "other"
     model.save_pretrained(other)
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(other)
-    places.push(other, name, "--force", "--no-check")
+    places.push(other, name, "--overwrite", "--no-check")
     asked = len(places.hub.requests)
     offline = places.start(ALONE, "alone", name, texts, HF_HUB_OFFLINE="1")
     assert places.finish(offline) == expected

@@ -190,7 +190,7 @@ def test_a_model_goes_with_its_tokenizer(client, hub, toy):
 
 def test_two_vocabularies_and_shards_are_sent(client, hub, tmp_path):
     target = train_tokenizer(["uno dos tres"], 290)
-    model, _ = build(tmp_path, target_vocab_size=len(target), tie_source_target=False)
+    model, _ = build(tmp_path, decoder_vocab_size=len(target), share_encoder_decoder_embeddings=False)
     target.save_pretrained(tmp_path / "target_tokenizer")
     (tmp_path / "model.safetensors").unlink()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -222,7 +222,7 @@ def test_an_own_card_is_sent_as_it_is_but_for_the_name(client, hub, copy):
 def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
     client.push(toy[0])
     build(tmp_path, d_ff=20)
-    with pytest.raises(RuntimeError, match="someone/toy holds a README.md already; .*--force"):
+    with pytest.raises(RuntimeError, match="someone/toy holds a README.md already; .*--overwrite"):
         client.push(tmp_path)
     assert len(hub.repositories["someone/toy"].commits) == 2
     stale = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"old", "notes.txt": b"kept"}
@@ -237,7 +237,7 @@ def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
     [
         ({"config.json": b'{"model_type": "marian"}'}, True, "holds a model of type 'marian', which is not replaced"),
         ({"config.json": b"damaged"}, True, "holds a model of type None, which is not replaced"),
-        ({"adapter_model.safetensors": b"mine"}, False, "holds a adapter_model.safetensors already; .*--force"),
+        ({"adapter_model.safetensors": b"mine"}, False, "holds a adapter_model.safetensors already; .*--overwrite"),
     ],
 )
 def test_somebody_elses_model_is_neither_replaced_nor_deleted(client, hub, toy, files, force, message):

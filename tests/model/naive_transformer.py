@@ -16,7 +16,7 @@ def positions(config, count, table=None):
     for step in range(count):
         pos = step + config.position_offset
         for i in range(d // 2):
-            if config.position_embedding == "sinusoidal":
+            if config.position_embedding_type == "sinusoidal":
                 angle = pos / 10000 ** (2 * i / d)
                 rows[step, 2 * i], rows[step, 2 * i + 1] = math.sin(angle), math.cos(angle)
             else:  # Tensor2Tensor: halves, step ln(10000) / (d/2 - 1)

@@ -271,7 +271,7 @@ def test_device_map_loads_the_same_model(device_map, tmp_path):
 
 
 def test_a_model_spread_over_memory_and_disk_gives_the_same_logits(tmp_path):
-    model = build(dtype=torch.float32, tie_source_target=False, tie_word_embeddings=False).eval()
+    model = build(dtype=torch.float32, share_encoder_decoder_embeddings=False, tie_word_embeddings=False).eval()
     model.save_pretrained(tmp_path / "model")
     device_map = {"model.encoder": "cpu", "model.decoder": "disk", "lm_head": "cpu"}
     again = AutoModelForSeq2SeqLM.from_pretrained(

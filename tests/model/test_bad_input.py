@@ -37,7 +37,7 @@ def test_labels_outside_the_vocabulary_are_refused(label, training):
 
 
 def test_learned_positions_end_where_they_end():
-    model = build(position_embedding="learned", max_position_embeddings=6, position_offset=2)
+    model = build(position_embedding_type="learned", max_position_embeddings=6, position_offset=2)
     ids = torch.full((1, 4), 5)
     model(ids, decoder_input_ids=ids)
     with pytest.raises(ValueError, match="the source has 5 positions, but the learned positions end at 4"):

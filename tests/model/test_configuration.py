@@ -30,14 +30,17 @@ from hf_vanilla_transformer.model import configuration_vanilla_transformer as co
         ({"activation_dropout": "x"}, "activation_dropout='x' is not a number"),
         ({"activation_function": "rely"}, "activation_function='rely' is not known"),
         ({"norm_position": "before"}, "norm_position='before' is unknown; choose one of 'post', 'pre'"),
-        ({"position_embedding": "rotary"}, "position_embedding='rotary' is unknown"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type='rotary' is unknown"),
         ({"max_position_embeddings": 0}, "max_position_embeddings=0 is too small"),
         ({"position_offset": -1}, "position_offset=-1 is too small"),
-        ({"position_embedding": "learned", "position_offset": 1024}, "position_offset=1024 leaves no position"),
+        ({"position_embedding_type": "learned", "position_offset": 1024}, "position_offset=1024 leaves no position"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps=0.0 must be small and positive"),
         ({"final_norm": "yes"}, "final_norm='yes' is not a truth value"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings=1 is not a truth value"),
-        ({"target_vocab_size": 5}, "tie_source_target=True shares one matrix, but target_vocab_size=5"),
+        (
+            {"decoder_vocab_size": 5},
+            "share_encoder_decoder_embeddings=True shares one matrix, but decoder_vocab_size=5",
+        ),
         ({"pad_token_id": 37000}, "pad_token_id=37000 is outside a vocabulary of 37000"),
         ({"eos_token_id": [2, 40000]}, "eos_token_id=40000 is outside"),
         ({"decoder_start_token_id": -1}, "decoder_start_token_id=-1 is too small"),
@@ -63,7 +66,9 @@ def test_giants_are_refused_before_anything_is_allocated(fields):
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
-    config = VanillaTransformerConfig(d_k=16, norm_position="pre", dropout=0.2, position_embedding="sinusoidal_t2t")
+    config = VanillaTransformerConfig(
+        d_k=16, norm_position="pre", dropout=0.2, position_embedding_type="sinusoidal_t2t"
+    )
     config.save_pretrained(tmp_path)
     again = VanillaTransformerConfig.from_pretrained(tmp_path)
     ours, theirs = config.to_dict(), again.to_dict()
@@ -145,4 +150,4 @@ def test_hugging_face_names_mean_the_papers_fields():
 
 
 def test_one_shared_vocabulary_given_twice_is_one():
-    assert VanillaTransformerConfig(vocab_size=50, target_vocab_size=50).target_vocab_size is None
+    assert VanillaTransformerConfig(vocab_size=50, decoder_vocab_size=50).decoder_vocab_size is None

@@ -19,7 +19,7 @@ def model(request):
     torch.manual_seed(0)
     config = VanillaTransformerConfig(
         vocab_size=23, d_model=12, d_ff=10, num_heads=3, encoder_layers=2, decoder_layers=3,
-        position_embedding=request.param, max_position_embeddings=64,
+        position_embedding_type=request.param, max_position_embeddings=64,
     )  # fmt: skip
     return VanillaTransformerForConditionalGeneration(config).double().eval()
 
@@ -106,7 +106,7 @@ def test_generating_with_a_cache_writes_what_generating_without_one_writes(model
     # Random weights would write one token for ever: these are spread out, so that a wrong past shows.
     torch.manual_seed(4)
     sharp = VanillaTransformerForConditionalGeneration(
-        VanillaTransformerConfig(**{**SIZES_OF_SHARP, "position_embedding": model.config.position_embedding})
+        VanillaTransformerConfig(**{**SIZES_OF_SHARP, "position_embedding_type": model.config.position_embedding_type})
     )
     sharp = sharp.double().eval()
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_plain_generation_stops_where_learned_positions_end(offset):
     torch.manual_seed(0)
     config = VanillaTransformerConfig(
         vocab_size=9, d_model=8, d_ff=8, num_heads=2, encoder_layers=1, decoder_layers=1,
-        position_embedding="learned", max_position_embeddings=12, position_offset=offset,
+        position_embedding_type="learned", max_position_embeddings=12, position_offset=offset,
     )  # fmt: skip
     model = VanillaTransformerForConditionalGeneration(config).eval()
     model.generation_config.eos_token_id = None  # nothing ends it but the length

@@ -12,6 +12,7 @@ from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 from transformers.utils import TransformersKwargs
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerEncoderModel,
     VanillaTransformerForConditionalGeneration,
@@ -185,7 +186,7 @@ def test_beam_search_sees_adapted_embeddings(kind):
                 parameter.normal_(std=0.5)
         scores = score_targets(model, SOURCE, mask, TARGET)
         assert not torch.allclose(scores.log_probs, score_targets(plain, SOURCE, mask, TARGET).log_probs)
-    found = paper_beam_search(model, SOURCE, mask, beam_size=1)
+    found = paper_beam_search(model, SOURCE, mask, BeamSearchConfig(num_beams=1))
     again = score_targets(model, SOURCE, mask, found.sequences[:, 1:])
     torch.testing.assert_close(found.sequences_scores, again.scores)
 

@@ -87,7 +87,7 @@ torch.save((model(source, decoder_input_ids=target).logits, states), folder + "/
 
 
 def test_a_process_without_the_package_loads_it_with_trust_remote_code(tmp_path):
-    model = build(position_embedding="sinusoidal_t2t", norm_position="pre", final_norm=True)
+    model = build(position_embedding_type="sinusoidal_t2t", norm_position="pre", final_norm=True)
     classes = (
         (VanillaTransformerConfig, "AutoConfig"),
         (VanillaTransformerForConditionalGeneration, "AutoModelForSeq2SeqLM"),

@@ -14,7 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from hf_vanilla_transformer import (
+    BeamSearchConfig,
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+)
 from hf_vanilla_transformer.model.decoding_vanilla_transformer import (
     BeamSearchOutput,
     _top_of_rows,
@@ -110,15 +114,26 @@ def assert_same(first: BeamSearchOutput, second: BeamSearchOutput) -> None:
 # --------------------------------------------------------------------------- what the search finds
 
 
-@pytest.mark.parametrize(("length_penalty", "alpha"), [("gnmt", 0.6), ("gnmt", 2.0), ("power", 1.0), ("gnmt", -0.5)])
+@pytest.mark.parametrize(
+    ("length_normalization", "length_penalty"), [("gnmt", 0.6), ("gnmt", 2.0), ("power", 1.0), ("gnmt", -0.5)]
+)
 def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_finds(
-    length_penalty: str, alpha: float
+    length_normalization: str, length_penalty: float
 ) -> None:
     # 3 ordinary tokens and at most 4 tokens with the end symbol: 1 + 3 + 9 + 27 = 40 hypotheses, at most 27 open.
     model = make_model(vocab_size=6, end_bias=1.0)
     input_ids, mask = make_sources([3, 5], vocab_size=6)
     output = paper_beam_search(
-        model, input_ids, mask, beam_size=40, num_return=40, max_tokens=4, length_penalty=length_penalty, alpha=alpha
+        model,
+        input_ids,
+        mask,
+        BeamSearchConfig(
+            num_beams=40,
+            num_return_sequences=40,
+            max_target_tokens=4,
+            length_normalization=length_normalization,
+            length_penalty=length_penalty,
+        ),
     )
     for row in range(2):
         scored = []
@@ -126,7 +141,9 @@ def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_
             for tokens in itertools.product([3, 4, 5], repeat=length - 1):
                 target = [*tokens, END]
                 total = log_probs_by_full_forward(model, input_ids[[row]], mask[[row]], target).sum()
-                divisor = ((5 + length) / 6) ** alpha if length_penalty == "gnmt" else length**alpha
+                divisor = (
+                    ((5 + length) / 6) ** length_penalty if length_normalization == "gnmt" else length**length_penalty
+                )
                 scored.append((float(total) / divisor, target))
         scored.sort(reverse=True)
         assert output.hypotheses()[row] == [target for _, target in scored]
@@ -135,15 +152,17 @@ def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("num_return", [1, 3])
-def test_stopping_early_loses_nothing(seed: int, num_return: int) -> None:
+@pytest.mark.parametrize("num_return_sequences", [1, 3])
+def test_stopping_early_loses_nothing(seed: int, num_return_sequences: int) -> None:
     """The n best with early stopping are the first n of a search whose bound never holds (it wants W of them)."""
     model = half_trained_model(seed % 2)
     input_ids, mask = make_sources([4, 7, 2], seed=seed)
-    settings = {"beam_size": 6, "alpha": 1.5, "max_extra_tokens": 12}
-    early = paper_beam_search(model, input_ids, mask, num_return=num_return, **settings)
-    late = paper_beam_search(model, input_ids, mask, num_return=6, **settings)
-    assert early.hypotheses() == [best[:num_return] for best in late.hypotheses()]
+    settings = {"num_beams": 6, "length_penalty": 1.5, "max_extra_tokens": 12}
+    early = paper_beam_search(
+        model, input_ids, mask, BeamSearchConfig(num_return_sequences=num_return_sequences, **settings)
+    )
+    late = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_return_sequences=6, **settings))
+    assert early.hypotheses() == [best[:num_return_sequences] for best in late.hypotheses()]
 
 
 def test_stopping_early_saves_steps() -> None:
@@ -162,8 +181,8 @@ def count_steps(model) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("num_beams", "alpha"), [(2, 1.0), (4, 0.6), (5, 0.0)])
-def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, alpha: float) -> None:
+@pytest.mark.parametrize(("num_beams", "length_penalty"), [(2, 1.0), (4, 0.6), (5, 0.0)])
+def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, length_penalty: float) -> None:
     # Hugging Face divides by n^α with n the tokens after the start symbol, the end symbol counted: as we do.
     # early_stopping="never" bounds by the longest length (for α = 0 any length gives the same), as we do, but wants W
     # finished hypotheses better than every open one: so N = W here. It accumulates in fp32, and cuts a hypothesis off
@@ -174,18 +193,20 @@ def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, alpha
         model,
         input_ids,
         mask,
-        beam_size=num_beams,
-        num_return=num_beams,
-        length_penalty="power",
-        alpha=alpha,
-        max_tokens=40,
+        BeamSearchConfig(
+            num_beams=num_beams,
+            num_return_sequences=num_beams,
+            length_normalization="power",
+            length_penalty=length_penalty,
+            max_target_tokens=40,
+        ),
     )
     theirs = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
         num_beams=num_beams,
         num_return_sequences=num_beams,
-        length_penalty=alpha,
+        length_penalty=length_penalty,
         early_stopping="never",
         max_new_tokens=40,
         bad_words_ids=[[PAD], [START]],
@@ -204,7 +225,7 @@ def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, alpha
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
     model = half_trained_model(seed % 2)
     input_ids, mask = make_sources([6, 3, 8], seed=seed)
-    ours = paper_beam_search(model, input_ids, mask, beam_size=1, max_tokens=30)
+    ours = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_beams=1, max_target_tokens=30))
     theirs = model.generate(
         input_ids=input_ids, attention_mask=mask, max_new_tokens=30, bad_words_ids=[[PAD], [START]], do_sample=False
     )
@@ -224,11 +245,16 @@ def test_gnmt_penalty_is_the_published_formula() -> None:
     assert length_divisor(4, "power", 0.5) == 2.0
 
 
-@pytest.mark.parametrize("length_penalty", ["gnmt", "power"])
-def test_scores_are_recomputable_from_the_full_forward(length_penalty: str) -> None:
+@pytest.mark.parametrize("length_normalization", ["gnmt", "power"])
+def test_scores_are_recomputable_from_the_full_forward(length_normalization: str) -> None:
     model = half_trained_model()
     input_ids, mask = make_sources([6, 3, 8])
-    output = paper_beam_search(model, input_ids, mask, num_return=4, length_penalty=length_penalty, alpha=0.7)
+    output = paper_beam_search(
+        model,
+        input_ids,
+        mask,
+        BeamSearchConfig(num_return_sequences=4, length_normalization=length_normalization, length_penalty=0.7),
+    )
     for row, hypotheses in enumerate(output.hypotheses()):
         for rank, target in enumerate(hypotheses):
             expected = log_probs_by_full_forward(model, input_ids[[row]], mask[[row]], target)
@@ -236,12 +262,14 @@ def test_scores_are_recomputable_from_the_full_forward(length_penalty: str) -> N
             torch.testing.assert_close(output.token_log_probs[place, : len(target)], expected, rtol=0, atol=1e-10)
             assert output.token_log_probs[place, len(target) :].abs().sum() == 0
             n = len(target)
-            score = float(expected.sum()) / (((5 + n) / 6) ** 0.7 if length_penalty == "gnmt" else n**0.7)
+            score = float(expected.sum()) / (((5 + n) / 6) ** 0.7 if length_normalization == "gnmt" else n**0.7)
             assert float(output.sequences_scores[place]) == pytest.approx(score, abs=1e-10)
 
 
 def test_n_best_is_sorted_and_without_duplicates() -> None:
-    output = paper_beam_search(half_trained_model(), *make_sources([6, 3, 8]), beam_size=5, num_return=5)
+    output = paper_beam_search(
+        half_trained_model(), *make_sources([6, 3, 8]), config=BeamSearchConfig(num_beams=5, num_return_sequences=5)
+    )
     scores = output.sequences_scores.view(3, 5)
     assert (scores[:, :-1] >= scores[:, 1:]).all() and scores.isfinite().all()
     for hypotheses in output.hypotheses():
@@ -268,7 +296,7 @@ def test_coverage_penalty_is_the_published_formula() -> None:
     model.set_attn_implementation("eager")  # gives the attention weights to check with
     input_ids, mask = make_sources([6, 3, 8])
     plain = paper_beam_search(model, input_ids, mask)
-    output = paper_beam_search(model, input_ids, mask, num_return=4, coverage_penalty=0.4)
+    output = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_return_sequences=4, coverage_penalty=0.4))
     assert (
         output.hypotheses()[0][0] != plain.hypotheses()[0][0] or output.sequences_scores[0] != plain.sequences_scores[0]
     )
@@ -292,29 +320,39 @@ def test_coverage_penalty_is_the_published_formula() -> None:
 # --------------------------------------------------------------------------- batches, padding, lengths
 
 
-@pytest.mark.parametrize("beam_size", [1, 4])
-def test_neighbours_in_the_batch_and_the_side_of_the_padding_don_t_matter(beam_size: int) -> None:
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_neighbours_in_the_batch_and_the_side_of_the_padding_don_t_matter(num_beams: int) -> None:
     """Also: sentences that are done leave the batch while others go on, which changes nothing for those."""
     model = half_trained_model()
     lengths = [6, 3, 8, 1, 5]
     input_ids, mask = make_sources(lengths)
-    together = paper_beam_search(model, input_ids, mask, beam_size=beam_size, num_return=beam_size)
+    together = paper_beam_search(
+        model, input_ids, mask, BeamSearchConfig(num_beams=num_beams, num_return_sequences=num_beams)
+    )
     assert_same(
         together,
-        paper_beam_search(model, *make_sources(lengths, left=True), beam_size=beam_size, num_return=beam_size),
+        paper_beam_search(
+            model,
+            *make_sources(lengths, left=True),
+            config=BeamSearchConfig(num_beams=num_beams, num_return_sequences=num_beams),
+        ),
     )
     assert len({len(hypotheses[0]) for hypotheses in together.hypotheses()}) > 1
     for row, length in enumerate(lengths):
-        alone = paper_beam_search(model, input_ids[[row], :length], beam_size=beam_size, num_return=beam_size)
+        alone = paper_beam_search(
+            model,
+            input_ids[[row], :length],
+            config=BeamSearchConfig(num_beams=num_beams, num_return_sequences=num_beams),
+        )
         assert alone.hypotheses()[0] == together.hypotheses()[row]
-        scores = together.sequences_scores.view(len(lengths), beam_size)[row]
+        scores = together.sequences_scores.view(len(lengths), num_beams)[row]
         torch.testing.assert_close(alone.sequences_scores, scores, rtol=0, atol=1e-10)
 
 
 def test_finished_sentences_leave_the_batch() -> None:
     model = make_model(end_bias=-40.0)
     shapes = count_steps(model)
-    paper_beam_search(model, *make_sources([2, 4, 3]), max_extra_tokens=1)
+    paper_beam_search(model, *make_sources([2, 4, 3]), config=BeamSearchConfig(max_extra_tokens=1))
     # Limits of 3, 5 and 4 tokens: three sentences for three steps, then two, then one.
     assert [shape[0] for shape in shapes] == [3, 3, 3, 2, 1]
     assert {shape[1] for shape in shapes} == {4}
@@ -323,17 +361,23 @@ def test_finished_sentences_leave_the_batch() -> None:
 def test_the_limit_is_each_sentence_s_own() -> None:
     model = make_model(end_bias=-40.0)  # never ends by itself
     for left in (False, True):
-        output = paper_beam_search(model, *make_sources([2, 9, 5], left=left), max_extra_tokens=3)
+        output = paper_beam_search(
+            model, *make_sources([2, 9, 5], left=left), config=BeamSearchConfig(max_extra_tokens=3)
+        )
         assert output.lengths.tolist() == [5, 12, 8]
         assert all(hypothesis[-1] == END for (hypothesis,) in output.hypotheses())
     assert paper_beam_search(model, *make_sources([2, 9])).lengths.tolist() == [52, 59]  # §6.1: input + 50
-    assert paper_beam_search(model, *make_sources([2, 9]), max_tokens=1).hypotheses() == [[[END]], [[END]]]
+    assert paper_beam_search(
+        model, *make_sources([2, 9]), config=BeamSearchConfig(max_target_tokens=1)
+    ).hypotheses() == [[[END]], [[END]]]
 
 
 def test_a_model_that_can_never_end_gives_one_finite_hypothesis() -> None:
     model = make_model(end_bias=-math.inf)
-    for beam_size in (1, 4):
-        output = paper_beam_search(model, *make_sources([2, 4]), beam_size=beam_size, max_extra_tokens=2)
+    for num_beams in (1, 4):
+        output = paper_beam_search(
+            model, *make_sources([2, 4]), config=BeamSearchConfig(num_beams=num_beams, max_extra_tokens=2)
+        )
         assert output.lengths.tolist() == [4, 6]
         assert output.sequences_scores.isfinite().all() and output.token_log_probs.isfinite().all()
         assert not torch.isin(output.sequences[:, 1:3], torch.tensor([PAD, START, END])).any()
@@ -344,7 +388,9 @@ def test_padding_and_the_start_symbol_are_never_written() -> None:
     with torch.no_grad():
         model.lm_head.bias[PAD] = 50.0
         model.lm_head.bias[START] = 60.0
-    output = paper_beam_search(model, *make_sources([2, 4]), max_extra_tokens=2, num_return=4)
+    output = paper_beam_search(
+        model, *make_sources([2, 4]), config=BeamSearchConfig(max_extra_tokens=2, num_return_sequences=4)
+    )
     for hypothesis in itertools.chain(*output.hypotheses()):
         assert PAD not in hypothesis and START not in hypothesis
 
@@ -353,7 +399,9 @@ def test_any_of_several_end_symbols_ends_a_hypothesis() -> None:
     model = make_model(end_bias=3.0, eos_token_id=[END, 7])
     with torch.no_grad():
         model.lm_head.bias[7] = 3.0
-    output = paper_beam_search(model, *make_sources([6, 3, 8]), beam_size=6, num_return=6)
+    output = paper_beam_search(
+        model, *make_sources([6, 3, 8]), config=BeamSearchConfig(num_beams=6, num_return_sequences=6)
+    )
     hypotheses = list(itertools.chain(*output.hypotheses()))
     assert {hypothesis[-1] for hypothesis in hypotheses} == {END, 7}
     assert not any({END, 7} & set(hypothesis[:-1]) for hypothesis in hypotheses)
@@ -367,10 +415,10 @@ VARIANTS: list[dict[str, object]] = [
     {"final_norm": True, "attention_bias": True},
     {"d_k": 5, "d_v": 3},
     {"num_heads": 1, "d_k": 16},
-    {"position_embedding": "learned", "max_position_embeddings": 64},
-    {"position_embedding": "sinusoidal_t2t", "position_offset": 2},
+    {"position_embedding_type": "learned", "max_position_embeddings": 64},
+    {"position_embedding_type": "sinusoidal_t2t", "position_offset": 2},
     {"scale_embedding": False, "activation_function": "swish"},
-    {"tie_source_target": False, "target_vocab_size": 19},
+    {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19},
     {"tie_word_embeddings": True, "output_bias": False},
     {"pad_token_id": 22, "decoder_start_token_id": 22},
     {"decoder_start_token_id": 2},
@@ -384,7 +432,7 @@ def test_every_architecture_scores_as_its_full_forward(fields: dict[str, object]
     input_ids, mask = make_sources([6, 3, 8], vocab_size=19)
     labels_padding = model.config.pad_token_id
     input_ids = input_ids.masked_fill(mask == 0, labels_padding)
-    output = paper_beam_search(model, input_ids, mask, num_return=4, max_extra_tokens=4)
+    output = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_return_sequences=4, max_extra_tokens=4))
     labels = output.sequences[:, 1:].masked_fill(output.token_log_probs == 0, -100)
     repeated = (input_ids.repeat_interleave(4, 0), mask.repeat_interleave(4, 0))
     scored = score_targets(model, *repeated, labels)
@@ -392,7 +440,7 @@ def test_every_architecture_scores_as_its_full_forward(fields: dict[str, object]
 
 
 def test_learned_positions_limit_the_target() -> None:
-    model = make_model(end_bias=-40.0, position_embedding="learned", max_position_embeddings=12, position_offset=2)
+    model = make_model(end_bias=-40.0, position_embedding_type="learned", max_position_embeddings=12, position_offset=2)
     assert paper_beam_search(model, *make_sources([4, 10])).lengths.tolist() == [10, 10]
 
 
@@ -408,8 +456,18 @@ def test_half_precision_gives_finite_scores_in_single_precision() -> None:
 def test_generate_takes_it_as_custom_generate() -> None:
     model = half_trained_model()
     input_ids, mask = make_sources([6, 3, 8])
-    direct = paper_beam_search(model, input_ids, mask, length_penalty="power", alpha=0.9, num_return=2)
-    settings = {"custom_generate": paper_beam_search, "length_penalty": "power", "alpha": 0.9, "num_return": 2}
+    direct = paper_beam_search(
+        model,
+        input_ids,
+        mask,
+        BeamSearchConfig(length_normalization="power", length_penalty=0.9, num_return_sequences=2),
+    )
+    settings = {
+        "custom_generate": paper_beam_search,
+        "length_normalization": "power",
+        "length_penalty": 0.9,
+        "num_return_sequences": 2,
+    }
     assert model.generate(input_ids=input_ids, attention_mask=mask, **settings).tolist() == direct.sequences.tolist()
     assert model.generate(input_ids, **settings).tolist() == direct.sequences.tolist()  # the mask is the padding's
     everything = model.generate(input_ids=input_ids, attention_mask=mask, return_dict_in_generate=True, **settings)
@@ -422,7 +480,7 @@ def test_generate_takes_it_as_custom_generate() -> None:
 def test_generate_settings_of_hugging_faces_search_are_honoured() -> None:
     model = half_trained_model()
     input_ids, mask = make_sources([6, 3, 8])
-    direct = paper_beam_search(model, input_ids, mask, beam_size=3, num_return=2)
+    direct = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_beams=3, num_return_sequences=2))
     inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": paper_beam_search}
     through = model.generate(**inputs, num_beams=3, num_return_sequences=2, return_dict_in_generate=True)
     assert_same(through, direct)
@@ -436,7 +494,7 @@ def test_generate_settings_of_hugging_faces_search_are_honoured() -> None:
 def test_the_generation_configuration_of_a_converted_marian_is_honoured() -> None:
     model = copy.deepcopy(half_trained_model())
     input_ids, mask = make_sources([6, 3, 8])
-    expected = paper_beam_search(model, input_ids, mask, beam_size=6)
+    expected = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_beams=6))
     marians = {"num_beams": 6, "bad_words_ids": [[PAD]], "forced_eos_token_id": END, "renormalize_logits": True}
     model.generation_config.update(**marians, max_length=512)
     inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": paper_beam_search}
@@ -476,8 +534,6 @@ def test_generate_encodes_once_and_its_limit_counts() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"num_beams": 3, "beam_size": 2}, "num_beams=3 contradicts beam_size=2; give only one of them"),
-        ({"num_beams": 3, "num_return_sequences": 2, "num_return": 3}, "num_return_sequences=2 contradicts num_ret"),
         ({"forced_eos_token_id": 7}, "ForcedEOSToken"),
         ({"bad_words_ids": [[7]]}, "NoBadWords"),
         ({"do_sample": True}, "do_sample=True"),
@@ -498,20 +554,19 @@ def test_generate_settings_that_would_be_ignored_are_refused(asked: dict[str, ob
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beam_size": 0}, "beam_size=0"),
-        ({"beam_size": 2.5}, "beam_size=2.5"),
-        ({"num_return": 5}, "wider beam"),
-        ({"length_penalty": 0.6}, "exponent as alpha"),
-        ({"alpha": math.nan}, "alpha=nan"),
+        ({"num_beams": 0}, "num_beams=0"),
+        ({"num_beams": 2.5}, "num_beams=2.5"),
+        ({"num_return_sequences": 5}, "wider beam"),
+        ({"length_normalization": 0.6}, "exponent as length_penalty"),
+        ({"length_penalty": math.nan}, "length_penalty=nan"),
         ({"coverage_penalty": -0.1}, "coverage_penalty=-0.1"),
-        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"max_target_tokens": 0}, "max_target_tokens=0"),
         ({"max_extra_tokens": -1}, "max_extra_tokens=-1"),
-        ({"beams": 4}, "no argument beams"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        paper_beam_search(make_model(), *make_sources([2]), **settings)
+        paper_beam_search(make_model(), *make_sources([2]), BeamSearchConfig(**settings))
 
 
 def test_bad_sources_and_models_are_refused() -> None:

@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_vanilla_transformer import (
+    BeamSearchConfig,
     TranslationPipeline,
     TranslationTokenizers,
     VanillaTransformerForConditionalGeneration,
@@ -66,9 +67,17 @@ def test_lists_come_back_as_translate_gives_them(translator, batch_size):
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_n_best_and_scores_are_translates(translator, batch_size):
-    settings = {"beam_size": 3, "alpha": 1.0, "length_penalty": "power", "num_return": 2, "max_extra_tokens": 5}
+    settings = {
+        "num_beams": 3,
+        "length_penalty": 1.0,
+        "length_normalization": "power",
+        "num_return_sequences": 2,
+        "max_extra_tokens": 5,
+    }
     found = translator(TEXTS, batch_size=batch_size, return_scores=True, **settings)
-    expected = translate(translator.model, translator.tokenizer, TEXTS, return_scores=True, **settings)
+    expected = translate(
+        translator.model, translator.tokenizer, TEXTS, BeamSearchConfig(**settings), return_scores=True
+    )
     for ours, theirs in zip(found, expected, strict=True):
         assert texts_of(ours) == [one.text for one in theirs]
         assert [one["score"] for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-4)
@@ -115,9 +124,9 @@ def test_data_sets_stream(translator):
 
 def test_settings_of_the_pipeline_hold_unless_a_call_says_otherwise(tokenizer):
     model = build(tokenizer)
-    translator = TranslationPipeline(model, tokenizer, device="cpu", num_return=2, return_scores=True)
+    translator = TranslationPipeline(model, tokenizer, device="cpu", num_return_sequences=2, return_scores=True)
     assert [len(result) for result in translator(["one", "two"])] == [2, 2]
-    assert set(translator(["one"], num_return=1)[0]) == {"translation_text", "score"}
+    assert set(translator(["one"], num_return_sequences=1)[0]) == {"translation_text", "score"}
 
 
 def test_left_padding_changes_nothing(translator, tokenizer):
@@ -141,7 +150,7 @@ def test_texts_too_long_become_empty_with_a_warning(translator, caplog):
 
 
 def test_learned_positions_limit_the_source(tokenizer):
-    model = build(tokenizer, position_embedding="learned", max_position_embeddings=12)
+    model = build(tokenizer, position_embedding_type="learned", max_position_embeddings=12)
     translator = TranslationPipeline(model, tokenizer, device="cpu")
     texts = ["one two", "one " * 30]
     assert texts_of(translator(texts)) == translate(model, tokenizer, texts)
@@ -194,7 +203,7 @@ def test_scores_have_the_precision_of_the_search(translator):
 
 def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer, tmp_path):
     target = train_tokenizer(["uno dos tres cuatro"], 290)
-    model = build(tokenizer, end_bias=0.0, target_vocab_size=len(target), tie_source_target=False)
+    model = build(tokenizer, end_bias=0.0, decoder_vocab_size=len(target), share_encoder_decoder_embeddings=False)
     with torch.no_grad():
         model.lm_head.bias[: target.unk_token_id + 1] = -100.0  # words, not special tokens, which decode to nothing
     model.save_pretrained(tmp_path)
@@ -214,13 +223,12 @@ def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"num_beams": 5}, "doesn't take num_beams; give the width as beam_size"),
-        ({"num_return_sequences": 2}, "give the number as num_return"),
+        ({"num_return_sequences": 2}, "give the number as num_return_sequences"),
         ({"max_length": 40}, "give max_extra_tokens"),
         ({"src_lang": "en"}, "one direction"),
-        ({"beams": 2}, "doesn't take beams; it takes beam_size"),
-        ({"beam_size": 0}, "beam_size=0 is not a whole number"),
-        ({"num_return": 5}, "num_return=5 is more than beam_size=4"),
+        ({"beams": 2}, "doesn't take beams; it takes num_beams"),
+        ({"num_beams": 0}, "num_beams=0 is not a whole number"),
+        ({"num_return_sequences": 5}, "num_return_sequences=5 is more than num_beams=4"),
         ({"max_source_tokens": 0}, "max_source_tokens=0 is not a whole number"),
     ],
 )

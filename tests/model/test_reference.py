@@ -15,10 +15,10 @@ CONFIGURATIONS = {
     "d_k and d_v free": {"d_k": 5, "d_v": 2},
     "pre-norm, final norm": {"norm_position": "pre", "final_norm": True},
     "biases": {"attention_bias": True, "output_bias": True, "activation_function": "swish"},
-    "learned positions": {"position_embedding": "learned", "max_position_embeddings": 16, "position_offset": 2},
-    "Tensor2Tensor's positions": {"position_embedding": "sinusoidal_t2t", "position_offset": 1},
-    "untied": {"tie_source_target": False, "tie_word_embeddings": False, "scale_embedding": False},
-    "two vocabularies": {"tie_source_target": False, "target_vocab_size": 19},
+    "learned positions": {"position_embedding_type": "learned", "max_position_embeddings": 16, "position_offset": 2},
+    "Tensor2Tensor's positions": {"position_embedding_type": "sinusoidal_t2t", "position_offset": 1},
+    "untied": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False, "scale_embedding": False},
+    "two vocabularies": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19},
 }
 # Sources and labels of different lengths, none of them as long as another axis.
 PAIRS = [([4, 9, 17, 5, 2], [8, 3, 11, 2]), ([6, 2], [7, 18, 10, 4, 12, 9, 2]), ([13, 14, 2], [2])]

@@ -75,13 +75,13 @@ def test_two_tokenizers_are_saved_and_found_again(tmp_path: Any) -> None:
         assert found.encode_targets(["둘"]) == [[5, 2]] and found.decode([5, 2]) == "둘"
         assert found.unknown(found.encode_sources(["one 둘"]), "source") == 1
     model = SimpleNamespace(config=SimpleNamespace(
-        target_vocab_size=6, vocab_size=7, decoder_vocab_size=6, pad_token_id=0, eos_token_id=2,
+        vocab_size=7, decoder_vocab_size=6, output_vocab_size=6, pad_token_id=0, eos_token_id=2,
         name_or_path=str(tmp_path / "checkpoint"),
     ))  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
     assert len(TranslationTokenizers.of(model, tokenizer).target) == 6  # from the folder beside the weights
     assert TranslationTokenizers.of(model, found).target is found.target
-    model.config.decoder_vocab_size = 5
+    model.config.output_vocab_size = 5
     with pytest.raises(ValueError, match="the target's tokenizer has 6 tokens, the model's vocabulary only 5"):
         TranslationTokenizers.of(model, tokenizer)
 

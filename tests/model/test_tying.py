@@ -7,12 +7,12 @@ from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerF
 
 WAYS = {
     "three-way": ({}, {"source=target", "target=output", "source=output"}),
-    "target and output": ({"tie_source_target": False}, {"target=output"}),
+    "target and output": ({"share_encoder_decoder_embeddings": False}, {"target=output"}),
     "source and target": ({"tie_word_embeddings": False}, {"source=target"}),
-    "none": ({"tie_source_target": False, "tie_word_embeddings": False}, set()),
-    "two vocabularies": ({"tie_source_target": False, "target_vocab_size": 19}, {"target=output"}),
+    "none": ({"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}, set()),
+    "two vocabularies": ({"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19}, {"target=output"}),
     "two vocabularies, none": (
-        {"tie_source_target": False, "target_vocab_size": 19, "tie_word_embeddings": False},
+        {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19, "tie_word_embeddings": False},
         set(),
     ),
 }
@@ -79,7 +79,7 @@ def test_sizes_can_be_rounded_up():
 
 def test_one_size_for_two_vocabularies_is_refused():
     with pytest.raises(ValueError, match="vocabularies of their own"):
-        build({"tie_source_target": False, "target_vocab_size": 19}).resize_token_embeddings(30)
+        build({"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19}).resize_token_embeddings(30)
 
 
 def test_training_moves_the_one_matrix():

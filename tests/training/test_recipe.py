@@ -102,7 +102,7 @@ def test_what_is_not_named_has_the_papers_value(write: Write) -> None:
         4000,
         0.98,
     )
-    assert (recipe.run.beam_size, recipe.run.alpha) == (4, 0.6)
+    assert (recipe.run.num_beams, recipe.run.length_penalty) == (4, 0.6)
     assert recipe.training.output_dir == str(Path("runs") / "my")
     assert (recipe.data.source_lang, recipe.data.target_lang) == ("en", "ko")  # what the embedded corpus has
 
@@ -171,12 +171,12 @@ def test_only_what_changes_the_result_belongs_to_the_identity(write: Write) -> N
         ("train_file: a.csv\n", "both dataset_name and training files are set"),
         ("source_lang: en\ntarget_lang: de\n", "the embedded corpus has en and ko, not en and de"),
         ("vocab_size: 0\n", "vocab_size=0 must be at least 1"),
-        ("beam_size: 0\n", "beam_size=0 must be at least 1"),
+        ("num_beams: 0\n", "num_beams=0 must be at least 1"),
         (
             "average_last: 20\nsave_total_limit: 5\n",
             "save_total_limit=5 keeps too few checkpoints for an average of 20",
         ),
-        ("average_best: 2\n", "average_best and patience go by the validation loss"),
+        ("average_best: 2\n", "average_best and early_stopping_patience go by the validation loss"),
         ("average_best: 2\naverage_last: 3\n", "one final model is one average"),
     ],
 )

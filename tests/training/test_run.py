@@ -46,7 +46,7 @@ eval_steps: 2
 save_steps: 2
 save_total_limit: 3
 average_last: 2
-beam_size: 2
+num_beams: 2
 """
 
 
@@ -396,8 +396,8 @@ def test_two_vocabularies_train_resume_and_are_saved_wherever_the_weights_are(tw
     for folder in (out, out / "averaged", out / "checkpoint-4"):
         model, tokenizers = load_checkpoint(folder)
         assert isinstance(tokenizers, TranslationTokenizers) and tokenizers.separate
-        assert (model.config.vocab_size, model.config.target_vocab_size) == (340, 340)
-        assert not model.config.tie_source_target
+        assert (model.config.vocab_size, model.config.decoder_vocab_size) == (340, 340)
+        assert not model.config.share_encoder_decoder_embeddings
         assert any("삼" in token for token in tokenizers.target.get_vocab())
         assert not any("삼" in token for token in tokenizers.source.get_vocab())
     again = train(read_recipe(two_vocabularies / "two.yaml", ["--output_dir", str(out), "--max_steps", "6"]))
@@ -408,7 +408,7 @@ def test_two_vocabularies_train_resume_and_are_saved_wherever_the_weights_are(tw
         ["--output_dir", f"{out}-tuned", "--tokenizer", "null", "--config_overrides", "null", "--max_steps", "1",
          "--model_name_or_path", str(out), "--average_last", "0"],
     )  # fmt: skip
-    assert train(tuned).model.config.target_vocab_size == 340
+    assert train(tuned).model.config.decoder_vocab_size == 340
 
 
 def test_labels_are_encoded_by_the_targets_tokenizer(two_vocabularies: Path) -> None:
@@ -421,7 +421,7 @@ def test_labels_are_encoded_by_the_targets_tokenizer(two_vocabularies: Path) -> 
 
 def test_one_vocabulary_over_two_matrices_is_saved_for_both(two_vocabularies: Path, tmp_path: Path) -> None:
     fields = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "d_ff": 32, "num_heads": 2}
-    fields |= {"tie_source_target": False, "target_vocab_size": 340}
+    fields |= {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 340}
     words = ["--output_dir", str(tmp_path), "--tokenizer", "null", "--vocab_size", "340", "--max_steps", "1"]
     words += ["--config_overrides", json.dumps(fields), "--average_last", "0"]
     train(read_recipe(two_vocabularies / "two.yaml", words))

@@ -36,7 +36,7 @@ LONG = 60  # epochs from which on the preset's own dropout is right
 _QUICK = (
     '--dataset_name embedded --train_source null --train_target null --validation_source null --validation_target null '
     '--test_source null --test_target null --embedded_train 300 --embedded_validation 8 --embedded_test 12 '
-    '--target_lang ko --vocab_size 360 --beam_size 2'
+    '--target_lang ko --vocab_size 360 --num_beams 2'
 ).split()  # fmt: skip
 _QUICK_SIZES = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
 
