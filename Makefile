@@ -108,14 +108,14 @@ font: $(VENV)/.installed ## make the font for Hangul in figures from FONT=NanumG
 	$(PY) -m hf_vanilla_transformer.visualization.font_subset "$(FONT)"
 
 bench: $(VENV)/.installed-test ## run the benchmarks
-	$(OFFLINE) $(PY) examples/benchmarks/run.py
+	$(OFFLINE) $(PY) benchmarks/run.py
 
 # Folder that holds multi30k/, and packages that the machine with the GPU lacks beside those named in the script.
 DATA ?= data
 WITH ?=
 
 gpu-bundle: ## gather in .gpu/ what a machine with a GPU and no network lacks (DATA=folder, WITH=packages)
-	@$(PYTHON) examples/benchmarks/gpu/bundle.py --data "$(DATA)" --with "$(WITH)"
+	@$(PYTHON) benchmarks/gpu/bundle.py --data "$(DATA)" --with "$(WITH)"
 
 # On a machine where nothing can be installed: the environment if there is one, else the Python that has torch.
 GPU_PYTHON ?= $(if $(wildcard $(VENV)/.installed-test),$(PY),$(PYTHON))
@@ -125,7 +125,7 @@ OUTPUT ?= runs/gpu-check
 GPU_ARGS ?=
 
 gpu-check: ## on a GPU: tests, speed and quality (PART=tests, OUTPUT=folder, QUICK=1: the rehearsal on the CPU)
-	@$(GPU_PYTHON) examples/benchmarks/gpu/check.py --part "$(PART)" --output "$(OUTPUT)" $(if $(QUICK),--quick) $(GPU_ARGS)
+	@$(GPU_PYTHON) benchmarks/gpu/check.py --part "$(PART)" --output "$(OUTPUT)" $(if $(QUICK),--quick) $(GPU_ARGS)
 
 clean: ## remove what builds and tools left; environments (.venv*) and runs/ stay
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -410,9 +410,9 @@ def _translate(options: argparse.Namespace) -> int:
     from .checkpoints.loading import load_checkpoint, load_tokenizer
     from .data.text_lines import decode_line, stream_lines
     from .device import move_to_device
-    from .evaluation import translate
     from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
     from .plausibility import TranslationTally
+    from .translation import translate
 
     model: Any
     if options.engine == "torch":
@@ -420,7 +420,7 @@ def _translate(options: argparse.Namespace) -> int:
         model, tokenizer = load_checkpoint(options.model)
         model = move_to_device(model, device)
     else:
-        from .engines import load_engine
+        from .export.engines import load_engine
 
         if options.device is not None:
             raise ValueError(f"--device is for torch; {options.engine} runs on the CPU")
@@ -476,9 +476,9 @@ def _chosen_device(options: argparse.Namespace) -> Any:
 def _evaluate(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from .evaluation import TranslationMetric, default_bleu_tokenizer
+    from .metrics import TranslationMetric, default_bleu_tokenizer
     from .overwriting import check_file
-    from .training.evaluate import (
+    from .training.evaluation import (
         Decoding,
         evaluate_checkpoint,
         load_evaluation_text,
@@ -618,7 +618,7 @@ def _convert(options: argparse.Namespace) -> int:
     if options.quantization is not None and not out_format:
         raise ValueError("--quantization is for the formats of fast runtimes, as --to ctranslate2")
     if out_format:
-        from .checkpoints.export import export_checkpoint
+        from .export.writing import export_checkpoint
 
         output = export_checkpoint(
             options.target_format,
@@ -628,7 +628,7 @@ def _convert(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
         )
     else:
-        from .checkpoints.convert import convert_checkpoint, restore_checkpoint
+        from .conversion.convert import convert_checkpoint, restore_checkpoint
 
         convert = convert_checkpoint if options.source_format else restore_checkpoint
         output = convert(

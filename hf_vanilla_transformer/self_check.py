@@ -30,7 +30,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCach
 from transformers.utils import logging
 
 from .device import processor_name
-from .model import decoding_vanilla_transformer as decoding
+from .model import beam_search_vanilla_transformer as decoding
 from .model import loss_vanilla_transformer as losses
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "examples" / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 ROW_KEYS = {
     "measure", "ours", "peer", "peer_name", "unit", "ratio", "goal", "met", "median", "better", "note", "runs",
 }  # fmt: skip

@@ -132,7 +132,7 @@ def test_too_little_memory_is_one_sentence(checkpoint, translate, monkeypatch):
     def allocate(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2280000000000 bytes.")
 
-    monkeypatch.setattr("hf_vanilla_transformer.evaluation.paper_beam_search", allocate)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.paper_beam_search", allocate)
     status, _, error = translate(checkpoint, b"one\n")
     assert status == 2
     last = error.strip().splitlines()[-1]
@@ -160,7 +160,7 @@ def test_translate_says_how_many_lines_were_not_utf_8_and_how_many_came_out_empt
     def empty(model, tokenizer, lines, **_):
         return ("" for _ in lines)
 
-    monkeypatch.setattr("hf_vanilla_transformer.evaluation.translate", empty)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.translate", empty)
     status, out, error = translate(checkpoint, b"one\ngr\xfcn\nzw\xf6lf\n\n")
     assert status == 0 and out == b"\n" * 4
     assert "2 line(s) are not UTF-8, the first is line 2" in error

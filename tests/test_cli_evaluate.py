@@ -20,7 +20,7 @@ from hf_vanilla_transformer import (
     translate,
 )
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.training.evaluate import read_labels
+from hf_vanilla_transformer.training.evaluation import read_labels
 
 SENTENCES = 6
 
@@ -171,7 +171,7 @@ def test_metric_and_outputs_are_checked_before_any_text_is_read(
     def fetch(*_: Any, **__: Any) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("hf_vanilla_transformer.training.evaluate.load_recipe_text", read)
+    monkeypatch.setattr("hf_vanilla_transformer.training.evaluation.load_recipe_text", read)
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.download_file", fetch)
     assert run(folder, "--recipe", folder / "my.yaml", *[word.format(folder) for word in words]) == 2
     assert message in capsys.readouterr().err
@@ -180,8 +180,8 @@ def test_metric_and_outputs_are_checked_before_any_text_is_read(
 def test_empty_translations_are_said_with_their_number(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_vanilla_transformer.training.evaluate.translate", lambda *_, **__: [""] * SENTENCES)
-    logger = logging.getLogger("hf_vanilla_transformer.training.evaluate")
+    monkeypatch.setattr("hf_vanilla_transformer.training.evaluation.translate", lambda *_, **__: [""] * SENTENCES)
+    logger = logging.getLogger("hf_vanilla_transformer.training.evaluation")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     assert run(folder, "--source", folder / "test.en", "--reference", folder / "test.ko") == 0
     assert "text: 6 of 6 translations are empty" in caplog.text

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "examples" / "benchmarks" / "gpu"
+FOLDER = ROOT / "benchmarks" / "gpu"
 ONE_TEST = "-k positions_are_as_exact"
 
 

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from hf_vanilla_transformer import BeamSearchConfig, self_check
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.model import decoding_vanilla_transformer as decoding
+from hf_vanilla_transformer.model import beam_search_vanilla_transformer as decoding
 from hf_vanilla_transformer.model import layers_vanilla_transformer as layers
 from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
 from hf_vanilla_transformer.model import modeling_vanilla_transformer as modeling

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..overwriting import check_folder, write_folder_record
+
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
@@ -35,4 +37,33 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-__all__ = ["whole_folder"]
+@contextmanager
+def written_aside(
+    target: Path, sources: tuple[Path, ...] = (), overwrite: bool = False, kind: str = "conversion"
+) -> Iterator[Path]:
+    """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
+
+    Args:
+        target: the directory that is to appear.
+        sources: what must not be replaced.
+        overwrite: replace what is there, if it is of the same kind.
+        kind: of `overwriting.FOLDERS`.
+
+    Raises:
+        OSError: If ``target`` is there and ``overwrite`` isn't set, or it is of another kind.
+        ValueError: If it would replace a source.
+    """
+    check_target(target, sources, overwrite, kind)
+    with whole_folder(target) as aside:
+        yield aside
+        write_folder_record(aside, kind)
+
+
+def check_target(
+    target: Path, sources: tuple[Path, ...] = (), overwrite: bool = False, kind: str = "conversion"
+) -> None:
+    """Refuse to write over what is there; see `overwriting.check_folder`."""
+    check_folder(target, kind, inputs=sources, overwrite=overwrite, option="--overwrite")
+
+
+__all__ = ["check_target", "whole_folder", "written_aside"]

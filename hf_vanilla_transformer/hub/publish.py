@@ -28,7 +28,6 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from ..card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
 from ..checkpoints.self_contained import read_config, write_model_code
 from ..checkpoints.weight_index import INDEX, WEIGHTS, weight_files
 from ..json_object import read_json_object
@@ -36,6 +35,7 @@ from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.pipeline_vanilla_transformer import TranslationPipeline
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
+from ..model_card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
 from ..plausibility import doubtful_translations
 
 logger = logging.get_logger(__name__)

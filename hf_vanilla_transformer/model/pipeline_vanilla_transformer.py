@@ -23,8 +23,8 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
+from .beam_search_vanilla_transformer import paper_beam_search
 from .configuration_vanilla_transformer import VanillaTransformerConfig
-from .decoding_vanilla_transformer import paper_beam_search
 from .modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 from .tokenizers_vanilla_transformer import TranslationTokenizers
 

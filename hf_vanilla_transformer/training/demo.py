@@ -15,18 +15,18 @@ from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 from transformers.utils import logging
 
-from ..card import CARD_NAME, RESULTS_NAME, write_card
 from ..checkpoints.averaging import write_average
 from ..checkpoints.self_contained import CODE_FILES, write_model_code
 from ..data.collator import DataCollatorForTranslation
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
+from ..data.tokenization import check_tokenizer_fits, train_tokenizer
 from ..device import move_to_device
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..overwriting import check_file, check_folder
 from ..plausibility import doubtful_translations
 from ..presets import preset
-from ..tokenization import check_tokenizer_fits, train_tokenizer
 from .preflight import PlausibilityWatch, check_settings
 from .recipe import EMBEDDED, Recipe, read_recipe
 from .record import commit, hardware, versions, write_json
@@ -219,7 +219,7 @@ def _translate_greedily(model: Any, tokenizer: Any, texts: list[str]) -> list[st
 
 
 def _measure(rows: list[Expression], translations: list[str], train_seconds: float) -> DemoResult:
-    from ..evaluation import TranslationMetric
+    from ..metrics import TranslationMetric
 
     samples = [DemoSample(row.kind, row.en, row.ko, text) for row, text in zip(rows, translations, strict=True)]
     by_kind = {kind: [sample for sample in samples if sample.kind == kind] for kind in KINDS}

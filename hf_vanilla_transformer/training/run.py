@@ -24,21 +24,22 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from ..card import CARD_NAME, RESULTS_NAME, write_card
 from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
 from ..checkpoints.loading import load_tokenizers
 from ..checkpoints.weight_index import INDEX, WEIGHTS, other_weight_files
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
-from ..evaluation import TranslationMetric, default_bleu_tokenizer, translate
+from ..data.tokenization import train_tokenizer
 from ..json_object import read_json_object
+from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import MANY_UNKNOWN, TARGET_TOKENIZER, TranslationTokenizers
+from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..plausibility import doubtful_translations, few_pairs
 from ..presets import preset
-from ..tokenization import train_tokenizer
+from ..translation import translate
 from ..version import __version__
 from .checkpointing import clear_leftovers, replace_files
 from .guards import check_finite

@@ -39,12 +39,12 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import logging
 
-from ..card import RESULTS_NAME, write_card
 from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, verify
 from ..checkpoints.self_contained import copy_model_code, write_model_code
 from ..data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengths
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
+from ..model_card import RESULTS_NAME, write_card
 from . import checkpointing, guards, resuming
 from .arguments import EQUATION_3, VanillaTransformerTrainingArguments
 from .meters import TrainingWindow, perplexity, sum_dtype

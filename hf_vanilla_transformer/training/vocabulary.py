@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from ..data.corpora import CorpusReport, read_sentences
-from ..tokenization import BYTE_TOKENS, train_tokenizer
+from ..data.tokenization import BYTE_TOKENS, train_tokenizer
 
 logger = logging.get_logger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers.utils import logging
 
-from ..model.decoding_vanilla_transformer import BeamSearchOutput, paper_beam_search
+from ..model.beam_search_vanilla_transformer import BeamSearchOutput, paper_beam_search
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 
 KINDS = ("encoder", "decoder", "cross")

@@ -5,8 +5,8 @@ import torch
 from small_models import PADDINGS, batch, build, sharp, waits
 
 from hf_vanilla_transformer import BeamSearchConfig, paper_beam_search
-from hf_vanilla_transformer.model import decoding_vanilla_transformer as decoding
-from hf_vanilla_transformer.model.decoding_vanilla_transformer import score_targets
+from hf_vanilla_transformer.model import beam_search_vanilla_transformer as decoding
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import score_targets
 
 SETTINGS = {
     "greedy": {"num_beams": 1},

@@ -227,7 +227,7 @@ def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
     assert len(hub.repositories["someone/toy"].commits) == 2
     stale = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"old", "notes.txt": b"kept"}
     hub.repositories["someone/toy"].commit({**newest(hub), **stale})
-    client.push(tmp_path, force=True)
+    client.push(tmp_path, overwrite=True)
     assert set(newest(hub)) == SENT | {".gitattributes", "notes.txt"}
     assert newest(hub)["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
 
@@ -244,7 +244,7 @@ def test_somebody_elses_model_is_neither_replaced_nor_deleted(client, hub, toy, 
     client.run("HfApi().create_repo('someone/toy', private=True)")
     hub.repositories["someone/toy"].commit(files)
     with pytest.raises(RuntimeError, match=message):
-        client.push(toy[0], force=force)
+        client.push(toy[0], overwrite=force)
     assert newest(hub) == files
 
 
@@ -435,7 +435,7 @@ def load(client, where, name="someone/toy", offline=False):
     """Load by name as the commands do, into a cache of the test's own."""
     code = """
         from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
-        from hf_vanilla_transformer.evaluation import translate
+        from hf_vanilla_transformer.translation import translate
         constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = where, offline
         try:
             result = translate(*load_checkpoint(name), texts)

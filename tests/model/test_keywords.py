@@ -18,7 +18,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     train_tokenizer,
 )
-from hf_vanilla_transformer.model.decoding_vanilla_transformer import paper_beam_search, score_targets
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import paper_beam_search, score_targets
 from hf_vanilla_transformer.model.loss_vanilla_transformer import IGNORE_INDEX
 
 SOURCE = torch.tensor([[4, 9, 17, 5, 2], [6, 8, 2, 0, 0]])

@@ -19,7 +19,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
 )
-from hf_vanilla_transformer.model.decoding_vanilla_transformer import (
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import (
     BeamSearchOutput,
     _top_of_rows,
     length_divisor,

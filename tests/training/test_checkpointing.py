@@ -19,7 +19,7 @@ from hf_vanilla_transformer.checkpoints.manifest import (
     verify,
     write_manifest,
 )
-from hf_vanilla_transformer.tokenization import train_tokenizer
+from hf_vanilla_transformer.data.tokenization import train_tokenizer
 from hf_vanilla_transformer.training import checkpointing
 from hf_vanilla_transformer.training.checkpointing import (
     checkpoints,

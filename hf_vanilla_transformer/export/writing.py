@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..model.decoding_vanilla_transformer import _SpecialTokens
+from ..checkpoints.loading import fetch, load_checkpoint
+from ..checkpoints.whole_folder import check_target, written_aside
+from ..model.beam_search_vanilla_transformer import _SpecialTokens
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..version import __version__
-from .importing import check_target, written_aside
-from .loading import fetch, load_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -71,13 +71,13 @@ def export_checkpoint(
     special = _SpecialTokens.of(model, None)  # as the search in torch reads them: generation_config.json comes first
     with written_aside(output, (folder,), overwrite, "export") as aside:
         if target_format == "ctranslate2":
-            from .to_ctranslate2 import write_ctranslate2
+            from .ctranslate2 import write_ctranslate2
 
             source_tokens = _tokens(tokenizers.source)
             target_tokens = _tokens(tokenizers.target) if tokenizers.separate else source_tokens
             notes = write_ctranslate2(model, source_tokens, target_tokens, aside, quantization)
         else:
-            from .to_onnx import write_onnx
+            from .onnx import write_onnx
 
             notes = write_onnx(model, aside, quantization)
         tokenizers.save_pretrained(aside)

@@ -23,7 +23,7 @@ from hf_vanilla_transformer import (
     load_engine,
     translate,
 )
-from hf_vanilla_transformer.checkpoints.to_onnx import DECODER_NAME, ENCODER_NAME, write_onnx
+from hf_vanilla_transformer.export.onnx import DECODER_NAME, ENCODER_NAME, write_onnx
 
 pytestmark = pytest.mark.slow  # an export takes ten seconds and more, whatever the model's size
 

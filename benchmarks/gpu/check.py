@@ -23,7 +23,7 @@ from bundle import BUNDLE, install
 from progress import Budget, Progress
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parents[1]
 LIMITS = {"tests": 150, "speed": 165, "quality": 195}  # seconds
 SPEED_ROWS = ("all", "first", "rest")
 _GRACE = 5.0  # seconds from the request to stop to the end

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from hf_vanilla_transformer import embedded_corpus, train_tokenizer
+from hf_vanilla_transformer.data.tokenization import BYTE_TOKENS, check_tokenizer_fits, normalize_text
 from hf_vanilla_transformer.model.tokenizers_vanilla_transformer import TranslationTokenizers
-from hf_vanilla_transformer.tokenization import BYTE_TOKENS, check_tokenizer_fits, normalize_text
 
 
 @pytest.fixture(scope="module")

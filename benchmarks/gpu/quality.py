@@ -23,8 +23,8 @@ from transformers.utils import logging
 from hf_vanilla_transformer import read_recipe, train
 
 HERE = Path(__file__).resolve().parent
-RECIPE = HERE.parents[1] / "configs" / "tiny.yaml"
-RECORDS = HERE.parents[1] / "results"
+RECIPE = HERE.parents[1] / "examples" / "configs" / "tiny.yaml"
+RECORDS = HERE.parents[1] / "examples" / "results"
 SEEDS = (1, 2, 3)
 TOKENS = 4096  # source, and target, positions of an update
 CALIBRATION = (40, 160)  # updates: those before the first number warm up

@@ -9,9 +9,9 @@ from torch import nn
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.checkpoints import loading
-from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
-from hf_vanilla_transformer.checkpoints.importing import written_aside
+from hf_vanilla_transformer.checkpoints.whole_folder import written_aside
 from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.overwriting import RECORD_NAME, write_folder_record
 
 OPTIONS = dict(num_heads=2, embedding="emb.weight", prefix="net.")
@@ -50,7 +50,7 @@ def test_nothing_is_overwritten_without_force(source, tmp_path):
     changed = torch.load(source, weights_only=True)
     changed["emb.weight"] += 1
     torch.save(changed, source)
-    convert_checkpoint("torch", source, target, options=OPTIONS, force=True)
+    convert_checkpoint("torch", source, target, options=OPTIONS, overwrite=True)
     assert (target / "model.safetensors").read_bytes() != before
     assert files(tmp_path) == {"model.pt", *(f"ours/{name}" for name in files(target))}
 
@@ -59,11 +59,11 @@ def test_force_replaces_checkpoints_only_and_never_the_source(source, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds something else than a converted checkpoint"):
-        convert_checkpoint("torch", source, tmp_path / "thesis", options=OPTIONS, force=True)
+        convert_checkpoint("torch", source, tmp_path / "thesis", options=OPTIONS, overwrite=True)
     with pytest.raises(ValueError, match="would replace the source"):
-        convert_checkpoint("torch", source, source.parent, options=OPTIONS, force=True)
+        convert_checkpoint("torch", source, source.parent, options=OPTIONS, overwrite=True)
     with pytest.raises(FileExistsError, match="is a file"):
-        convert_checkpoint("torch", source, tmp_path / "thesis" / "chapter.txt", options=OPTIONS, force=True)
+        convert_checkpoint("torch", source, tmp_path / "thesis" / "chapter.txt", options=OPTIONS, overwrite=True)
     assert files(tmp_path) == {"model.pt", "thesis/chapter.txt"}
 
 
@@ -72,7 +72,7 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     target.mkdir()
     (target / "config.json").write_text("{}")
     write_folder_record(target, "conversion")
-    with pytest.raises(RuntimeError, match="the disk is full"), written_aside(target, force=True) as aside:
+    with pytest.raises(RuntimeError, match="the disk is full"), written_aside(target, overwrite=True) as aside:
         (aside / "config.json").write_text("half")
         raise RuntimeError("the disk is full")
     assert (

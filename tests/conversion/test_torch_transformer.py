@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
 import hf_vanilla_transformer  # noqa: F401  (registers the classes)
-from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
+from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
 
 PAD, START, END = 0, 1, 2
 

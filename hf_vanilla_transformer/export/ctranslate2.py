@@ -19,8 +19,8 @@ from ctranslate2.converters.transformers import ModelLoader, register_loader
 from ctranslate2.specs import common_spec, transformer_spec
 from torch import Tensor, nn
 
+from ..model.beam_search_vanilla_transformer import _SpecialTokens
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
-from ..model.decoding_vanilla_transformer import _SpecialTokens
 from ..model.layers_vanilla_transformer import MultiHeadAttention
 
 # Rows of the position table that goes with the weights: tokens a source or a target may have there.

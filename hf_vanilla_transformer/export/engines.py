@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .json_object import read_json_object
-from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
-from .model.configuration_vanilla_transformer import VanillaTransformerConfig
-from .model.decoding_vanilla_transformer import BeamSearchOutput
+from ..json_object import read_json_object
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+from ..model.beam_search_vanilla_transformer import BeamSearchOutput
+from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 
 ENGINES = ("torch", "ctranslate2", "onnx")
 

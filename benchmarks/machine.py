@@ -15,7 +15,7 @@ from hf_vanilla_transformer import VanillaTransformerTrainingArguments, __versio
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "ctranslate2")
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def best_precision() -> str:

@@ -14,12 +14,12 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, Mar
 
 import hf_vanilla_transformer  # noqa: F401  (registers the classes)
 from hf_vanilla_transformer import BeamSearchConfig
-from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.checkpoints.loading import load_tokenizers
-from hf_vanilla_transformer.checkpoints.marian import halves_to_pairs
+from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
+from hf_vanilla_transformer.conversion.marian import halves_to_pairs
 from hf_vanilla_transformer.data.corpora import load_pairs
-from hf_vanilla_transformer.evaluation import translate
 from hf_vanilla_transformer.training.run import encode
+from hf_vanilla_transformer.translation import translate
 
 PAD = 22
 FIELDS = dict(

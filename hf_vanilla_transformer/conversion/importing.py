@@ -3,8 +3,6 @@
 """What all converters share: reading somebody's files without running their code, and writing a directory whole."""
 
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
+from ..checkpoints.weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER
-from ..overwriting import check_folder, write_folder_record
 from .key_map import check_complete, refuse
-from .weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
-from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
 
@@ -212,42 +208,9 @@ def read_own(source: Path) -> ImportedCheckpoint:
     return ImportedCheckpoint(config, tensors, read_generation_config(source, config))
 
 
-# --------------------------------------------------------------------------- writing
-
-
-@contextmanager
-def written_aside(
-    target: Path, sources: tuple[Path, ...] = (), overwrite: bool = False, kind: str = "conversion"
-) -> Iterator[Path]:
-    """Give a folder to write into, which becomes ``target`` at the end, or disappears if anything fails.
-
-    Args:
-        target: the directory that is to appear.
-        sources: what must not be replaced.
-        overwrite: replace what is there, if it is of the same kind.
-        kind: of `overwriting.FOLDERS`.
-
-    Raises:
-        OSError: If ``target`` is there and ``overwrite`` isn't set, or it is of another kind.
-        ValueError: If it would replace a source.
-    """
-    check_target(target, sources, overwrite, kind)
-    with whole_folder(target) as aside:
-        yield aside
-        write_folder_record(aside, kind)
-
-
-def check_target(
-    target: Path, sources: tuple[Path, ...] = (), overwrite: bool = False, kind: str = "conversion"
-) -> None:
-    """Refuse to write over what is there; see `overwriting.check_folder`."""
-    check_folder(target, kind, inputs=sources, overwrite=overwrite, option="--overwrite")
-
-
 __all__ = [
     "ImportedCheckpoint",
     "carry_tokenizer",
-    "check_target",
     "load_tokenizer",
     "read_config",
     "read_generation_config",
@@ -255,5 +218,4 @@ __all__ = [
     "read_pickle",
     "read_weight_file",
     "read_weights",
-    "written_aside",
 ]

@@ -8,9 +8,10 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ..checkpoints.loading import fetch
+from ..checkpoints.whole_folder import check_target, written_aside
 from .fsmt import read_fairseq, read_fsmt, write_fsmt
-from .importing import ImportedCheckpoint, check_target, written_aside
-from .loading import fetch
+from .importing import ImportedCheckpoint
 from .marian import read_marian, write_marian
 from .torch_transformer import read_torch, write_torch
 

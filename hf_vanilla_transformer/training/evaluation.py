@@ -15,9 +15,10 @@ from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..data.text_lines import decode_line, read_lines
 from ..device import choose_device, move_to_device
-from ..evaluation import TranslationMetric, translate
+from ..metrics import TranslationMetric
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import doubtful_translations
+from ..translation import translate
 from .recipe import Recipe
 from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
 from .run import SPLITS, load_corpora

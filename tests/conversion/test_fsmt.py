@@ -15,9 +15,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, FSMTConfig, FSMTF
 from transformers.models.fsmt import modeling_fsmt
 
 from hf_vanilla_transformer import BeamSearchConfig, TranslationPipeline, export_checkpoint, load_engine
-from hf_vanilla_transformer.checkpoints.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
-from hf_vanilla_transformer.evaluation import translate
+from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
+from hf_vanilla_transformer.translation import translate
 
 PAD, EOS = 1, 2
 FIELDS = dict(

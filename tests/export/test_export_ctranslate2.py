@@ -25,8 +25,8 @@ from hf_vanilla_transformer import (
     load_engine,
     translate,
 )
-from hf_vanilla_transformer.checkpoints.to_ctranslate2 import build_spec, refused_fields, write_ctranslate2
 from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.export.ctranslate2 import build_spec, refused_fields, write_ctranslate2
 
 FIELDS = dict(vocab_size=23, d_model=16, d_ff=24, num_heads=2, encoder_layers=2, decoder_layers=3)
 SOURCES = [[5, 6, 7, 8, 2], [9, 10, 2]]
@@ -270,7 +270,7 @@ def test_a_failure_leaves_the_export_that_was_there(checkpoint, tmp_path, monkey
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("hf_vanilla_transformer.checkpoints.to_ctranslate2.build_spec", fail)
+    monkeypatch.setattr("hf_vanilla_transformer.export.ctranslate2.build_spec", fail)
     with pytest.raises(OSError, match="the disk is full"):
         export_checkpoint("ctranslate2", checkpoint, out, overwrite=True)
     assert (out / "model.bin").read_bytes() == before

@@ -40,7 +40,7 @@ from hf_vanilla_transformer import (
 )
 
 DATA_VARIABLE = "VANILLA_TRANSFORMER_DATA"
-RECIPE = Path(__file__).resolve().parents[1] / "configs" / "tiny.yaml"
+RECIPE = Path(__file__).resolve().parents[1] / "examples" / "configs" / "tiny.yaml"
 PEER = "transformers MarianMT, Seq2SeqTrainer, 256 sentences a batch, group_by_length"
 WARM_UP = 3  # updates that aren't counted
 _COMMON: dict[str, Any] = {

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / ".gpu"
 # What torch, transformers, accelerate, pandas and pyarrow don't bring along. pyarrow alone would be 45 MB: name it, and
 # whatever else is missing there, with --with.

@@ -18,11 +18,11 @@ from hf_vanilla_transformer import (
     BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
-    evaluation,
 )
-from hf_vanilla_transformer.evaluation import ScoredTranslation, TranslationMetric, translate
-from hf_vanilla_transformer.model.decoding_vanilla_transformer import paper_beam_search
-from hf_vanilla_transformer.tokenization import train_tokenizer
+from hf_vanilla_transformer import translation as evaluation
+from hf_vanilla_transformer.data.tokenization import train_tokenizer
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import paper_beam_search
+from hf_vanilla_transformer.translation import ScoredTranslation, TranslationMetric, translate
 
 SENTENCES = [
     "a cat sat on the mat",
@@ -281,7 +281,7 @@ def test_the_metric_is_one_class_made_when_asked_for() -> None:
     with pytest.raises(AttributeError):
         evaluation.nothing  # noqa: B018
     code = (
-        "import sys, hf_vanilla_transformer.evaluation as e\n"
+        "import sys, hf_vanilla_transformer.translation as e\n"
         "assert not {'evaluate', 'sacrebleu', 'pandas', 'datasets'} & set(sys.modules), 'imported too early'\n"
         "e.TranslationMetric\n"
         "assert {'evaluate', 'sacrebleu'} <= set(sys.modules)"

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_vanilla_transformer import preset
-from hf_vanilla_transformer.card import SECTIONS, check_card, model_card, rename_card, write_card
+from hf_vanilla_transformer.model_card import SECTIONS, check_card, model_card, rename_card, write_card
 
 ROOT = Path(__file__).resolve().parent.parent
 SHA = "3b" * 32

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_vanilla_transformer.checkpoints.fsmt import _FAIRSEQ, _FSMT
-from hf_vanilla_transformer.checkpoints.key_map import (
+from hf_vanilla_transformer.conversion.fsmt import _FAIRSEQ, _FSMT
+from hf_vanilla_transformer.conversion.key_map import (
     check_complete,
     detect_tying,
     expected_shapes,
@@ -14,8 +14,8 @@ from hf_vanilla_transformer.checkpoints.key_map import (
     restore_keys,
     untie,
 )
-from hf_vanilla_transformer.checkpoints.marian import _MODEL_AXIS, _UNTIED
-from hf_vanilla_transformer.checkpoints.torch_transformer import _STACKS
+from hf_vanilla_transformer.conversion.marian import _MODEL_AXIS, _UNTIED
+from hf_vanilla_transformer.conversion.torch_transformer import _STACKS
 from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
 
 SMALL = dict(vocab_size=11, d_model=8, d_ff=12, num_heads=2, encoder_layers=2, decoder_layers=1)
