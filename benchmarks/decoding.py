@@ -1,6 +1,6 @@
 """Translating: the paper's beam search and greedy search beside MarianMT's `generate` and CTranslate2.
 
-Models have random weights and a bias that keeps the end symbol away, so every contender writes the same number of
+Models have random weights and a bias that keeps the EOS token away, so every contender writes the same number of
 tokens. CTranslate2 runs our own weights, exported, on as many threads as torch uses.
 """
 
@@ -29,7 +29,7 @@ from hf_vanilla_transformer import (
 )
 
 MARIAN = "transformers MarianMT generate"
-NEVER = -1e4  # logit bias of the end symbol: every hypothesis runs to the limit
+NEVER = -1e4  # logit bias of the EOS token: every hypothesis runs to the limit
 Decode = Callable[[], Any]
 
 
@@ -52,14 +52,14 @@ def marian_model(config: VanillaTransformerConfig, dtype: torch.dtype, device: t
 
 
 def our_search(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
-    """Return the paper's beam search on ``source``, writing ``tokens`` tokens a sentence."""
+    """Return the paper's beam search on ``source``, writing ``tokens`` tokens per sentence."""
     return lambda: paper_beam_search(
         model, **source, config=BeamSearchConfig(num_beams=beams, max_target_tokens=tokens)
     )
 
 
 def generate(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
-    """Return Hugging Face's `generate` on ``source``, writing ``tokens`` tokens a sentence."""
+    """Return Hugging Face's `generate` on ``source``, writing ``tokens`` tokens per sentence."""
     return lambda: model.generate(
         **source, num_beams=beams, do_sample=False, max_length=None, max_new_tokens=tokens, early_stopping=False
     )
@@ -69,12 +69,12 @@ def check_lengths(decode: Decode, tokens: int, name: str) -> None:
     """Make sure that a contender writes what its figure is divided by."""
     output = decode()
     sequences = getattr(output, "sequences", output)
-    if sequences.shape[1] != 1 + tokens:  # the start symbol leads
+    if sequences.shape[1] != 1 + tokens:  # with the decoder start token
         raise RuntimeError(f"{name} wrote {sequences.shape[1] - 1} tokens instead of {tokens}")
 
 
 def decoding_floor(model: Any, decode: Decode, tokens: int, rate: float, bandwidth: float) -> dict[str, float]:
-    """Say how long a search takes at least: its products at the machine's rate, or its weights read at each step.
+    """Compute the least time of a search: its products at the machine's rate, or its weights read at each step.
 
     Returns:
         ``operations``, ``bytes`` of weights, the seconds of each, and ``seconds``, the larger of the two: while one row
@@ -122,7 +122,7 @@ def _words(size: int, end: Any) -> list[str]:
 
 
 def ctranslate2_decode(folder: Path, compute_type: str, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
-    """Return CTranslate2's translation of ``source``, writing ``tokens`` tokens a sentence."""
+    """Return CTranslate2's translation of ``source``, writing ``tokens`` tokens per sentence."""
     import ctranslate2
 
     translator = ctranslate2.Translator(
@@ -207,7 +207,7 @@ def measure(options: Options) -> Result:
                     table.append(Row(f"{what}, {headline}", "tokens/s", speeds[OURS], speed, name, goal=goal))
     return Result(
         "decoding",
-        "Tokens written a second by models of preset base's size with random weights.",
+        "Tokens written per second by models of preset base's size with random weights.",
         table,
         profile,
         settings={

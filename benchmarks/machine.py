@@ -85,7 +85,7 @@ def commit() -> str | None:
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device | None = None, quick: bool = False) -> float:
-    """Measure the rate of matrix products, in operations a second: the best over a few shapes of this model's kind.
+    """Measure the rate of matrix products, in operations per second: the best over a few shapes of this model's kind.
 
     Args:
         dtype: of both factors.
@@ -104,7 +104,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device | None = None, quick: b
 
 
 def memory_bandwidth(device: torch.device | None = None, quick: bool = False) -> float:
-    """Measure how many bytes a second a copy reads and writes together."""
+    """Measure how many bytes per second a copy reads and writes together."""
     size = 2**20 if quick else 2**26  # elements of 4 bytes: 256 MiB, far beyond any cache
     source, target = torch.ones(size, device=device), torch.empty(size, device=device)
     return 2 * 4 * size / _best_seconds(lambda: target.copy_(source), device)

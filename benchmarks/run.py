@@ -15,7 +15,7 @@ from typing import Any
 
 # Modules beside this one, in the order of the table. They, and torch, are imported when the options are known to be
 # right.
-MEASUREMENTS = ("import_time", "training_step", "memory", "training_loop", "decoding", "levers")
+MEASUREMENTS = ("import_time", "training_step", "memory", "training_loop", "decoding", "optimizations")
 RESULTS = Path(__file__).resolve().parents[1] / "examples" / "results"
 
 

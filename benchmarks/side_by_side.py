@@ -15,7 +15,7 @@ MEBIBYTE = 2**20
 
 
 class Skipped(Exception):
-    """A measurement that can't be made here; its message says why."""
+    """A measurement that is not possible on this machine; its message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def wait_for(device: torch.device | None) -> None:
 
 
 def per_second(count: float, seconds: list[float]) -> list[float]:
-    """Turn seconds a run into ``count`` a second, run by run."""
+    """Convert seconds per run into ``count`` per second, run by run."""
     return [count / run for run in seconds]
 
 

@@ -5,7 +5,7 @@
 Synthetic pairs of token ids with the lengths of translation go through `TokenBudgetStream` (pool, sort, batch, shuffle)
 and the collator's padding. Speed is counted by the processor's seconds, so that it is no matter what else the machine
 does; the seconds on the wall are in the file too. Last line:
-`streaming: … pairs a second of one core, resident memory grew by … MiB after the first tenth`
+`streaming: … pairs per second of one core, resident memory grew by … MiB after the first tenth`
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main() -> None:
         "name": "streaming",
         "what": f"Streaming {seen:,} synthetic pairs through batching and padding, one core",
         "rows": [
-            {"measure": "pairs a second", "ours": round(seen / cpu_seconds)},
+            {"measure": "pairs per second", "ours": round(seen / cpu_seconds)},
             {"measure": "growth of resident memory after the first tenth", "ours": round(grown, 1), "unit": "MiB"},
             {"measure": "padding", "ours": round(100 * (1 - tokens / positions), 2), "unit": "%"},
         ],
@@ -95,7 +95,7 @@ def main() -> None:
     if options.output:
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     print(
-        f"streaming: {seen / cpu_seconds:,.0f} pairs a second of one core, resident memory grew by {grown:.0f} MiB "
+        f"streaming: {seen / cpu_seconds:,.0f} pairs per second of one core, resident memory grew by {grown:.0f} MiB "
         "after the first tenth"
     )
 

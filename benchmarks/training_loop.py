@@ -1,6 +1,6 @@
-"""Real target tokens a second of whole training loops on Multi30k: ours with tiny.yaml beside the stock Seq2SeqTrainer.
+"""Real target tokens per second of whole training loops on Multi30k: ours with tiny.yaml beside the stock Seq2SeqTrainer.
 
-The peer is MarianMT of the same size with 256 sentences a batch and batches of like length, its best setting. Both
+The peer is MarianMT of the same size with 256 sentences per batch and batches of like length, its best setting. Both
 loops run with their own collators, samplers, optimizers and logging; what counts is every non-padding target token
 between two updates of the loop, and every second between them.
 """
@@ -41,7 +41,7 @@ from hf_vanilla_transformer import (
 
 DATA_VARIABLE = "VANILLA_TRANSFORMER_DATA"
 RECIPE = Path(__file__).resolve().parents[1] / "examples" / "configs" / "tiny.yaml"
-PEER = "transformers MarianMT, Seq2SeqTrainer, 256 sentences a batch, group_by_length"
+PEER = "transformers MarianMT, Seq2SeqTrainer, 256 sentences per batch, group_by_length"
 WARM_UP = 3  # updates that aren't counted
 _COMMON: dict[str, Any] = {
     "report_to": "none",
@@ -87,7 +87,7 @@ class Clock(TrainerCallback):
 
 
 def tokens_per_second(trainer: Any, collator: CountingCollator) -> tuple[float, list[dict[str, Any]]]:
-    """Train, and return the real target tokens a second after the warm-up, and a profile of one more update."""
+    """Train, and return the real target tokens per second after the warm-up, and a profile of one more update."""
     clock = Clock()
     trainer.remove_callback(PrinterCallback)  # standard output is for the table
     trainer.add_callback(clock)
@@ -97,7 +97,7 @@ def tokens_per_second(trainer: Any, collator: CountingCollator) -> tuple[float, 
 
 
 def update_floor(options: Options, vocab_size: int, positions: int) -> dict[str, Any]:
-    """Say what one of our updates can't be faster than.
+    """Compute the least time of one of our updates.
 
     The products are counted for sentences of 16 tokens, about Multi30k's length; the share that attention has in them
     is small.
@@ -161,7 +161,7 @@ def load_pairs(options: Options, recipe: dict[str, Any]) -> tuple[list[str], lis
         rows = embedded_corpus("train", size=200, seed=0)["translation"]
         return [row["en"] for row in rows], [row["ko"] for row in rows]
     folder = options.data or Path(os.environ.get(DATA_VARIABLE, "data"))
-    # The recipe names its files from the folder in which people keep data/.
+    # Paths in the recipe are relative to the folder that contains data/.
     paths = [folder / Path(recipe[key]).relative_to("data") for key in ("train_source", "train_target")]
     if not all(path.is_file() for path in paths):
         return None
@@ -203,7 +203,7 @@ def measure(options: Options) -> Result:
     corpus = "the embedded corpus" if options.quick else "Multi30k"
     return Result(
         "training_loop",
-        "Real target tokens a second of whole training loops, padding not counted, after a warm-up of a few updates.",
+        "Real target tokens per second of whole training loops, padding not counted, after a warm-up of a few updates.",
         [
             Row(
                 f"training loop on {corpus}, tiny.yaml, {options.precision}",

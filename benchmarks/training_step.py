@@ -190,15 +190,15 @@ def step_operations(config: VanillaTransformerConfig, rows: int, length: int) ->
 def step_floor(
     config: VanillaTransformerConfig, operations: float, precision: str, rate: float, bandwidth: float
 ) -> dict[str, Any]:
-    """Say what a step can't be faster than: its products at the measured rate, its parameters' traffic at the measured
+    """Compute the least time of a step: its products at the measured rate, its parameters' traffic at the measured
     bandwidth.
 
     Args:
         config: the model.
         operations: of a step; see `step_operations`.
         precision: with bf16 each parameter is cast once.
-        rate: measured operations a second at that precision.
-        bandwidth: measured bytes a second, read and written together.
+        rate: measured operations per second at that precision.
+        bandwidth: measured bytes per second, read and written together.
     """
     parameters = config.count_parameters()
     # Adam reads parameter, gradient and two moments and writes three of them; a gradient is written once. A cast reads

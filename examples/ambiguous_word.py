@@ -50,7 +50,7 @@ from hf_vanilla_transformer import (
 )
 
 SENSES = ("belly", "pear", "boat")
-# 배가 + clue, "because the … was …": the clue stands behind 배.
+# 배가 + clue, "because the … was …": the clue follows 배.
 BECAUSE = {
     "belly": {
         "고파서": "was empty", "아파서": "hurt", "불러서": "was full",
@@ -211,22 +211,22 @@ def silenced(model: Any, kind: str, layer: int, head: int) -> Iterator[None]:
 
 
 def word_numbers(tokens: Sequence[Any]) -> np.ndarray:
-    """Say, for each token, which word of its sentence it belongs to; the end symbol is a word of its own."""
+    """Return the index of the word that each token belongs to; the EOS token is a word of its own."""
     return np.cumsum([token.starts_word or token.special for token in tokens]) - 1
 
 
 def tokens_in(tokenizer: Any, text: str) -> int:
-    """Count the tokens of a text, the end symbol left out; a word has as many by itself as in a sentence."""
+    """Count the tokens of a text without the EOS token; a word has the same number alone and in a sentence."""
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def place_of_pear(text: str) -> int:
-    """Say which word of a sentence is 배, with its particle."""
+    """Return the index of the word 배 (with its particle) in a sentence."""
     return next(place for place, word in enumerate(text.split()) if word in ("배가", "배를"))
 
 
 def looks_at_words(model: Any, tokenizer: Any, text: str, translation: str | None = None) -> dict[str, np.ndarray]:
-    """Say what the heads look at where the meaning is at stake, word by word of the source.
+    """Return where the heads attend for the tokens that decide the meaning, per source word.
 
     Args:
         model: the translation model.
@@ -236,7 +236,7 @@ def looks_at_words(model: Any, tokenizer: Any, text: str, translation: str | Non
 
     Returns:
         For "encoder" what 배 gives to each word, for "cross" what the decoder gives as it writes belly, pear or boat:
-        each (layers, heads, words), the end symbol's share last. "cross" is missing if none of the three is written.
+        each (layers, heads, words), the share of the EOS token last. "cross" is missing if none of the three is written.
     """
     maps = attention_maps(model, tokenizer, text, translation)
     source = word_numbers(maps.source_tokens)

@@ -63,7 +63,7 @@ def layer_with(w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, num_heads: in
         vocab_size=8, d_model=4, d_ff=4, num_heads=num_heads, encoder_layers=1, decoder_layers=1, dropout=0.0
     )
     model = VanillaTransformerModel(config).double().eval()
-    model.set_attn_implementation("eager")  # the one that hands out its weights
+    model.set_attn_implementation("eager")  # the implementation that returns its weights
     layer = model.encoder.layers[0].self_attn
     with torch.no_grad():
         # torch's Linear computes x @ weight.T, so its weight is the transposed matrix.
@@ -105,14 +105,14 @@ concatenated = torch.cat(heads, dim=-1)
 show("Concat(head 0, head 1)", concatenated)
 show("W_O, chosen for this example", w_o, rows=dimensions)
 two_heads = concatenated @ w_o
-show("Concat(head 0, head 1) W_O: what the layer hands on", two_heads)
+show("Concat(head 0, head 1) W_O: the layer's output", two_heads)
 
 # %%
 print("\n5. The package's own layer, given the same weights")
 identity = torch.eye(4, dtype=torch.float64)
 of_package = {
     "one head": (layer_with(w_q, w_k, w_v, identity, 1)(x[None])[0][0], one_head),
-    # Its mask is additive as well; the dtype's smallest number stands for −∞.
+    # Its mask is additive as well; the dtype's smallest number represents −∞.
     "one head, masked": (
         layer_with(w_q, w_k, w_v, identity, 1)(
             x[None], attention_mask=mask.clamp(min=torch.finfo(torch.float64).min)[None, None]

@@ -8,8 +8,8 @@ starts from an encoder that has read text before.
 
 The text is English and Korean dates, times, amounts and numbers in words, without telling which belong together.
 Minutes: 6. Hardware: two CPU cores. Results: results.json in --output. The last line is
-"descendants: fill=… (words filled rightly) nll=… (nats a token) pretrained=… scratch=… output=…", the last two being
-the held-out likelihood, in nats a token, of translation models after the same updates on the same few pairs.
+"descendants: fill=… (words filled rightly) nll=… (nats per token) pretrained=… scratch=… output=…", the last two being
+the held-out likelihood, in nats per token, of translation models after the same updates on the same few pairs.
 """
 
 import argparse
@@ -123,7 +123,7 @@ class HideSome:
 
 
 class ShiftRight:
-    """Makes a batch for the decoder: the start symbol and all tokens but the last, to guess all tokens (§3.1)."""
+    """Makes a batch for the decoder: the decoder start token and all tokens but the last, to guess all tokens (§3.1)."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -142,7 +142,7 @@ class ShiftRight:
 def train_language_model(
     model: Any, collator: Any, train: Dataset, held_out: Dataset, updates: int, folder: Path
 ) -> float:
-    """Train with the stock Trainer; return the held-out loss in nats a token."""
+    """Train with the stock Trainer; return the held-out loss in nats per token."""
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=updates, per_device_train_batch_size=SENTENCES_PER_UPDATE,
         per_device_eval_batch_size=200, learning_rate=PEAK_RATE, warmup_steps=updates // 10, adam_beta2=0.98,
@@ -180,7 +180,7 @@ def fill_accuracy(model: EncoderForMaskedLM, collator: HideSome, rows: Dataset) 
 
 @torch.no_grad()
 def continue_text(model: DecoderForCausalLM, tokenizer: Any, text: str, most_tokens: int = 30) -> str:
-    """Write on from a beginning, the likeliest token at each step, up to the end symbol."""
+    """Continue a text with the most likely token at each step, up to the EOS token."""
     ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
     for _ in range(most_tokens):
         token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
@@ -193,7 +193,7 @@ def continue_text(model: DecoderForCausalLM, tokenizer: Any, text: str, most_tok
 def translation_loss(
     start_from: EncoderForMaskedLM | None, config: Any, tokenizer: Any, updates: int, folder: Path
 ) -> float:
-    """Train English to Korean on a few pairs; return the held-out likelihood in nats a token."""
+    """Train English to Korean on a few pairs; return the held-out likelihood in nats per token."""
     set_seed(1)
     model = VanillaTransformerForConditionalGeneration(config)
     if start_from is not None:
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_seed(1)
     writer = DecoderForCausalLM(config)
     nll = train_language_model(writer, ShiftRight(tokenizer), train, held_out, updates, options.output / "run")
-    print(f"\nThe decoder alone, towards GPT: {nll:.3f} nats a token")
+    print(f"\nThe decoder alone, towards GPT: {nll:.3f} nats per token")
     for text in BEGINNINGS:
         print(f"  {text:14} → {continue_text(writer, tokenizer, text)}")
 

@@ -2,7 +2,7 @@
 
 You learn: question answering is translation with other columns: the source is the question, the target the answer, and
 the recipe names them. The data is ChatbotData.csv of github.com/songys/Chatbot_data (11,823 pairs, MIT). It has no test
-set, so one is drawn here by a digest of the question: the same question never stands on both sides.
+set, so one is drawn here by a digest of the question: the same question is never in both.
 
     python examples/korean_qa.py ChatbotData.csv
 
@@ -24,7 +24,7 @@ QUESTIONS = ("안녕하세요", "오늘 너무 피곤해", "영화 추천해줘"
 
 
 def split_of(question: str) -> str:
-    """Say which split a question belongs to: by its digest, so for good."""
+    """Return the split of a question, chosen by its digest so that it never changes."""
     place = int.from_bytes(hashlib.sha256("".join(question.split()).encode()).digest()[:4], "big") % 100
     if place < PERCENT["validation"]:
         return "validation"

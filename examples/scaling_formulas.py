@@ -1,6 +1,6 @@
-"""Three formulas that say how a run grows, each held against a measurement on this machine.
+"""Three formulas for the cost of an update, each compared with a measurement on this machine.
 
-What you learn: what one update costs in arithmetic, memory and traffic, before you rent anything. `examples/scaling.md`
+What you learn: what one update costs in arithmetic, memory and traffic, before you rent hardware. `docs/scaling.md`
 uses the same formulas. Minutes: one or two. Hardware: two CPU cores, Linux. Run:
 
     python examples/scaling_formulas.py --output examples/results/scaling.json

@@ -6,7 +6,7 @@ from a YAML file, with validation and resuming; this is what it does, in the ope
 
     python examples/train_from_two_files.py my.en my.ko runs/mine
 
-Hardware: two CPU cores do. Minutes: UPDATES × 8,000 tokens; a processor that trains 10,000 tokens a second takes 30
+Hardware: two CPU cores do. Minutes: UPDATES × 8,000 tokens; a processor that trains 10,000 tokens per second takes 30
 minutes for the 2,000 below, a GPU one or two.
 The last line is "train_from_two_files: bleu=… chrf=… model=runs/mine/final".
 """

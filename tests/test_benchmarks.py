@@ -1,4 +1,4 @@
-"""`make bench` at tiny sizes: every measurement runs, the results files have their form, the table says the same."""
+"""`make bench` at tiny sizes: every measurement runs, the results files have their form, the table agrees with them."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
     done = run("--quick", "--output", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(tmp_path.glob("bench-*.json"))]
-    expected = {"import_time", "training_step", "memory", "training_loop", "decoding", "levers"}
+    expected = {"import_time", "training_step", "memory", "training_loop", "decoding", "optimizations"}
     assert {result["name"] for result in results} == expected
     for result in results:
         check_result(result)

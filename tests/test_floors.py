@@ -210,9 +210,10 @@ def test_every_floor_of_the_package_imports_only_lower_floors() -> None:
     assert not violations, "\n" + "\n".join(violations)
 
 
-def test_examples_use_public_names_only() -> None:
+@pytest.mark.parametrize("folder", ["examples", "benchmarks"])
+def test_examples_and_benchmarks_use_public_names_only(folder: str) -> None:
     public_names = getattr(importlib.import_module(PACKAGE), "__all__", None)
-    violations = check_examples(ROOT / "examples", public_names)
+    violations = check_examples(ROOT / folder, public_names)
     assert not violations, "\n" + "\n".join(violations)
 
 
@@ -325,6 +326,6 @@ def test_a_broken_file_is_reported_with_its_line(
     ],
 )
 def test_an_example_may_use_public_names_and_nothing_else(tmp_path: Path, source: str, allowed: bool) -> None:
-    examples = write_tree(tmp_path / "examples", {"benchmarks/run.py": f"import json\n{source}"})
+    examples = write_tree(tmp_path / "examples", {"scripts/run.py": f"import json\n{source}"})
     violations = check_examples(examples, ["preset"])
-    assert [line.startswith("benchmarks/run.py:2: ") for line in violations] == ([] if allowed else [True])
+    assert [line.startswith("examples/scripts/run.py:2: ") for line in violations] == ([] if allowed else [True])

@@ -1,4 +1,4 @@
-"""README is true: its Python runs, its commands exist, its tables are what examples/results/ says."""
+"""README and docs/ are true: their Python runs, their commands and links exist, their tables match examples/results/."""
 
 import argparse
 import dataclasses
@@ -24,19 +24,25 @@ from hf_vanilla_transformer.cli import _build_parser
 from hf_vanilla_transformer.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 OPTIONAL = {"ctranslate2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "peft", "tensorboard"}  # of the extras
-COMPILE_ONLY = "<!-- not run by the tests"  # stands in the line above a block that needs the network, with the reason
+COMPILE_ONLY = "<!-- not run by the tests"  # in the line above a block that cannot run here, with the reason
 
 
-def blocks(*languages: str) -> list[tuple[int, str, bool]]:
-    """List README's fenced blocks of some languages: line, text, and whether it is to be run."""
-    found = []
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+def blocks(page: str, *languages: str) -> list[tuple[int, str, bool]]:
+    """List a page's fenced blocks of some languages: line, text, and whether the block is to be run."""
+    found, text = [], PAGES[page]
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if match[1] in languages:
-            above = README[: match.start()].rstrip().rsplit("\n", 1)[-1]
-            found.append((README.count("\n", 0, match.start()) + 1, match[2], not above.startswith(COMPILE_ONLY)))
+            above = text[: match.start()].rstrip().rsplit("\n", 1)[-1]
+            found.append((text.count("\n", 0, match.start()) + 1, match[2], not above.startswith(COMPILE_ONLY)))
     return found
+
+
+PYTHON_BLOCKS = [(page, *block) for page in PAGES for block in blocks(page, "python")]
 
 
 # ------------------------------------------------------------------ Python blocks
@@ -58,14 +64,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_python_blocks() -> None:
-    assert len(blocks("python")) >= 2
+    assert sum(page == "README.md" and to_be_run for page, _, _, to_be_run in PYTHON_BLOCKS) >= 2
+    assert len({page for page, *_ in PYTHON_BLOCKS}) >= 4
 
 
-@pytest.mark.parametrize(("line", "code", "to_be_run"), blocks("python"), ids=lambda value: str(value)[:6])
+@pytest.mark.parametrize(
+    ("page", "line", "code", "to_be_run"),
+    PYTHON_BLOCKS,
+    ids=[f"{page}:{line}" for page, line, *_ in PYTHON_BLOCKS],
+)
 def test_python_block_runs(
-    line: int, code: str, to_be_run: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, line: int, code: str, to_be_run: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = compile(code, f"README.md from line {line}", "exec")
+    program = compile(code, f"{page} from line {line}", "exec")
     if not to_be_run:
         return
     monkeypatch.chdir(workplace)
@@ -81,23 +92,23 @@ def test_python_block_runs(
 # ------------------------------------------------------------------ shell blocks
 
 
-def command_lines() -> list[tuple[int, list[str]]]:
-    """List the commands of README's shell blocks and of its inline code, split into words, with their lines."""
+def command_lines(page: str) -> list[tuple[int, list[str]]]:
+    """List the commands of a page's shell blocks and of its inline code, split into words, with their lines."""
     found = []
-    for line, text, _ in blocks("", "bash", "sh", "console", "shell"):
+    for line, text, _ in blocks(page, "", "bash", "sh", "console", "shell"):
         for number, command in enumerate(text.replace("\\\n", "  ").split("\n"), start=line + 1):
             for part in re.split(r"\s(?:\||&&|;)\s", command.removeprefix("$ ")):
                 words = shlex.split(part, comments=True)
                 if words:
                     found.append((number, words))
-    outside = re.sub(r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), README, flags=re.MULTILINE | re.DOTALL)
+    outside = re.sub(r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), PAGES[page], flags=re.MULTILINE | re.DOTALL)
     for match in re.finditer(r"`((?:make|vanilla-transformer) [^`…]+)`", outside):
         found.append((outside.count("\n", 0, match.start()) + 1, shlex.split(match[1])))
     return found
 
 
 def wrong_with(words: list[str]) -> str | None:
-    """Say what is wrong with a command; None if nothing is."""
+    """Return what is wrong with a command; None for a valid one."""
     program = words[0].rsplit("/", 1)[-1]
     words = [word for word in words if "=" in word or not re.fullmatch(r"[<>].*", word)]
     missing = [word for word in words if word.startswith("examples/") and not (ROOT / word).exists()]
@@ -128,13 +139,28 @@ def wrong_with(words: list[str]) -> str | None:
     return None
 
 
-def test_every_command_and_option_exists() -> None:
-    lines = command_lines()
-    assert any(words[0] == "make" for _, words in lines) and any(
-        words[0] == "vanilla-transformer" for _, words in lines
-    )
-    wrong = [f"README.md:{line}: {problem}" for line, words in lines if (problem := wrong_with(words))]
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_option_exists(page: str) -> None:
+    lines = command_lines(page)
+    if page == "README.md":
+        assert {"make", "vanilla-transformer"} <= {words[0] for _, words in lines}
+    wrong = [f"{page}:{line}: {problem}" for line, words in lines if (problem := wrong_with(words))]
     assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_every_named_file_exists(page: str) -> None:
+    text, folder = PAGES[page], (ROOT / page).parent
+    linked = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    missing = [target for target in linked if target and not (folder / target).exists()]
+    named = re.findall(r"\b(?:examples|benchmarks|tests|hf_vanilla_transformer)/[\w./-]*\w", text)
+    missing += [name for name in named if not (ROOT / name).exists()]
+    assert not missing, f"{page} names {', '.join(missing)}"
+
+
+def test_readme_links_every_page_of_docs() -> None:
+    unlinked = [page for page in PAGES if page != "README.md" and f"({page})" not in PAGES["README.md"]]
+    assert not unlinked
 
 
 @pytest.mark.parametrize(
@@ -167,8 +193,10 @@ def renderer() -> ModuleType:
     return module
 
 
-def test_the_tables_are_what_the_results_say(renderer: ModuleType) -> None:
-    assert renderer.render(README, ROOT / "examples" / "results") == README, "run python examples/render_results.py"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_match_the_results(renderer: ModuleType, page: str) -> None:
+    text = PAGES[page]
+    assert renderer.render(text, ROOT / "examples" / "results") == text, "run python examples/render_results.py"
 
 
 def run_record(seed: int, bleu: float, **scores: Any) -> dict[str, Any]:

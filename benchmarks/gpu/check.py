@@ -144,7 +144,7 @@ def _end(process: subprocess.Popen) -> None:
     for number, seconds in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):  # nobody is left
+        except (ProcessLookupError, PermissionError):  # the process has already ended
             break
         try:
             process.wait(seconds)

@@ -127,7 +127,7 @@ def _carry_out(words: list[str], pace: Pace) -> Any:
 
 
 def _plan(updates: int, dropout: float, sizes: dict[str, Any] | None = None) -> list[str]:
-    """Return a run of so many updates, in the recipe's proportions: a quarter cools down and is averaged."""
+    """Return a run of ``updates`` updates in the recipe's proportions: a quarter cools down and is averaged."""
     cooldown = updates // 4
     every = max(1, cooldown // 10)
     words = {
@@ -178,7 +178,7 @@ def cpu_recipe() -> dict[str, Any]:
 
 
 def summary(seeds: dict[str, dict[str, Any]]) -> str:
-    """Say in a line what came of the seeds."""
+    """Format the results of all seeds as one line."""
     parts = []
     for name, seed in seeds.items():
         if seed.get("complete"):

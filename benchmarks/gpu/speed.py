@@ -1,6 +1,6 @@
 """Training and decoding on one GPU in bf16, beside MarianMT and torch.nn.Transformer as their users would tune them.
 
-Rows come in order of importance and share a budget of seconds: a row that no longer fits is named as left out. Results
+Rows are in order of importance and share a budget of seconds: a row that no longer fits is named as left out. Results
 in bf16 are held against fp32's on the same weights before anything is timed. What is written is what `make bench`
 writes of a measurement (bench-*.json), and it is written after every row.
 """
@@ -258,7 +258,7 @@ class Speed:
             speeds[contender] = [tokens / (clock.ended[-1] - clock.ended[0])]
             del trainer
             self._forget()
-        what = f"training loop, preset {name}, bf16, about {sizes.tokens:,} tokens an update"
+        what = f"training loop, preset {name}, bf16, about {sizes.tokens:,} tokens per update"
         self.rows.append(
             Row(what, "target tokens/s", speeds[OURS], speeds[MARIAN_LOOP], MARIAN_LOOP, goal=Goal(least=2.0))
         )
@@ -433,7 +433,7 @@ def marian_loop(
     folder: str,
     device: torch.device,
 ) -> Any:
-    """Build the stock trainer with a MarianMT of the same size, as many sentences a batch as hold ``tokens`` tokens."""
+    """Build the stock trainer with a MarianMT of the same size, with batches of as many sentences as ``tokens`` tokens hold."""
     model = MarianMTModel(marian_config(config))
     collator.collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     arguments = Seq2SeqTrainingArguments(
@@ -484,7 +484,7 @@ def main() -> None:
         name="gpu",
         what="Training steps, loops and beam search on one GPU in bf16; bf16 results are checked against fp32 first.",
         quick=asked.quick,
-        precision={"headline": "bf16", "why": "what everybody trains in on such a card"},
+        precision={"headline": "bf16", "why": "the usual training precision on such a GPU"},
         hardware=machine.hardware(),
         versions=machine.versions(),
         commit=machine.commit(),

@@ -90,10 +90,10 @@ class RecurrentForTranslation(PreTrainedModel):
             labels: (B, T) target tokens, −100 where there is none.
             inputs_embeds: (B, S, D) instead of source ids.
             num_items_in_batch: tokens that the summed loss is divided by; None: those of this batch.
-            **kwargs: what Trainer hands to any model; not used.
+            **kwargs: keywords that Trainer passes to every model; unused.
 
         Returns:
-            ``loss`` in nats a token if labels are given, and ``logits`` (B, T, V).
+            ``loss`` in nats per token if labels are given, and ``logits`` (B, T, V).
         """
         embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if attention_mask is None:
@@ -125,7 +125,7 @@ class RecurrentForTranslation(PreTrainedModel):
             return last
         states = nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=embedded.shape[1])[0]
         hidden = attention_mask == 0
-        # The backward half has read everything when it stands at the first word.
+        # The backward half has read everything when it reaches the first word.
         return torch.tanh(self.first_state(last[1])), states, self.score_annotation(states), hidden
 
     def _attentive_step(self, embedded: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -69,8 +69,8 @@ class Plan:
         lists: of training.
         tests: lists a length.
         test_lengths: numbers a list.
-        speed_lengths: tokens a sentence.
-        speed_tokens: source tokens a batch, and as many target tokens.
+        speed_lengths: tokens per sentence.
+        speed_tokens: source tokens per batch, and as many target tokens.
         layer_lengths: n of Table 1.
         gradient_length: source words.
     """
@@ -156,8 +156,8 @@ def without_positions(tokenizer: Any) -> VanillaTransformerForConditionalGenerat
     return model
 
 
-def started_large(model: VanillaTransformerForConditionalGeneration) -> VanillaTransformerForConditionalGeneration:
-    """Undo the small start of the products in residual branches: all start at Glorot's size."""
+def with_glorot_gain(model: VanillaTransformerForConditionalGeneration) -> VanillaTransformerForConditionalGeneration:
+    """Undo the smaller initialization of residual branches: all matrices get Glorot's gain."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):
@@ -177,7 +177,7 @@ def build(name: str, tokenizer: Any) -> Any:
 
 
 def greedy(model: Any, input_ids: Tensor, attention_mask: Tensor, max_tokens: int) -> list[list[int]]:
-    """Translate a batch greedily; lists of ids without the end symbol."""
+    """Translate a batch greedily; return lists of ids without the EOS token."""
     if isinstance(model, RecurrentForTranslation):
         rows = model.translate_greedily(input_ids, attention_mask, max_tokens).tolist()
     else:
@@ -202,14 +202,14 @@ class BudgetTrainer(Seq2SeqTrainer):
 
 
 class Clock(TrainerCallback):
-    """Stops training after so many seconds and looks at the quality on the way; looking doesn't count."""
+    """Stops training after a number of seconds and measures quality in between, which is not counted."""
 
     def __init__(self, seconds: float, looks: int, look: Callable[[], dict[str, float]]) -> None:
         self.seconds, self.looks, self.look = seconds, looks, look
         self.spent, self.resumed, self.history = 0.0, 0.0, []  # seconds, seconds, what was seen
 
     def share(self) -> float:
-        """Say what share of the budget is spent."""
+        """Return the share of the time budget that is spent."""
         return min(1.0, (self.spent + time.perf_counter() - self.resumed) / self.seconds) if self.resumed else 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -279,7 +279,7 @@ def median_seconds(work: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def measure_speed(tokenizer: Any, plan: Plan) -> dict[str, list[float]]:
-    """Training tokens a second at each sentence length, source and target together."""
+    """Measure training tokens per second at each sentence length, source and target together."""
     speeds: dict[str, list[float]] = {}
     for name in NAMES:
         model, speeds[name] = build(name, tokenizer).train(), []
@@ -430,7 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings[f"pre-norm, {deepest} + {deepest} layers"] = lambda: transformer(
         tokenizer, deepest, norm_position="pre", final_norm=True
     )
-    settings[f"large start, {deepest} + {deepest} layers"] = lambda: started_large(transformer(tokenizer, deepest))
+    settings[f"large start, {deepest} + {deepest} layers"] = lambda: with_glorot_gain(transformer(tokenizer, deepest))
     settings["no positions, 2 + 2 layers"] = lambda: without_positions(tokenizer)
     for name, make in settings.items():
         set_seed(1)
@@ -448,7 +448,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def claims(results: dict[str, Any], plan: Plan) -> dict[str, dict[str, Any]]:
-    """Put each claim beside the number that supports or limits it."""
+    """Return each claim with the number that supports or limits it."""
     speeds, by_length, depth = results["tokens_per_second"], results["quality_by_length"], results["depth"]
     within = max(i for i, n in enumerate(plan.test_lengths) if n <= TRAINED_ON[1])
     shortest, longest_seen, longest = (plan.test_lengths[i] for i in (0, within, -1))
@@ -461,7 +461,7 @@ def claims(results: dict[str, Any], plan: Plan) -> dict[str, dict[str, Any]]:
         "claim_1": {
             "claim": "all positions are computed at once, so training is parallel and takes less time",
             "number": ratios["rnn+attention"][-1],
-            "meaning": f"training tokens/s, Transformer over RNN + attention, at {plan.speed_lengths[-1]} tokens a "
+            "meaning": f"training tokens/s, Transformer over RNN + attention, at {plan.speed_lengths[-1]} tokens per "
             "sentence; by_length has the others, and the RNN without attention, which torch computes in one call",
             "by_length": {
                 name: dict(zip(map(str, plan.speed_lengths), row, strict=True)) for name, row in ratios.items()
@@ -506,7 +506,7 @@ def claims(results: dict[str, Any], plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def seconds_to(rows: list[dict[str, float]], goal: float) -> float | None:
-    """Say after how many seconds of training a quality was seen first; None if never."""
+    """Return the seconds of training after which a quality was first reached; None if never."""
     return next((row["seconds"] for row in rows if row["quality"] >= goal), None)
 
 
@@ -515,7 +515,7 @@ def draw(results: dict[str, Any], output: Path) -> None:
     log = {"xscale": "log", "yscale": "log"}
     speeds, costs, lengths = (results[key] for key in ("tokens_per_second", "layer_milliseconds", "quality_by_length"))
     save_plot(
-        output / "speed.png", "Training speed", "tokens a sentence", "tokens a second",
+        output / "speed.png", "Training speed", "tokens per sentence", "tokens per second",
         {name: (speeds["lengths"], speeds[name]) for name in NAMES}, **log,
     )  # fmt: skip
     save_plot(
@@ -543,7 +543,7 @@ def draw(results: dict[str, Any], output: Path) -> None:
         yscale="log",
     )  # fmt: skip
     save_plot(
-        output / "depth.png", "Depth, norm and positions", "updates", "training loss (nats a token)",
+        output / "depth.png", "Depth, norm and positions", "updates", "training loss (nats per token)",
         {
             name: ([row["updates"] for row in found["losses"]], [row["loss"] for row in found["losses"]])
             for name, found in results["depth"].items()

@@ -1,4 +1,4 @@
-"""What test_gpu_processes.py starts as a process; ranks and address stand in the environment.
+"""What test_gpu_processes.py starts as a process; ranks and address are in the environment.
 
 Usage: processes.py {ddp,fsdp2,fsdp2_saved,tied} DEVICE FOLDER
 """

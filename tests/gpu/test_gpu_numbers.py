@@ -98,7 +98,7 @@ def test_the_loss_that_never_counts_tokens_is_the_same(device, smoothing, bias, 
     torch.manual_seed(0)
     labels = batch(device)["labels"]  # (5, 9), some of them ignored
     values = [torch.randn(size).to(device) for size in ((5, 9, 16), (67, 16), (67,))]
-    values[0][labels == -100] = float("nan")  # what stands at padding must not matter
+    values[0][labels == -100] = float("nan")  # values at padding must not matter
     results = []
     for loss_of in (losses.linear_cross_entropy, by_logits):
         hidden, weight, shift = (value.clone().requires_grad_() for value in values)

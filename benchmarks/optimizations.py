@@ -1,6 +1,6 @@
-"""What the levers that were not pulled would gain: each beside the code as it is, in turns.
+"""Measure optimizations that the package does not use, each beside the current code, in turns.
 
-A ratio below 1 means that the lever is faster. Each row's note says why it isn't in the package all the same. Training:
+A ratio below 1 means that the optimization is faster; the note of the row says why it is not used. Training:
 preset base on the batch of `training_step`, preset tiny on one of tiny.yaml's size. Decoding: as in `decoding`.
 """
 
@@ -19,7 +19,7 @@ from training_step import base_config, example_batch, our_step
 
 from hf_vanilla_transformer import VanillaTransformerConfig, preset
 
-AS_IT_IS = f"{OURS} as it is"
+CURRENT = f"{OURS} as it is"
 
 # --------------------------------------------------------------------------- training
 
@@ -59,7 +59,7 @@ def _join(attention: Any, names: tuple[str, ...]) -> None:
 
 
 def with_plain_attention(config: VanillaTransformerConfig) -> VanillaTransformerConfig:
-    """Take plain products and a softmax for the fused attention kernel."""
+    """Use plain matrix products and a softmax instead of the fused attention kernel."""
     return VanillaTransformerConfig.from_dict(config.to_dict(), attn_implementation="eager")
 
 
@@ -73,8 +73,8 @@ def seconds_of(run: Callable[[], object]) -> float:
 # --------------------------------------------------------------------------- decoding
 
 
-def laid_out_by_input(model: Any) -> Any:
-    """Give the decoder's products copies of their weights that lie input by input, as few rows at a time want them."""
+def with_transposed_weights(model: Any) -> Any:
+    """Store the decoder's weights transposed, which favours products of few rows."""
     products = [module for module in model.model.decoder.modules() if type(module) is nn.Linear]
     for module in [*products, model.lm_head]:
         # The same values in another order of memory: linear() multiplies by the transposed weight, now contiguous.
@@ -85,17 +85,17 @@ def laid_out_by_input(model: Any) -> Any:
 # --------------------------------------------------------------------------- the measurement
 
 
-def training_levers(
+def training_optimizations(
     what: str, config: VanillaTransformerConfig, rows: int, length: int, precision: str, rounds: int
 ) -> list[Row]:
-    """Time a training step with each lever, on ``rows`` sentences of ``length`` tokens."""
+    """Time a training step with each optimization, on ``rows`` sentences of ``length`` tokens."""
     batch = example_batch(config.vocab_size, rows, length)
     real = int(batch["attention_mask"].sum())
     full = {name: tensor[1::2].repeat(2, 1)[: real // length] for name, tensor in batch.items()}
     steps = {
-        AS_IT_IS: our_step(config, batch, precision),
+        CURRENT: our_step(config, batch, precision),
         "Q, K and V as one product": our_step(config, batch, precision, one_product),
-        "plain products for the attention kernel": our_step(with_plain_attention(config), batch, precision),
+        "plain matrix products instead of the attention kernel": our_step(with_plain_attention(config), batch, precision),
         "no padding to compute": our_step(config, full, precision),
         "torch.compile": our_step(config, batch, precision, torch.compile),
     }
@@ -103,10 +103,10 @@ def training_levers(
     compiling = seconds_of(steps["torch.compile"])
     notes = {
         "Q, K and V as one product": "W^Q, W^K and W^V, which the paper and all converters name, would be one",
-        "plain products for the attention kernel": "memory grows with the squared length; set "
+        "plain matrix products instead of the attention kernel": "memory grows with the squared length; set "
         "attn_implementation='eager' where sentences are short",
-        "no padding to compute": f"a bound: {real} real tokens in rows without padding. Batches by length, which "
-        "training makes, have next to none",
+        "no padding to compute": f"an upper bound: {real} real tokens in rows without padding. Training batches by length, "
+        "which leaves almost none",
         "torch.compile": f"the first step took {compiling:.0f} s; Trainer's torch_compile does the same",
     }
     seconds = take_turns(steps, rounds)
@@ -114,47 +114,47 @@ def training_levers(
         Row(
             f"training step, {what}, {rows}×{length}, {precision}",
             "s",
-            seconds[AS_IT_IS],
+            seconds[CURRENT],
             seconds[name],
             name,
             "lower",
             note=notes[name],
         )
         for name in steps
-        if name != AS_IT_IS
+        if name != CURRENT
     ]
 
 
 def measure(options: Options) -> Result:
-    """Time each lever."""
+    """Time each optimization."""
     config, precision = base_config(options.quick), options.precision
     rounds = options.rounds or (2 if options.quick else 5)
     rows, length = (8, 8) if options.quick else (32, 32)
-    table = training_levers("preset base", config, rows, length, precision, rounds)
+    table = training_optimizations("preset base", config, rows, length, precision, rounds)
     if not options.quick:  # tiny.yaml's model on as many tokens as its updates have
-        table += training_levers("preset tiny", preset("tiny", vocab_size=6000), 64, 16, precision, rounds)
+        table += training_optimizations("preset tiny", preset("tiny", vocab_size=6000), 64, 16, precision, rounds)
 
     tokens = 6 if options.quick else 24
     plain = our_model(config, DTYPES[precision])
     other = our_model(config, DTYPES[precision])
-    copying = seconds_of(lambda: laid_out_by_input(other))
+    copying = seconds_of(lambda: with_transposed_weights(other))
     for beams, sentences in ((1, 1), (1, 8), (4, 4 if options.quick else 32)):
         batch = example_batch(config.vocab_size, sentences, 8 if options.quick else 24)
         source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        name = "weights laid out by input"
+        name = "weights stored transposed"
         seconds = take_turns(
             {
-                AS_IT_IS: our_search(plain, source, beams, tokens),
+                CURRENT: our_search(plain, source, beams, tokens),
                 name: our_search(other, source, beams, tokens),
             },
             rounds,
         )
         note = f"copying them took {copying:.2f} s, which the search would pay each time or keep beside the weights"
         what = f"decoding, beam {beams}, batch {sentences}, {tokens} tokens out, {precision}"
-        table.append(Row(what, "s", seconds[AS_IT_IS], seconds[name], name, "lower", note=note))
+        table.append(Row(what, "s", seconds[CURRENT], seconds[name], name, "lower", note=note))
     return Result(
-        "levers",
-        "Levers that were not pulled, beside the code as it is: below 1 the lever would be faster.",
+        "optimizations",
+        "Optimizations that are not used, beside the current code: a ratio below 1 means that the optimization is faster.",
         table,
         settings={"precision": precision, "vocab_size": config.vocab_size, "rounds": rounds},
     )
