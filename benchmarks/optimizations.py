@@ -95,7 +95,7 @@ def training_optimizations(
     steps = {
         CURRENT: our_step(config, batch, precision),
         "Q, K and V as one product": our_step(config, batch, precision, one_product),
-        "plain matrix products instead of the attention kernel": our_step(with_plain_attention(config), batch, precision),
+        "plain products instead of the attention kernel": our_step(with_plain_attention(config), batch, precision),
         "no padding to compute": our_step(config, full, precision),
         "torch.compile": our_step(config, batch, precision, torch.compile),
     }
@@ -103,10 +103,10 @@ def training_optimizations(
     compiling = seconds_of(steps["torch.compile"])
     notes = {
         "Q, K and V as one product": "W^Q, W^K and W^V, which the paper and all converters name, would be one",
-        "plain matrix products instead of the attention kernel": "memory grows with the squared length; set "
+        "plain products instead of the attention kernel": "memory grows with the squared length; set "
         "attn_implementation='eager' where sentences are short",
-        "no padding to compute": f"an upper bound: {real} real tokens in rows without padding. Training batches by length, "
-        "which leaves almost none",
+        "no padding to compute": f"an upper bound: {real} real tokens in rows without padding. Training batches by "
+        "length, which leaves almost none",
         "torch.compile": f"the first step took {compiling:.0f} s; Trainer's torch_compile does the same",
     }
     seconds = take_turns(steps, rounds)
@@ -154,7 +154,7 @@ def measure(options: Options) -> Result:
         table.append(Row(what, "s", seconds[CURRENT], seconds[name], name, "lower", note=note))
     return Result(
         "optimizations",
-        "Optimizations that are not used, beside the current code: a ratio below 1 means that the optimization is faster.",
+        "Optimizations that are not used, beside the current code: a ratio below 1 means that it would be faster.",
         table,
         settings={"precision": precision, "vocab_size": config.vocab_size, "rounds": rounds},
     )

@@ -1,4 +1,4 @@
-"""Real target tokens per second of whole training loops on Multi30k: ours with tiny.yaml beside the stock Seq2SeqTrainer.
+"""Real target tokens per second of training loops on Multi30k: ours with recipe tiny, and the stock Seq2SeqTrainer.
 
 The peer is MarianMT of the same size with 256 sentences per batch and batches of like length, its best setting. Both
 loops run with their own collators, samplers, optimizers and logging; what counts is every non-padding target token

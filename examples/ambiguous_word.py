@@ -236,7 +236,7 @@ def looks_at_words(model: Any, tokenizer: Any, text: str, translation: str | Non
 
     Returns:
         For "encoder" what 배 gives to each word, for "cross" what the decoder gives as it writes belly, pear or boat:
-        each (layers, heads, words), the share of the EOS token last. "cross" is missing if none of the three is written.
+        each (layers, heads, words), the EOS token last. "cross" is absent if none of the three is written.
     """
     maps = attention_maps(model, tokenizer, text, translation)
     source = word_numbers(maps.source_tokens)

@@ -123,7 +123,7 @@ class HideSome:
 
 
 class ShiftRight:
-    """Makes a batch for the decoder: the decoder start token and all tokens but the last, to guess all tokens (§3.1)."""
+    """Makes a decoder batch: the decoder start token and all tokens but the last predict all tokens (§3.1)."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer

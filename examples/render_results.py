@@ -1,12 +1,12 @@
-"""Write the tables of README.md from what runs and measurements have left in examples/results/.
+"""Render the tables of README.md and docs/ from the records in examples/results/.
 
     python examples/render_results.py            # after a new file in examples/results/
-    python examples/render_results.py --check    # exit status 1 if README.md is not what the files say
+    python examples/render_results.py --check    # exit status 1 if a page does not match the records
 
-A run leaves results.json in its directory (`vanilla-transformer train`), an evaluation what `--output` names: copy it
-to examples/results/NAME.json. `make bench` writes bench-NAME.json there by itself. Runs that differ in nothing but the
-seed become one row with their mean. The tables go between `<!-- results:start -->` and `<!-- results:end -->`, and
-`<!-- bench:start -->` and `<!-- bench:end -->`.
+A training run writes results.json to its directory, an evaluation the file that `--output` names: copy it to
+examples/results/NAME.json. `make bench` writes bench-NAME.json there. Runs that differ only in the seed become one row
+with their mean. A table is written between `<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the
+short tables of README.md, `results` and `bench` the complete ones of docs/results.md and docs/speed.md.
 """
 
 import argparse
@@ -22,43 +22,57 @@ NO_RESULTS = "No results yet."
 BENCH = "bench-"  # how the names of measurements start
 OURS = "hf_vanilla_transformer"  # how the names of what is ours start
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv"}
-RUN_KEYS = {"data", "hardware", "model", "scores"}  # what runs and evaluations have
+RUN_KEYS = {"data", "hardware", "model", "scores"}  # of records of runs and evaluations
+PAGES = ("README.md", "docs/results.md", "docs/speed.md")
+HEADLINES = (  # of README.md: measurement, beginning of its row, beginning of the peer's name, label
+    ("training-step", "training step, preset base", "transformers MarianMT", "training step, preset base"),
+    ("training-loop", "training loop", "transformers MarianMT", "training loop with data, preset tiny"),
+    ("decoding", "beam 4, batch 32, 24 tokens out, fp32", "transformers MarianMT", "beam 4, batch 32, preset base"),
+    ("decoding", "beam 4, batch 32, 24 tokens out, fp32", "CTranslate2 int8", "beam 4, batch 32, preset base"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--pages", type=Path, nargs="+", default=[ROOT / page for page in PAGES])
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "results")
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if something would change")
     options = parser.parse_args(arguments)
-    text = options.readme.read_text(encoding="utf-8")
+    texts = {page: page.read_text(encoding="utf-8") for page in options.pages}
     try:
-        rendered = render(text, options.results)
+        rendered = {page: render(text, options.results) for page, text in texts.items()}
     except ValueError as error:
         print(f"render_results: error: {error}", file=sys.stderr)
         return 2
-    if options.check:
-        if rendered != text:
-            print(f"{options.readme.name} is not what {options.results.name}/ says; run {Path(__file__).name}")
-        return int(rendered != text)
-    options.readme.write_text(rendered, encoding="utf-8")
-    print(f"render_results: {options.readme.name} {'changed' if rendered != text else 'was up to date'}")
-    return 0
+    changed = [page for page in texts if rendered[page] != texts[page]]
+    for page in changed:
+        if options.check:
+            print(f"{page.name} does not match {options.results.name}/; run {Path(__file__).name}")
+        else:
+            page.write_text(rendered[page], encoding="utf-8")
+    if not options.check:
+        print(f"render_results: changed {', '.join(page.name for page in changed) or 'nothing'}")
+    return int(options.check and bool(changed))
 
 
 def render(text: str, folder: Path) -> str:
-    """Return a README with its tables made anew; a text without markers comes back as it is.
+    """Return a page with its tables rendered again; a text without markers is returned unchanged.
 
     Raises:
-        ValueError: If a marker lacks its other half, or a file isn't what its name says.
+        ValueError: If one of a pair of markers is missing, or a file does not have the content that its name promises.
     """
-    tables = {"results": results_section, "bench": bench_section}
+    tables = {
+        "summary": summary_section,
+        "speed": speed_section,
+        "results": results_section,
+        "bench": bench_section,
+    }
     for name, section in tables.items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         if (text.count(start), text.count(end)) == (0, 0):
             continue
         if (text.count(start), text.count(end)) != (1, 1) or text.index(start) > text.index(end):
-            raise ValueError(f"{start} and {end} must stand once each, in this order")
+            raise ValueError(f"{start} and {end} must appear once each, in this order")
         before, after = text[: text.index(start) + len(start)], text[text.index(end) :]
         text = f"{before}\n{section(folder)}\n{after}"
     return text
@@ -67,18 +81,48 @@ def render(text: str, folder: Path) -> str:
 # ------------------------------------------------------------------ runs and evaluations
 
 
-def results_section(folder: Path) -> str:
-    """Return the table of runs, their signatures, and a table by origin for those that have it."""
+def summary_section(folder: Path) -> str:
+    """Return the scores on test text, with published figures for the same text where there are any."""
+    published = folder / "published.json"
+    references = read(published)["published"] if published.is_file() else []
+    rows = []
+    for members in _runs(folder):
+        scores = [member["scores"]["test"] for member in members if "bleu" in member["scores"].get("test", {})]
+        if not scores:
+            continue
+        name, text = _name(members[0]), _text_name(members[0]["data"]["test"]["name"])
+        found = [row for row in references if (row["run"], row["text"]) == (name, text)]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{text}, {members[0]['data']['test']['pairs']:,} lines",
+                _mean([score["bleu"] for score in scores], 2),
+                _mean([score["chrf"] for score in scores], 2, each=False),
+                _mean([100 * score["exact"] for score in scores], 2, " %", each=False),
+                ", ".join(f"{row['bleu']:.2f} BLEU ({row['source']})" for row in found) or "–",
+            )
+        )
+    return table(("recipe", "test text", "BLEU (per seed)", "chrF", "exact", "published"), rows) if rows else NO_RESULTS
+
+
+def _runs(folder: Path) -> list[list[dict[str, Any]]]:
+    """Read the records of runs and evaluations; those that differ only in the seed are one group."""
     records = [read(path) for path in sorted(folder.glob("*.json")) if not path.name.startswith(BENCH)]
-    records = [record for record in records if record.keys() >= RUN_KEYS]  # other experiments keep theirs here too
+    records = [record for record in records if record.keys() >= RUN_KEYS]  # other experiments have records here too
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(json.dumps(_identity(record), sort_keys=True), []).append(record)
+    return list(groups.values())
+
+
+def results_section(folder: Path) -> str:
+    """Return the table of runs, their signatures, and a table by origin for those that have it."""
+    groups = _runs(folder)
     if not groups:
         return NO_RESULTS
     header = ("run", "text", "BLEU", "chrF", "exact", "seeds", "parameters", "updates", "minutes", "hardware")
     rows, signatures, origins = [], [], []
-    for members in groups.values():
+    for members in groups:
         for split in members[0]["scores"]:
             scores = [member["scores"][split] for member in members]
             if "bleu" not in scores[0]:
@@ -117,7 +161,7 @@ def results_section(folder: Path) -> str:
 
 
 def _identity(record: dict[str, Any]) -> list[Any]:
-    """What two runs share if they differ in nothing but the seed."""
+    """Return what two runs have in common if they differ only in the seed."""
     recipe = record.get("recipe", {"name": record.get("checkpoint")})
     settings = {key: value for key, value in recipe.get("settings", {}).items() if key != "seed"}
     data = {split: part.get("sha256") for split, part in record["data"].items()}
@@ -134,7 +178,7 @@ def _text_name(name: str) -> str:
 
 
 def _mean(values: Sequence[float], digits: int, unit: str = "", each: bool = True) -> str:
-    """Return the mean, and behind it what it is the mean of."""
+    """Format the mean, followed by the values it is the mean of."""
     if not values:
         return ""
     shown = f"{sum(values) / len(values):.{digits}f}{unit}"
@@ -142,7 +186,7 @@ def _mean(values: Sequence[float], digits: int, unit: str = "", each: bool = Tru
 
 
 def _minutes(training: Sequence[dict[str, Any]]) -> str:
-    """Return the mean time; behind it what the cores gave to it, summed over them, where that was counted."""
+    """Format the mean wall time, followed by the processor time, summed over cores, where it was recorded."""
     wall = _mean([part["seconds"] / 60 for part in training if "seconds" in part], 0, each=False)
     counted = [part.get("processor_seconds") for part in training]
     if None in counted:
@@ -153,15 +197,35 @@ def _minutes(training: Sequence[dict[str, Any]]) -> str:
 # ------------------------------------------------------------------ measurements
 
 
+def speed_section(folder: Path) -> str:
+    """Return the rows of `HEADLINES` in one table."""
+    rows, machines = [], set()
+    for name, measure, peer, label in HEADLINES:
+        path = folder / f"{BENCH}{name}.json"
+        if not path.is_file():
+            continue
+        record = read(path)
+        row = next(
+            row for row in record["rows"] if row["measure"].startswith(measure) and row["peer_name"].startswith(peer)
+        )
+        unit = row["unit"]
+        rows.append((label, _figure(row["ours"], unit), f"{_figure(row['peer'], unit)} ({row['peer_name']})",
+                     f"{row['ratio']:.2f}×"))  # fmt: skip
+        machines.add(f"{_hardware(record['hardware'])}; {_versions(record['versions'])}")
+    if not rows:
+        return NO_RESULTS
+    return table(("measurement", "ours", "peer", "speed ratio"), rows) + "\n\n" + "; ".join(sorted(machines))
+
+
 def bench_section(folder: Path) -> str:
     """Return a table for each measurement, with where it was made."""
     parts = []
     for path in sorted(folder.glob(f"{BENCH}*.json")):
         record = read(path)
         if "rows" not in record:
-            raise ValueError(f"{path.name} has no 'rows'; it is no record of a measurement")
+            raise ValueError(f"{path.name} has no 'rows'; it is not a record of a measurement")
         if record.get("quick"):
-            raise ValueError(f"{path.name} is of a quick trial, whose figures mean nothing; run it in full")
+            raise ValueError(f"{path.name} is from a quick trial, whose figures mean nothing; run it in full")
         rows = []
         for row in record["rows"]:
             met = {True: "met", False: "missed", None: ""}[row.get("met")]
@@ -178,7 +242,7 @@ def bench_section(folder: Path) -> str:
 
 
 def _profile(profile: dict[str, Any]) -> list[str]:
-    """Return where our own time goes, and what the machine allows at best, as a list of Markdown or nothing."""
+    """Format where our own time is spent and the limits of the machine; an empty list without a profile."""
     lines = []
     for name, operators in profile.get("operators", {}).items():
         if not name.startswith(OURS):
@@ -202,7 +266,7 @@ def _profile(profile: dict[str, Any]) -> list[str]:
 
 
 def _figure(value: float, unit: str) -> str:
-    """Return a figure with at most four digits that count."""
+    """Format a figure with at most four significant digits."""
     shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{shown} {unit}".strip()
 

@@ -1,4 +1,4 @@
-"""README and docs/ are true: their Python runs, their commands and links exist, their tables match examples/results/."""
+"""README and docs/ are true: Python blocks run, commands and links exist, tables match examples/results/."""
 
 import argparse
 import dataclasses
@@ -101,7 +101,9 @@ def command_lines(page: str) -> list[tuple[int, list[str]]]:
                 words = shlex.split(part, comments=True)
                 if words:
                     found.append((number, words))
-    outside = re.sub(r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    outside = re.sub(
+        r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), PAGES[page], flags=re.MULTILINE | re.DOTALL
+    )
     for match in re.finditer(r"`((?:make|vanilla-transformer) [^`…]+)`", outside):
         found.append((outside.count("\n", 0, match.start()) + 1, shlex.split(match[1])))
     return found
@@ -281,15 +283,39 @@ def test_measurements_have_a_table(renderer: ModuleType, tmp_path: Path) -> None
     assert "| a\\|b | 12,346 t/s | 0.5123 t/s (P) | 2.50× | ≥ 2× met |" in text
     assert "| c | 1 s |  |  |  |" in text
     write(tmp_path, {"bench-x": record | {"rows": rows, "quick": True}})
-    with pytest.raises(ValueError, match="bench-x.json is of a quick trial"):
+    with pytest.raises(ValueError, match="bench-x.json is from a quick trial"):
         renderer.render(MARKED, tmp_path)
+
+
+def test_the_summary_has_published_figures_for_the_same_text(renderer: ModuleType, tmp_path: Path) -> None:
+    write(tmp_path, {"tiny-1": run_record(1, 41.0), "tiny-2": run_record(2, 42.0)})
+    page = "<!-- summary:start --><!-- summary:end -->\n"
+    row = "| `tiny` | test.en + test.de, 1,000 lines | 41.50 (41.00, 42.00) | 60.00 | 12.50 % | "
+    assert row + "– |" in renderer.render(page, tmp_path)
+    published = [{"run": "tiny", "text": "test.en + test.de", "bleu": 40.0, "source": "A 2020"},
+                 {"run": "tiny", "text": "other.en + other.de", "bleu": 39.0, "source": "B 2021"}]  # fmt: skip
+    write(tmp_path, {"published": {"published": published}})
+    assert row + "40.00 BLEU (A 2020) |" in renderer.render(page, tmp_path)
+
+
+def test_the_speed_table_has_the_headline_rows(renderer: ModuleType, tmp_path: Path) -> None:
+    page = "<!-- speed:start --><!-- speed:end -->\n"
+    assert "No results yet." in renderer.render(page, tmp_path)
+    row = {"measure": "training step, preset base, fp32", "ours": 1.0, "unit": "s", "goal": None}
+    rows = [row | {"peer": 3.0, "peer_name": "torch.nn.Transformer", "ratio": 3.0},
+            row | {"peer": 2.0, "peer_name": "transformers MarianMT", "ratio": 2.0}]  # fmt: skip
+    record = {"what": "Speed", "hardware": {"cores": 2, "processor": "X"}, "versions": {"torch": "2"}, "rows": rows}
+    write(tmp_path, {"bench-training-step": record})
+    rendered = renderer.render(page, tmp_path)
+    assert "| training step, preset base | 1 s | 2 s (transformers MarianMT) | 2.00× |" in rendered
+    assert "2 cores of X; torch 2" in rendered
 
 
 def test_without_markers_nothing_changes_and_half_a_pair_is_refused(renderer: ModuleType, tmp_path: Path) -> None:
     assert renderer.render("no tables here\n", tmp_path) == "no tables here\n"
-    with pytest.raises(ValueError, match="must stand once each"):
+    with pytest.raises(ValueError, match="must appear once each"):
         renderer.render("<!-- results:end --> <!-- results:start -->", tmp_path)
-    with pytest.raises(ValueError, match="must stand once each"):
+    with pytest.raises(ValueError, match="must appear once each"):
         renderer.render("<!-- bench:start -->", tmp_path)
 
 
@@ -299,7 +325,7 @@ def test_the_command_writes_checks_and_refuses(
     readme, results = tmp_path / "README.md", tmp_path / "results"
     results.mkdir()
     readme.write_text(MARKED, encoding="utf-8")
-    words = ["--readme", str(readme), "--results", str(results)]
+    words = ["--pages", str(readme), "--results", str(results)]
     assert renderer.main([*words, "--check"]) == 1 and readme.read_text(encoding="utf-8") == MARKED
     assert renderer.main(words) == 0 and renderer.main([*words, "--check"]) == 0
     (results / "other-experiment.json").write_text('{"answer": 42}')

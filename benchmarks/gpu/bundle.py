@@ -118,7 +118,7 @@ def main() -> None:
         sys.exit(f"gpu-bundle: pip found no wheel for one of the packages (status {error.returncode})")
     missing = copy_text(asked.data, BUNDLE / "data")
     for path in missing:
-        print(f"gpu-bundle: there is no {path}, which the quality part needs; set --data to its folder", file=sys.stderr)
+        print(f"gpu-bundle: the quality part needs {path}, which is missing; set --data", file=sys.stderr)
     shutil.rmtree(BUNDLE / "site", ignore_errors=True)
     total = size(BUNDLE)
     wheels = len(list((BUNDLE / "wheels").glob("*.whl")))

@@ -433,7 +433,7 @@ def marian_loop(
     folder: str,
     device: torch.device,
 ) -> Any:
-    """Build the stock trainer with a MarianMT of the same size, with batches of as many sentences as ``tokens`` tokens hold."""
+    """Build the stock trainer with a MarianMT of the same size and batches of about ``tokens`` tokens."""
     model = MarianMTModel(marian_config(config))
     collator.collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     arguments = Seq2SeqTrainingArguments(
