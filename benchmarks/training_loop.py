@@ -40,7 +40,8 @@ from hf_vanilla_transformer import (
 )
 
 DATA_VARIABLE = "VANILLA_TRANSFORMER_DATA"
-RECIPE = Path(__file__).resolve().parents[1] / "examples" / "configs" / "tiny.yaml"
+RECIPE = Path(__file__).resolve().parents[1] / "hf_vanilla_transformer" / "recipes" / "tiny.yaml"
+TEXT = ("multi30k/lc.norm.tok/train.en", "multi30k/lc.norm.tok/train.de")  # in the folder that --data names
 PEER = "transformers MarianMT, Seq2SeqTrainer, 256 sentences per batch, group_by_length"
 WARM_UP = 3  # updates that aren't counted
 _COMMON: dict[str, Any] = {
@@ -155,14 +156,13 @@ def stock_trainer(
     return trainer, collator
 
 
-def load_pairs(options: Options, recipe: dict[str, Any]) -> tuple[list[str], list[str]] | None:
+def load_pairs(options: Options) -> tuple[list[str], list[str]] | None:
     """Read Multi30k's training text, or None where it isn't; ``--quick`` makes some by rule."""
     if options.quick:
         rows = embedded_corpus("train", size=200, seed=0)["translation"]
         return [row["en"] for row in rows], [row["ko"] for row in rows]
     folder = options.data or Path(os.environ.get(DATA_VARIABLE, "data"))
-    # Paths in the recipe are relative to the folder that contains data/.
-    paths = [folder / Path(recipe[key]).relative_to("data") for key in ("train_source", "train_target")]
+    paths = [folder / name for name in TEXT]
     if not all(path.is_file() for path in paths):
         return None
     source, target = (path.read_text(encoding="utf-8").removesuffix("\n").split("\n") for path in paths)
@@ -174,7 +174,7 @@ def measure(options: Options) -> Result:
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     recipe["sentences"] = 256
     recipe["precision"] = options.precision
-    pairs = load_pairs(options, recipe)
+    pairs = load_pairs(options)
     if pairs is None:
         raise Skipped(f"training_loop: no Multi30k; give its folder with --data or {DATA_VARIABLE}")
     if options.quick:

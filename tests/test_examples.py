@@ -16,7 +16,6 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
     preset,
-    read_recipe,
     train_tokenizer,
 )
 
@@ -172,20 +171,3 @@ def test_an_example_is_a_short_letter(path: Path) -> None:
     for part in ("You learn", "Hardware", "inutes", "last line is", f"python examples/{path.name}"):
         assert part in letter, f"{path.name} doesn't say {part!r}"
     assert f'"{path.stem}: ' in letter, "the expected last line starts with the example's name"
-
-
-@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_recipe_is_short_gives_reasons_and_says_whether_it_was_run(path: Path) -> None:
-    recipe = read_recipe(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 36
-    reasoned = [line for line in lines if re.match(r"\w+: .*\S +# \S", line)]
-    settings = [line for line in lines if re.match(r"\w+: ", line)]
-    assert len(reasoned) >= len(settings) / 2
-    for key in ("preset", "vocab_size", "max_tokens_per_batch", "warmup_steps", "learning_rate", "precision"):
-        assert key in recipe.settings and any(line.startswith(f"{key}: ") for line in reasoned), f"{key} has no reason"
-    head = " ".join(line for line in lines if line.startswith("#"))
-    results = list((EXAMPLES / "results").glob("*.json"))
-    records = [json.loads(result.read_text(encoding="utf-8")) for result in results]
-    was_run = any(record.get("recipe", {}).get("name") == path.stem for record in records if isinstance(record, dict))
-    assert was_run != ("not run" in head.lower()), "a recipe says 'Not run' as long as no result of it is there"

@@ -130,9 +130,7 @@ def wrong_with(words: list[str]) -> str | None:
     if parser.get_default("takes_overrides"):
         classes = (recipes.ModelArguments, recipes.DataArguments, recipes.RunArguments)
         keys = {item.name for kind in classes for item in dataclasses.fields(kind)}
-        keys |= {
-            item.name for item in dataclasses.fields(type(read_recipe(ROOT / "examples/configs/tiny.yaml").training))
-        }
+        keys |= {item.name for item in dataclasses.fields(type(read_recipe("tiny").training))}
         known |= {f"--{key}" for key in keys} | {"--key"}
     for word in words[2:]:
         option = word.partition("=")[0]
@@ -173,9 +171,9 @@ def test_readme_links_every_page_of_docs() -> None:
         ("vanilla-transformer translate runs/demo < lines.txt", None),
         ("vanilla-transformer translate runs/demo --colour red", "vanilla-transformer translate has no --colour"),
         (".venv/bin/vanilla-transformer dance", "there is no command .venv/bin/vanilla-transformer dance"),
-        ("vanilla-transformer train examples/configs/tiny.yaml --seed 2", None),
-        ("vanilla-transformer train examples/configs/tiny.yaml --sead 2", "vanilla-transformer train has no --sead"),
-        ("vanilla-transformer train examples/configs/none.yaml", "there is no examples/configs/none.yaml"),
+        ("vanilla-transformer train tiny --seed 2", None),
+        ("vanilla-transformer train tiny --sead 2", "vanilla-transformer train has no --sead"),
+        ("vanilla-transformer train examples/none.yaml", "there is no examples/none.yaml"),
         ("python examples/scan.py SCAN/simple", None),
     ],
 )

@@ -28,13 +28,14 @@ from ..overwriting import check_file, check_folder
 from ..plausibility import doubtful_translations
 from ..presets import preset
 from .preflight import PlausibilityWatch, check_settings
-from .recipe import EMBEDDED, Recipe, read_recipe
+from .recipe import PACKAGE_RECIPES, Recipe, read_recipe
+from .recipe_arguments import EMBEDDED
 from .record import commit, hardware, versions, write_json
 from .trainer import VanillaTransformerTrainer
 
 logger = logging.get_logger(__name__)
 
-RECIPE = Path(__file__).with_name("demo.yaml")
+RECIPE = PACKAGE_RECIPES / "demo.yaml"
 FIGURES = ("attention.html", "alignment.png")  # that the command adds to the checkpoint's directory
 SAMPLES_PER_KIND = 3
 _SENTENCES_PER_BATCH = 100

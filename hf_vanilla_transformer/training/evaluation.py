@@ -20,7 +20,7 @@ from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import doubtful_translations
 from ..translation import translate
 from .recipe import Recipe
-from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
+from .record import commit, data_record, hardware, versions, without_folder, write_json, write_translations
 from .run import SPLITS, load_corpora
 
 logger = logging.get_logger(__name__)
@@ -148,7 +148,7 @@ def evaluate_checkpoint(
         if name in groups:
             scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
     record = {
-        "checkpoint": shown(str(checkpoint)),
+        "checkpoint": without_folder(str(checkpoint)),
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
         "decoding": {

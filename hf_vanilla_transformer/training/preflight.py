@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is known to be wrong with a run before its first byte of data is read, and what is odd about it at its start."""
+"""Checks of a run's settings before any data is read, and warnings at its start."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..overwriting import check_writable
 from ..plausibility import odd_peak_rate, run_inside_warmup
 from ..presets import preset
 from .recipe import Recipe
+from .recipe_arguments import SPLITS
 
 logger = logging.get_logger(__name__)
 
@@ -24,19 +25,20 @@ _MEASURED_WITH_GENERATION = ("bleu", "chrf", "exact", "brevity_penalty")
 
 
 def check_settings(recipe: Recipe) -> None:
-    """Refuse settings with which the run would fail later.
+    """Check a recipe for everything that would make its run fail later.
 
     Raises:
-        ValueError: If one is out of range, contradicts another, or needs what isn't there; the message says what to do.
-        OSError: If the output directory can't be written.
+        ValueError: If a setting is out of range, contradicts another, or needs something that is missing.
+        OSError: If the output directory is not writable.
     """
-    training, data = recipe.training, recipe.data
+    training = recipe.training
     output_dir = Path(str(training.output_dir))
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"output_dir {output_dir} is a file; name a directory")
     check_writable(output_dir)
-    for split in ("train", "validation", "test"):
-        source, target, table = (getattr(data, f"{split}_{side}") for side in ("source", "target", "file"))
+    recipe.data.check_has_training_text()
+    for split in SPLITS:
+        source, target, table = (getattr(recipe.data, f"{split}_{side}") for side in ("source", "target", "file"))
         if source is not None:
             paired_files(source, target)
         elif table is not None:
@@ -52,12 +54,13 @@ def check_settings(recipe: Recipe) -> None:
     _check_loggers(training.report_to)
     if training.push_to_hub and not (training.hub_token or get_token()):
         raise ValueError(
-            "push_to_hub is set, but there is no token for the Hub; run `hf auth login`, or set HF_TOKEN, with a token "
-            "that may write"
+            "push_to_hub is set, but there is no token for the Hub; run `hf auth login`, or set HF_TOKEN to a token "
+            "with write permission"
         )
 
 
 def _check_best_metric(recipe: Recipe) -> None:
+    """Check that there is text to evaluate on and that the metric for the best checkpoint is measured on it."""
     training, data = recipe.training, recipe.data
     if training.eval_strategy == "no":
         return
@@ -69,19 +72,19 @@ def _check_best_metric(recipe: Recipe) -> None:
             "on; set validation_source and validation_target, or validation_file, or eval_strategy: no"
         )
     name = (training.metric_for_best_model or "loss").removeprefix("eval_")
-    known = _ALWAYS_MEASURED + (_MEASURED_WITH_GENERATION if training.predict_with_generate else ())
-    if name in known:
+    measured = _ALWAYS_MEASURED + (_MEASURED_WITH_GENERATION if training.predict_with_generate else ())
+    if name in measured:
         return
     if name in _MEASURED_WITH_GENERATION:
         raise ValueError(
-            f"metric_for_best_model: {name} is only measured while training with predict_with_generate: true; set it, "
-            f"or choose one of {', '.join(known)}"
+            f"metric_for_best_model: {name} is only measured during training with predict_with_generate: true; set "
+            f"it, or choose one of {', '.join(measured)}"
         )
-    raise ValueError(f"metric_for_best_model: {name} is never measured; choose one of {', '.join(known)}")
+    raise ValueError(f"metric_for_best_model: {name} is never measured; choose one of {', '.join(measured)}")
 
 
 def _check_loggers(report_to: Any) -> None:
-    """Make each logger's callback once, as Trainer will: a name may be unknown, its package not installed."""
+    """Construct each experiment tracker's callback as Trainer will, which fails if it is unknown or not installed."""
     for name in [report_to] if isinstance(report_to, str) else report_to or ():
         try:
             for callback in get_reporting_integration_callbacks(name):
@@ -96,7 +99,7 @@ def _check_loggers(report_to: Any) -> None:
 
 
 class PlausibilityWatch(TrainerCallback):
-    """Warns at the start of a run that will end inside its warm-up, or whose learning rate is far from the paper's."""
+    """Log a warning at the start of a run that ends during its warmup or has an unusual peak learning rate."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

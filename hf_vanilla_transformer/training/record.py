@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a record of results says about where it came from: data, hardware, versions, commit; and how it is written."""
+"""The parts of a record of results: data, decoding, hardware, versions and commit; and how records are written."""
 
 import importlib.metadata
 import json
@@ -15,6 +15,7 @@ import torch
 
 from ..data.corpora import ParallelCorpus
 from ..device import processor_name
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import replace_text
 from ..version import __version__
 
@@ -22,15 +23,20 @@ _VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "s
 
 
 def data_record(corpus: ParallelCorpus) -> dict[str, Any]:
-    """Describe a corpus: name, pairs, hash and what was wrong with it; of a stream not read to its end, the name."""
+    """Describe a corpus: name, number of pairs, hash and problems; only the name of a stream not read to its end."""
     report = corpus.report
-    name = " ".join(map(shown, report.name.split(" ")))
+    name = " ".join(map(without_folder, report.name.split(" ")))
     record = {"name": name, "pairs": report.pairs_kept, "sha256": report.sha256, "problems": report.problems}
     return record if report.complete else {"name": name, "streamed": True}
 
 
+def decoding_record(config: BeamSearchConfig) -> dict[str, Any]:
+    """Describe a beam search by the settings that a recipe has."""
+    return {name: getattr(config, name) for name in ("num_beams", "length_penalty", "length_normalization")}
+
+
 def hardware() -> str:
-    """Name what this process computes on, as "2 cores of Intel Xeon …" or "4 × NVIDIA H100"."""
+    """Describe the hardware of this process, e.g. "2 cores of Intel Xeon …" or "4 × NVIDIA H100"."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -38,15 +44,15 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python and the libraries that results may depend on."""
+    """Return the versions of this package, Python and the libraries that may affect results."""
     found = {name: importlib.metadata.version(name) for name in _VERSIONS}
     return {"hf_vanilla_transformer": __version__, "python": platform.python_version(), **found}
 
 
 def commit() -> str | None:
-    """Return the commit of the code, "+" added where files differ from it; None for an installed package."""
+    """Return the commit of the code, with "+" if files differ from it; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # an installed package may lie in somebody else's repository
+    if not (root / ".git").exists():  # an installed package may be inside another repository
         return None
 
     def git(*words: str) -> str:
@@ -59,21 +65,33 @@ def commit() -> str | None:
         return None
 
 
-def shown(value: Any) -> Any:
-    """Return a setting as written, of an absolute path only its name."""
+def without_folder(value: Any) -> Any:
+    """Reduce an absolute path, or each in a list, to its file name; return any other value unchanged.
+
+    Records are published; they contain no paths of the machine.
+    """
     if isinstance(value, list):
-        return [shown(word) for word in value]
+        return [without_folder(word) for word in value]
     return Path(value).name if value is not None and Path(value).is_absolute() else value
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary as readable JSON, complete or not at all."""
+    """Write a dictionary as indented JSON, atomically."""
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_translations(path: Path, translations: Sequence[str]) -> None:
-    """Write translations in UTF-8, exactly a line each, all of them or none."""
+    """Write translations as UTF-8, one per line, atomically."""
     replace_text(path, "".join(" ".join(text.split()) + "\n" for text in translations))
 
 
-__all__ = ["commit", "data_record", "hardware", "shown", "versions", "write_json", "write_translations"]
+__all__ = [
+    "commit",
+    "data_record",
+    "decoding_record",
+    "hardware",
+    "versions",
+    "without_folder",
+    "write_json",
+    "write_translations",
+]

@@ -33,7 +33,6 @@ from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load
 from ..data.tokenization import train_tokenizer
 from ..json_object import read_json_object
 from ..metrics import TranslationMetric, default_bleu_tokenizer
-from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import MANY_UNKNOWN, TARGET_TOKENIZER, TranslationTokenizers
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
@@ -44,8 +43,18 @@ from ..version import __version__
 from .checkpointing import clear_leftovers, replace_files
 from .guards import check_finite
 from .preflight import PlausibilityWatch, check_settings
-from .recipe import EMBEDDED, DataArguments, Recipe
-from .record import commit, data_record, hardware, shown, versions, write_json, write_translations
+from .recipe import Recipe
+from .recipe_arguments import EMBEDDED, DataArguments
+from .record import (
+    commit,
+    data_record,
+    decoding_record,
+    hardware,
+    versions,
+    without_folder,
+    write_json,
+    write_translations,
+)
 from .run_lock import LOCK_NAME, run_lock
 from .trainer import VanillaTransformerTrainer
 
@@ -163,7 +172,7 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
         "data": {split: data_record(corpus) for split, corpus in corpora.items()},
         "model": {
             "preset": None if recipe.model.model_name_or_path else recipe.model.preset,
-            "started_from": shown(recipe.model.model_name_or_path),
+            "started_from": without_folder(recipe.model.model_name_or_path),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "vocabulary": len(tokenizer),
             **({"target_vocabulary": len(tokenizers.target)} if tokenizers.separate else {}),
@@ -232,9 +241,9 @@ def _load_split(data: DataArguments, split: str) -> ParallelCorpus | None:
         return load_text_files(source, target, streaming=streaming, **common)
     if table is not None:
         return load_table(table, *columns, streaming=streaming, **common)
-    if data.dataset_name == EMBEDDED:
-        return load_embedded(split, getattr(data, f"embedded_{split}"), **common)
     name = getattr(data, f"{split}_split")
+    if data.dataset_name == EMBEDDED and name is not None:
+        return load_embedded(split, getattr(data, f"embedded_{split}"), seed=data.embedded_seed, **common)
     if data.dataset_name is not None and name is not None:
         return load_hub_dataset(data.dataset_name, data.dataset_config, name, *columns, streaming=streaming, **common)
     return None
@@ -340,7 +349,7 @@ def _model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
         if model.config.decoder_vocab_size is not None and not tokenizers.separate:
             raise ValueError(
                 f"the target of {recipe.model.model_name_or_path} has a vocabulary of its own "
-                f"({model.config.decoder_vocab_size} tokens), but there is one tokenizer only; save the target's in its "
+                f"({model.config.decoder_vocab_size} tokens), but there is only one tokenizer; save the target's in its "
                 f"folder {TARGET_TOKENIZER}"
             )
     else:
@@ -436,7 +445,7 @@ def _prepare_output(recipe: Recipe, output_dir: Path, corpora: dict[str, Paralle
             raise ValueError(
                 f"output_dir {output_dir} holds something that is no run of a recipe; choose an empty or new directory"
             )
-        if recipe.run.overwrite_output_dir:
+        if recipe.run.overwrite:
             _delete_run(output_dir)
         elif asked is None:
             if _has_trained(output_dir):
@@ -481,7 +490,7 @@ def _check_same_run(output_dir: Path, earlier: dict[str, Any], identity: dict[st
         if anyway:
             logger.warning(f"{text}; going on nevertheless")
             return
-        raise ValueError(f"{text}; choose another --output_dir, or --overwrite_output_dir true to delete that run")
+        raise ValueError(f"{text}; choose another --output_dir, or --overwrite to delete that run")
 
 
 def _delete_run(output_dir: Path) -> None:
@@ -515,7 +524,7 @@ def _translation_scores(
         model,
         tokenizers,
         sources,
-        BeamSearchConfig(num_beams=run.num_beams, length_penalty=run.length_penalty),
+        recipe.search,
         max_source_tokens=run.max_source_tokens,
     )
     write_translations(output_dir / _TRANSLATIONS / f"{split}.{data.target_lang}", translations)
@@ -552,8 +561,8 @@ def _metric_while_training(metric: Any, tokenizers: TranslationTokenizers) -> An
 def _published(recipe: Recipe) -> dict[str, Any]:
     """Return the settings as they may be shown to others: of absolute paths only the name, no word on where it ran."""
 
-    hidden = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "hub_token")
-    return {key: shown(value) for key, value in recipe.settings.items() if key not in hidden}
+    hidden = ("output_dir", "overwrite", "resume_from_checkpoint", "hub_token")
+    return {key: without_folder(value) for key, value in recipe.settings.items() if key not in hidden}
 
 
 def _training_record(
@@ -590,7 +599,7 @@ def _training_record(
         "best_checkpoint": None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint).name,
         "best_validation_loss": state.best_metric,
         "averaged": averaged,
-        "decoding": {"num_beams": recipe.run.num_beams, "length_penalty": recipe.run.length_penalty},
+        "decoding": decoding_record(recipe.search),
     }
     if isinstance(encoded, Dataset):  # what an epoch holds times how often it was seen
         an_epoch = sum(int(example_lengths(encoded, column).sum()) for column in ("input_ids", "labels"))

@@ -38,6 +38,7 @@ report_to: none
         ("--config_overrides {\"d_modle\":3}", "d_modle"),
         ("--output_dir {tmp}/r.yaml", "is a file; name a directory"),
         ("--output_dir {tmp}/r.yaml/out", "Not a directory"),
+        ("--dataset_name null", "there is nothing to train on; set train_source"),
         ("--dataset_name null --train_source {tmp}/a --train_target {tmp}/b", "there is no file .*/a"),
         (
             "--dataset_name null --train_source {tmp}/r.yaml --train_target {tmp}/r.yaml "

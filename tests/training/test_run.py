@@ -147,7 +147,7 @@ def test_overwriting_deletes_the_run_and_nothing_else(finished: tuple[Path, Trai
     folder, _ = finished
     shutil.copytree(folder / "out", tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    words = ("--overwrite_output_dir", "--warmup_steps", "5", "--max_steps", "2", "--average_last", "0")
+    words = ("--overwrite", "--warmup_steps", "5", "--max_steps", "2", "--average_last", "0")
     result = again(folder, tmp_path / "out", *words)
     assert result.record["training"]["resumed_from"] is None
     assert result.record["training"]["updates"] == 2
@@ -202,7 +202,7 @@ def test_a_final_model_is_loaded_and_not_the_weights_of_an_earlier_save(
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
 
 
-@pytest.mark.parametrize("words", [(), ("--overwrite_output_dir",)])
+@pytest.mark.parametrize("words", [(), ("--overwrite",)])
 def test_a_second_start_leaves_the_first_one_alone(
     finished: tuple[Path, TrainingResult], tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -221,7 +221,7 @@ def test_a_second_start_leaves_the_first_one_alone(
 def test_useless_translations_and_few_pairs_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr(run_module.logger, "warning", messages.append)
-    monkeypatch.setattr(run_module, "translate", lambda model, tokenizer, sources, **_: [""] * len(sources))
+    monkeypatch.setattr(run_module, "translate", lambda model, tokenizer, sources, *_, **__: [""] * len(sources))
     (tmp_path / "my.yaml").write_text(RECIPE)
     again(tmp_path, tmp_path / "out", "--max_steps", "1", "--average_last", "0", "--eval_strategy", "no")
     text = "\n".join(messages)
@@ -229,7 +229,7 @@ def test_useless_translations_and_few_pairs_are_said(tmp_path: Path, monkeypatch
     assert "only 200 training pairs" in text
 
 
-@pytest.mark.parametrize("words", [(), ("--overwrite_output_dir",)])
+@pytest.mark.parametrize("words", [(), ("--overwrite",)])
 def test_a_directory_with_something_else_is_left_alone(
     finished: tuple[Path, TrainingResult], tmp_path: Path, words: tuple[str, ...]
 ) -> None:
