@@ -116,6 +116,23 @@ class ParallelCorpus:
     dataset: Dataset | IterableDataset
     report: CorpusReport
 
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Names of the source and of the target in the ``translation`` column."""
+        source_lang, target_lang = self.dataset.features["translation"].languages
+        return source_lang, target_lang
+
+    def sides(self) -> tuple[list[str], list[str]]:
+        """Return all sources and all targets, in order."""
+        rows = list(self.dataset["translation"])
+        source_lang, target_lang = self.languages
+        return [row[source_lang] for row in rows], [row[target_lang] for row in rows]
+
+    def sentences(self) -> Iterator[str]:
+        """Yield the source and the target of each pair in turn."""
+        for row in self.dataset:
+            yield from row["translation"].values()
+
 
 @dataclass(frozen=True)
 class _Part:

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
+from ..data.splits import SPLITS
 from ..data.text_lines import decode_line, read_lines
 from ..device import choose_device, move_to_device
 from ..metrics import TranslationMetric
@@ -21,7 +22,7 @@ from ..plausibility import doubtful_translations
 from ..translation import translate
 from .recipe import Recipe
 from .record import commit, data_record, hardware, versions, without_folder, write_json, write_translations
-from .run import SPLITS, load_corpora
+from .run import load_corpora
 
 logger = logging.get_logger(__name__)
 
@@ -129,7 +130,7 @@ def evaluate_checkpoint(
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
     for name, corpus in corpora.items():
-        sources, references = _sides(corpus)
+        sources, references = corpus.sides()
         if on_split is not None:
             on_split(name, len(sources))
         started = time.perf_counter()
@@ -199,12 +200,6 @@ def read_labels(path: str | Path) -> list[str]:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record as JSON, complete or not at all."""
     write_json(path, record)
-
-
-def _sides(corpus: ParallelCorpus) -> tuple[list[str], list[str]]:
-    languages = corpus.dataset.features["translation"].languages
-    rows = list(corpus.dataset["translation"])
-    return [row[languages[0]] for row in rows], [row[languages[1]] for row in rows]
 
 
 __all__ = [

@@ -5,12 +5,11 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import (
@@ -29,12 +28,14 @@ from ..checkpoints.loading import load_tokenizers
 from ..checkpoints.weight_index import INDEX, WEIGHTS, other_weight_files
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
-from ..data.corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
+from ..data.corpora import ParallelCorpus
+from ..data.encoding import encode_corpus
+from ..data.splits import SPLITS, EmbeddedPairs, HubDataset, SplitSource, Tables, TextFiles, load_splits
 from ..data.tokenization import train_tokenizer
 from ..json_object import read_json_object
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from ..model.tokenizers_vanilla_transformer import MANY_UNKNOWN, TARGET_TOKENIZER, TranslationTokenizers
+from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..plausibility import doubtful_translations, few_pairs
 from ..presets import preset
@@ -60,11 +61,9 @@ from .trainer import VanillaTransformerTrainer
 
 logger = logging.get_logger(__name__)
 
-SPLITS = ("train", "validation", "test")
 RECIPE_NAME = "recipe.json"  # what marks a directory as a run's, and tells whether another run may continue it
 _AVERAGED = "averaged"
 _TRANSLATIONS = "translations"
-_STREAMED_PAIRS = 200  # of a stream, looked at for unknown ids before the training
 _OF_A_RUN = (RECIPE_NAME, RESULTS_NAME, CARD_NAME, _AVERAGED, PROVENANCE_NAME, TARGET_TOKENIZER)  # and more by pattern
 _CHECKPOINT = re.compile(r"checkpoint-\d+|\.checkpoint-\d+\.(saving|replaced|deleting)")
 _OF_A_START = re.compile(re.escape(LOCK_NAME) + r".*|\.?recipe(\.json)?(\.\d+)?\.tmp")  # of one that had not yet begun
@@ -141,7 +140,7 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
         limit = config.max_position_embeddings
         arguments.max_sentence_tokens = min(arguments.max_sentence_tokens or limit, limit)
 
-    encoded = {split: encode(corpus, tokenizers, recipe.data) for split, corpus in corpora.items()}
+    encoded = {split: encode_corpus(corpus, tokenizers) for split, corpus in corpora.items()}
     tokenizer: Any = tokenizers if tokenizers.separate else tokenizers.source
     if recipe.run.early_stopping_patience:
         callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.early_stopping_patience)]
@@ -210,108 +209,29 @@ def _carry_out(recipe: Recipe, metric: Any, callbacks: Sequence[TrainerCallback]
 
 
 def load_corpora(data: DataArguments, splits: Sequence[str] = SPLITS) -> dict[str, ParallelCorpus]:
-    """Load the splits that a recipe names, training text checked, evaluation text complete.
+    """Load the splits that a recipe names.
 
     Args:
-        data: names files or data set.
-        splits: which of "train", "validation" and "test" to load.
-
-    Returns:
-        Those of the splits that there are.
+        data: names files or a dataset.
+        splits: the splits to load, of "train", "validation" and "test"; those without data are skipped.
     """
-    corpora = {}
-    for split in splits:
-        corpus = _load_split(data, split)
-        if corpus is not None:
-            corpora[split] = corpus
-    return corpora
+    named = {split: source for split in splits if (source := _split_source(data, split)) is not None}
+    return load_splits(named, source_lang=data.source_lang, target_lang=data.target_lang, streaming=data.streaming)
 
 
-def _load_split(data: DataArguments, split: str) -> ParallelCorpus | None:
-    training = split == "train"
-    common: dict[str, Any] = {
-        "source_lang": data.source_lang,
-        "target_lang": data.target_lang,
-        "keep_all": not training,
-    }
+def _split_source(data: DataArguments, split: str) -> SplitSource | None:
     columns = (data.source_column, data.target_column)
-    streaming = training and data.streaming
     source, target, table = (getattr(data, f"{split}_{side}") for side in ("source", "target", "file"))
     if source is not None:
-        return load_text_files(source, target, streaming=streaming, **common)
+        return TextFiles(source, target)
     if table is not None:
-        return load_table(table, *columns, streaming=streaming, **common)
+        return Tables(table, *columns)
     name = getattr(data, f"{split}_split")
     if data.dataset_name == EMBEDDED and name is not None:
-        return load_embedded(split, getattr(data, f"embedded_{split}"), seed=data.embedded_seed, **common)
+        return EmbeddedPairs(getattr(data, f"embedded_{split}"), data.embedded_seed)
     if data.dataset_name is not None and name is not None:
-        return load_hub_dataset(data.dataset_name, data.dataset_config, name, *columns, streaming=streaming, **common)
+        return HubDataset(data.dataset_name, data.dataset_config, name, *columns)
     return None
-
-
-def texts(corpus: ParallelCorpus) -> Iterator[str]:
-    """Yield all sentences of a corpus, source and target in turn."""
-    for row in corpus.dataset:
-        yield from row["translation"].values()
-
-
-def encode(
-    corpus: ParallelCorpus, tokenizer: PreTrainedTokenizerBase | TranslationTokenizers, data: DataArguments
-) -> Dataset | IterableDataset:
-    """Turn the pairs of a corpus into ``input_ids`` and ``labels``; nothing is cut.
-
-    A warning says how many ids are unknown where they are many.
-
-    Args:
-        corpus: as `load_corpora` gives it.
-        tokenizer: one for both sides, or two.
-        data: names the languages.
-    """
-    tokenizers = TranslationTokenizers(tokenizer)
-    name, dataset = corpus.report.name, corpus.dataset
-
-    def batch(rows: dict[str, list[dict[str, str]]]) -> dict[str, list[list[int]]]:
-        pairs = rows["translation"]
-        sources = tokenizers.encode_sources([pair[data.source_lang] for pair in pairs])
-        targets = tokenizers.encode_targets([pair[data.target_lang] for pair in pairs])
-        return {"input_ids": sources, "labels": targets}
-
-    if isinstance(dataset, Dataset):
-        encoded = dataset.map(batch, batched=True, remove_columns=dataset.column_names, desc="encoding")
-        _report_unknown(name, tokenizers, encoded.with_format("arrow"))
-        return encoded
-    head = Dataset.from_list(list(dataset.take(_STREAMED_PAIRS)))
-    if len(head):
-        _report_unknown(f"the first {len(head):,} pairs of {name}", tokenizers, batch(head[:]))
-    return dataset.map(batch, batched=True, remove_columns=["translation"])
-
-
-def _report_unknown(name: str, tokenizers: TranslationTokenizers, encoded: Any) -> None:
-    """Warn of the side of which many ids are unknown.
-
-    Args:
-        name: what the text is called.
-        tokenizers: of both sides.
-        encoded: rows of ids under "input_ids" and "labels", as lists or in Arrow's format.
-    """
-    for side, column in (("source", "input_ids"), ("target", "labels")):
-        unknown_id = getattr(tokenizers, side).unk_token_id
-        if unknown_id is None:
-            continue
-        total = unknown = 0
-        batches = encoded.iter(10_000) if hasattr(encoded, "iter") else [encoded]
-        for batch in batches:
-            rows = batch[column]
-            ids = (
-                rows.combine_chunks().flatten().to_numpy() if hasattr(rows, "combine_chunks") else np.concatenate(rows)
-            )
-            total, unknown = total + len(ids), unknown + int((ids == unknown_id).sum())
-        if unknown > MANY_UNKNOWN * total:
-            logger.warning(
-                f"{name}: {unknown:,} of {total:,} token ids of the {side} ({unknown / total:.1%}) are unknown to the "
-                "tokenizer, and nothing can be learned of what they stand for; use a tokenizer that was learned from "
-                "such text, and check which side is which"
-            )
 
 
 # ---------------------------------------------------------------------------------------------- tokenizer, model
@@ -327,7 +247,7 @@ def _tokenizers(recipe: Recipe, corpus: ParallelCorpus, output_dir: Path, resumi
     else:
         data = recipe.data
         learned = train_tokenizer(
-            texts(corpus),
+            corpus.sentences(),
             data.vocab_size,
             model=data.tokenizer_model,
             normalization=data.normalization,
@@ -518,8 +438,7 @@ def _translation_scores(
 ) -> dict[str, Any]:
     """Translate a split as §6.1 does, write the translations down a line each, and score them."""
     data, run = recipe.data, recipe.run
-    rows = corpus.dataset["translation"]
-    sources, references = ([row[language] for row in rows] for language in (data.source_lang, data.target_lang))
+    sources, references = corpus.sides()
     translations = translate(
         model,
         tokenizers,
@@ -607,4 +526,4 @@ def _training_record(
     return record
 
 
-__all__ = ["TrainingResult", "encode", "load_corpora", "train"]
+__all__ = ["TrainingResult", "load_corpora", "train"]

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from hf_vanilla_transformer.checkpoints.loading import load_tokenizers
 from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.conversion.marian import halves_to_pairs
 from hf_vanilla_transformer.data.corpora import load_pairs
-from hf_vanilla_transformer.training.run import encode
+from hf_vanilla_transformer.data.encoding import encode_corpus
 from hf_vanilla_transformer.translation import translate
 
 PAD = 22
@@ -220,7 +219,7 @@ def test_labels_for_fine_tuning_are_of_the_targets_sentencepiece_model(opus_fold
     convert_checkpoint("marian", opus_folder, tmp_path / "ours")
     tokenizers = load_tokenizers(tmp_path / "ours")
     corpus = load_pairs(list(zip(TEXTS[:5], TEXTS[5:], strict=True)), "list", source_lang="en", target_lang="ko")
-    rows = encode(corpus, tokenizers, SimpleNamespace(source_lang="en", target_lang="ko"))
+    rows = encode_corpus(corpus, tokenizers)
     theirs = MarianTokenizer.from_pretrained(opus_folder)
     assert list(rows["input_ids"]) == theirs(TEXTS[:5])["input_ids"]
     assert list(rows["labels"]) == theirs(text_target=TEXTS[5:])["input_ids"]

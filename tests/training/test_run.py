@@ -13,17 +13,16 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import TranslationTokenizers, attention_maps
 from hf_vanilla_transformer.checkpoints.loading import load_checkpoint, load_tokenizers
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.data.corpora import load_embedded, load_pairs
+from hf_vanilla_transformer.data.encoding import encode_corpus
 from hf_vanilla_transformer.training import run as run_module
 from hf_vanilla_transformer.training.recipe import read_recipe
-from hf_vanilla_transformer.training.run import TrainingResult, encode, load_corpora, train
+from hf_vanilla_transformer.training.run import TrainingResult, load_corpora, train
 
 RECIPE = """
 dataset_name: embedded
@@ -352,8 +351,7 @@ def test_each_split_comes_from_where_the_recipe_says(tmp_path: Path) -> None:
 def test_encoding_ends_sentences_keeps_the_direction_and_cuts_nothing(finished: tuple[Path, TrainingResult]) -> None:
     tokenizer: Any = finished[1].tokenizer
     corpus = load_pairs([("three " * 400, "삼")], "list", source_lang="en", target_lang="ko")
-    data = read_recipe(finished[0] / "my.yaml").data
-    row = encode(corpus, tokenizer, data)[0]
+    row = encode_corpus(corpus, tokenizer)[0]
     assert set(row) == {"input_ids", "labels"}
     assert tokenizer.decode(row["input_ids"], skip_special_tokens=True) == ("three " * 400).strip()
     assert tokenizer.decode(row["labels"], skip_special_tokens=True) == "삼"
@@ -414,7 +412,7 @@ def test_two_vocabularies_train_resume_and_are_saved_wherever_the_weights_are(tw
 def test_labels_are_encoded_by_the_targets_tokenizer(two_vocabularies: Path) -> None:
     tokenizers = load_tokenizers(two_vocabularies / "tokenizer")
     corpus = load_pairs([("three hundred", "삼백")], "list", source_lang="en", target_lang="ko")
-    row = encode(corpus, tokenizers, read_recipe(two_vocabularies / "two.yaml").data)[0]
+    row = encode_corpus(corpus, tokenizers)[0]
     assert row["input_ids"] == tokenizers.source("three hundred")["input_ids"]
     assert row["labels"] == tokenizers.target("삼백")["input_ids"] != tokenizers.source("삼백")["input_ids"]
 
@@ -427,24 +425,6 @@ def test_one_vocabulary_over_two_matrices_is_saved_for_both(two_vocabularies: Pa
     train(read_recipe(two_vocabularies / "two.yaml", words))
     _, tokenizers = load_checkpoint(tmp_path)  # "translate" failed here
     assert tokenizers.source.get_vocab() == tokenizers.target.get_vocab()
-
-
-def test_many_unknown_ids_are_reported_with_their_number(two_vocabularies: Path, caplog: Any) -> None:
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "three": 4, "hundred": 5}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    corpus = load_pairs([("three hundred", "삼 백")] * 3, "list", source_lang="en", target_lang="ko")
-    logging.enable_propagation()
-    try:
-        encode(corpus, tokenizer, read_recipe(two_vocabularies / "two.yaml").data)
-    finally:
-        logging.disable_propagation()
-    # Each target is two unknown words and the end: 2 of 3 ids; of the source none.
-    assert "list: 6 of 9 token ids of the target (66.7%) are unknown" in caplog.text
-    assert "of the source" not in caplog.text
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The splits of a corpus: training text checked and filtered, evaluation text complete."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
+from .rows import Files
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Two aligned text files, or two lists of them; see `load_text_files`."""
+
+    source: Files
+    target: Files
+
+
+@dataclass(frozen=True)
+class Tables:
+    """TSV, CSV, JSON lines or Parquet files with two columns of text; see `load_table`."""
+
+    files: Files
+    source_column: str | None = None
+    target_column: str | None = None
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A split of a dataset on the Hugging Face Hub; see `load_hub_dataset`."""
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    source_column: str | None = None
+    target_column: str | None = None
+
+
+@dataclass(frozen=True)
+class EmbeddedPairs:
+    """Generated pairs of the embedded corpus; see `load_embedded`."""
+
+    size: int
+    seed: int = 0
+
+
+SplitSource: TypeAlias = TextFiles | Tables | HubDataset | EmbeddedPairs
+
+
+def load_splits(
+    sources: Mapping[str, SplitSource], *, source_lang: str, target_lang: str, streaming: bool = False
+) -> dict[str, ParallelCorpus]:
+    """Load the splits of a corpus.
+
+    Args:
+        sources: the origin of each split, by its name: "train", "validation" or "test".
+        source_lang, target_lang: names of the two sides in the ``translation`` column.
+        streaming: read the training split during training instead of before it.
+
+    Returns:
+        A corpus for each split. "train" leaves out pairs that have a problem; the other splits keep every pair.
+
+    Raises:
+        ValueError: If a split can't be loaded; see the functions that load each kind of source.
+    """
+    return {
+        split: _load_split(split, source, source_lang, target_lang, streaming and split == "train")
+        for split, source in sources.items()
+    }
+
+
+def _load_split(split: str, source: SplitSource, source_lang: str, target_lang: str, streaming: bool) -> ParallelCorpus:
+    keep_all = split != "train"
+    if isinstance(source, EmbeddedPairs):
+        return load_embedded(
+            split,
+            source.size,
+            seed=source.seed,
+            source_lang=source_lang,
+            target_lang=target_lang,
+            keep_all=keep_all,
+        )
+    if isinstance(source, TextFiles):
+        return load_text_files(
+            source.source,
+            source.target,
+            source_lang=source_lang,
+            target_lang=target_lang,
+            keep_all=keep_all,
+            streaming=streaming,
+        )
+    if isinstance(source, Tables):
+        return load_table(
+            source.files,
+            source.source_column,
+            source.target_column,
+            source_lang=source_lang,
+            target_lang=target_lang,
+            keep_all=keep_all,
+            streaming=streaming,
+        )
+    return load_hub_dataset(
+        source.name,
+        source.config,
+        source.split,
+        source.source_column,
+        source.target_column,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        keep_all=keep_all,
+        streaming=streaming,
+    )
+
+
+__all__ = ["SPLITS", "EmbeddedPairs", "HubDataset", "SplitSource", "Tables", "TextFiles", "load_splits"]
