@@ -552,10 +552,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from .checkpoints.whole_folder import whole_folder
-    from .overwriting import check_folder, write_folder_record
+    from .overwriting import output_folder
     from .training.vocabulary import learn_vocabulary
 
     apart = options.source is not None or options.target is not None
@@ -565,8 +562,7 @@ def _tokenizer(options: argparse.Namespace) -> int:
         raise ValueError("there are no text files to learn from; name some, or --source FILES and --target FILES")
     wanted = {"source": options.source, "target": options.target} if apart else {"": options.files}
     inputs = [file for files in wanted.values() for file in files]
-    check_folder(options.output, "tokenizer", inputs=inputs, overwrite=options.overwrite, option="--overwrite")
-    with whole_folder(Path(options.output)) as staging:
+    with output_folder(options.output, "tokenizer", inputs=inputs, overwrite=options.overwrite) as staging:
         results = {
             side: learn_vocabulary(
                 files,
@@ -579,7 +575,6 @@ def _tokenizer(options: argparse.Namespace) -> int:
             )
             for side, files in wanted.items()
         }
-        write_folder_record(staging, "tokenizer")
     for side, result in results.items():
         print(
             f"tokenizer: output={os.path.join(options.output, side) if side else options.output} size={result.size} "

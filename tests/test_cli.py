@@ -176,7 +176,7 @@ def test_unknown_words_are_refused(capsys):
 def test_demo_leaves_other_peoples_directories_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     assert main(["demo", "--output", str(tmp_path)]) == 2
-    assert "holds something else than a checkpoint of the demo (thesis.txt)" in capsys.readouterr().err
+    assert "holds something other than a checkpoint of the demo (thesis.txt)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -146,7 +146,7 @@ def test_inputs_are_never_written_to_and_files_only_replaced_when_asked(
     outputs = ["--translations", tmp_path / "out.ko", "--output", tmp_path / "scores.json"]
     assert run(folder, *words, "--translations", tmp_path / "x", "--output", tmp_path / "x") == 2
     assert run(folder, *words[:-1], *outputs) == 0
-    assert run(folder, *words[:-1], *outputs) == 2 and "out.ko is there already" in capsys.readouterr().err
+    assert run(folder, *words[:-1], *outputs) == 2 and "out.ko already exists" in capsys.readouterr().err
     assert run(folder, *words, *outputs) == 0
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [

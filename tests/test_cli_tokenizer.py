@@ -97,7 +97,7 @@ def test_what_is_there_already_is_not_replaced_unasked(
 ) -> None:
     words = (files["en"], "--vocab-size", 340, "--output")
     assert run(*words, tmp_path / "out") == 0
-    assert run(*words, tmp_path / "out") == 2 and "is there already; choose another" in capsys.readouterr().err
+    assert run(*words, tmp_path / "out") == 2 and "already exists; choose another" in capsys.readouterr().err
     assert run(*words, tmp_path / "out", "--overwrite") == 0
     (tmp_path / "out" / "config.json").write_text("{}")  # now it is a checkpoint's
     assert (

@@ -22,6 +22,7 @@ FLOORS = {
     "model": 0,
     "version": 0,
     "json_object": 0,
+    "atomic_files": 0,
     "overwriting": 0,
     "plausibility": 0,
     "device": 0,
@@ -43,7 +44,7 @@ FLOORS = {
 }
 # Those of them that are files: together they are one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "overwriting", "plausibility", "device", "presets", "metrics", "translation",
+    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "presets", "metrics", "translation",
     "model_card", "self_check", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}

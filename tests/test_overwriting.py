@@ -10,7 +10,7 @@ from hf_vanilla_transformer.overwriting import (
     RECORD_NAME,
     check_file,
     check_folder,
-    replace_text,
+    output_folder,
     write_folder_record,
 )
 
@@ -32,8 +32,8 @@ def test_a_folder_is_replaced_by_its_own_kind_and_no_other(tmp_path: Path, kind:
             continue
         with pytest.raises(FileExistsError, match=f"out holds {FOLDERS[kind]}, not {FOLDERS[other]} "):
             check_folder(folder, other, overwrite=True)
-    with pytest.raises(FileExistsError, match="out is there already; choose another directory or set --overwrite"):
-        check_folder(folder, kind, option="--overwrite")
+    with pytest.raises(FileExistsError, match="out already exists; choose another directory or set overwrite"):
+        check_folder(folder, kind)
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".git/HEAD", "sub/notes", "empty/"])
@@ -49,22 +49,16 @@ def test_a_folder_with_a_file_of_somebody_else_stays(tmp_path: Path, name: str) 
         check_folder(folder, "demo", overwrite=True)
 
 
-def test_without_a_record_only_what_earlier_versions_must_have_written_is_replaced(tmp_path: Path) -> None:
-    average, run = tmp_path / "average", tmp_path / "run"
-    for folder in (average, run):
-        folder.mkdir()
-        for name in ("averaging.json", "config.json", "model.safetensors", "tokenizer.json"):
-            (folder / name).write_text("{}")
-    check_folder(average, "average", overwrite=True)
-    (run / "results.json").write_text("{}")
-    check_folder(run, "demo", overwrite=True)  # as an earlier demo left it
-    with pytest.raises(FileExistsError, match="something else than an average"):
-        check_folder(run, "average", overwrite=True)
-    (run / "checkpoint-5").mkdir()  # as `train` leaves it
-    with pytest.raises(FileExistsError, match=r"holds other files beside a checkpoint of the demo \(checkpoint-5\)"):
-        check_folder(run, "demo", overwrite=True)
-    with pytest.raises(FileExistsError, match="something else than a converted checkpoint"):
-        check_folder(average, "conversion", overwrite=True)
+def test_a_folder_without_a_record_is_never_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "average"
+    folder.mkdir()
+    for name in ("averaging.json", "config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=r"holds something other than an average .* \(averaging.json, config"):
+        check_folder(folder, "average", overwrite=True)
+    (folder / RECORD_NAME).write_text('{"kind": ["average"], "files": 7}')  # not written by this package
+    with pytest.raises(FileExistsError, match="holds something other than an average"):
+        check_folder(folder, "average", overwrite=True)
 
 
 def test_an_input_is_never_replaced(tmp_path: Path) -> None:
@@ -107,7 +101,7 @@ def test_a_file_is_replaced_by_its_own_kind_when_asked(tmp_path: Path) -> None:
         path = tmp_path / kind
         path.write_text(content)
         check_file(path, kind, overwrite=True)
-        with pytest.raises(FileExistsError, match="is there already; choose another file or set --overwrite"):
+        with pytest.raises(FileExistsError, match="already exists; choose another file or set .*--overwrite"):
             check_file(path, kind)
         path.write_text('{"years": "of work"}')
         with pytest.raises(FileExistsError, match="is not replaced"):
@@ -117,22 +111,26 @@ def test_a_file_is_replaced_by_its_own_kind_when_asked(tmp_path: Path) -> None:
     check_file("/dev/null", "record")
 
 
-def test_a_text_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "scores.tmp").write_text("mine")
-    replace_text(tmp_path / "new" / "scores.json", "old\n")
-
-    def fail(*_: object) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="the disk is full"):
-        replace_text(tmp_path / "new" / "scores.json", "new\n")
-    assert (tmp_path / "new" / "scores.json").read_text() == "old\n"
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.json"]
-    assert (tmp_path / "scores.tmp").read_text() == "mine"
-
-
 def test_the_record_lists_what_was_there_when_it_was_written(tmp_path: Path) -> None:
     folder = written(tmp_path / "out", "export")
     text = (folder / RECORD_NAME).read_text()
     assert '"sub/tokenizer.json"' in text and '"later.png"' in text and str(tmp_path) not in text
+
+
+def test_an_output_folder_appears_with_its_record_or_not_at_all(tmp_path: Path) -> None:
+    def write(content: str, fail: bool = False) -> None:
+        with output_folder(tmp_path / "out", "export", overwrite=True, also=["later.png"]) as staging:
+            (staging / "export.json").write_text(content)
+            if fail:
+                raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        write("half", fail=True)
+    assert not list(tmp_path.iterdir())
+    write("old")
+    with pytest.raises(OSError, match="the disk is full"):
+        write("half", fail=True)
+    assert (tmp_path / "out" / "export.json").read_text() == "old"
+    write("new")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", RECORD_NAME]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import logging
 
+from ..atomic_files import staged_directory
 from ..json_object import read_json_object
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER
 from ..overwriting import RECORD_NAME, check_folder, write_folder_record
 from ..version import __version__
 from .manifest import MANIFEST_NAME, file_sha256, has_manifest, verify
 from .weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
-from .whole_folder import whole_folder
 
 logger = logging.get_logger(__name__)
 
@@ -126,7 +126,7 @@ def write_average(
     _check_same_model(chosen)
     averaged = _average(chosen)
 
-    with whole_folder(output) as aside:
+    with staged_directory(output) as aside:
         save_torch_state_dict(averaged, aside, metadata={"format": "pt"})
         for file in sorted(chosen[-1].path.iterdir()):
             if file.is_file() and file.suffix in _COPIED_SUFFIXES and file.name not in _LEFT_BEHIND:

@@ -12,6 +12,8 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..atomic_files import flush_to_disk
+
 MANIFEST_NAME = "checkpoint_manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 * 2**20  # a checkpoint of 10,000 shards needs 1.5 MB
@@ -34,13 +36,13 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         name = path.relative_to(folder).as_posix()
         if name != MANIFEST_NAME:
             files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            flush(path)
+            flush_to_disk(path)
     with (folder / MANIFEST_NAME).open("w", encoding="ascii", newline="\n") as file:
         file.write(_render({"format": FORMAT, "facts": facts, "files": files}))
         file.flush()
         os.fsync(file.fileno())
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        flush(path)
+        flush_to_disk(path)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -139,24 +141,10 @@ def _check_entry(manifest: Path, name: str, entry: Any) -> None:
         raise BrokenCheckpointError(f"{manifest} says no size and SHA-256 of {name!r}")
 
 
-def flush(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        if not path.is_dir():  # some systems can't open folders, some file systems can't flush them
-            raise
-
-
 __all__ = [
     "MANIFEST_NAME",
     "BrokenCheckpointError",
     "file_sha256",
-    "flush",
     "has_manifest",
     "read_manifest",
     "verify",

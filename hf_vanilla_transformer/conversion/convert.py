@@ -9,7 +9,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..checkpoints.loading import fetch
-from ..checkpoints.whole_folder import check_target, written_aside
+from ..overwriting import check_folder, output_folder
 from .fsmt import read_fairseq, read_fsmt, write_fsmt
 from .importing import ImportedCheckpoint
 from .marian import read_marian, write_marian
@@ -55,12 +55,12 @@ def convert_checkpoint(
     _check_format(source_format, SOURCE_FORMATS, options)
     output = Path(target)
     path = Path(source)
-    check_target(output, (path,), overwrite)
+    check_folder(output, "conversion", inputs=[path], overwrite=overwrite)
     if source_format in ("marian", "fsmt"):
         path = fetch(source, wanted=_WANTED_FILES)
     imported = _read(source_format, path, options or {})
-    with written_aside(output, (path,), overwrite) as aside:
-        imported.save(aside)
+    with output_folder(output, "conversion", inputs=[path], overwrite=overwrite) as staging:
+        imported.save(staging)
     logger.info(f"converted {source} into {output}")
     return output
 
@@ -91,13 +91,13 @@ def restore_checkpoint(
     """
     _check_format(target_format, RESTORED_FORMATS, options)
     path = Path(source)
-    with written_aside(Path(target), (path,), overwrite) as aside:
+    with output_folder(target, "conversion", inputs=[path], overwrite=overwrite) as staging:
         if target_format == "marian":
-            write_marian(path, aside)
+            write_marian(path, staging)
         elif target_format == "fsmt":
-            write_fsmt(path, aside)
+            write_fsmt(path, staging)
         else:
-            write_torch(path, aside, options or {})
+            write_torch(path, staging, options or {})
     return Path(target)
 
 

@@ -3,16 +3,16 @@
 """Write a checkpoint in the format of a runtime that knows neither Python nor torch."""
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
+from ..atomic_files import write_json
 from ..checkpoints.loading import fetch, load_checkpoint
-from ..checkpoints.whole_folder import check_target, written_aside
 from ..model.beam_search_vanilla_transformer import _SpecialTokens
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from ..overwriting import check_folder, output_folder
 from ..version import __version__
 
 logger = logging.get_logger(__name__)
@@ -64,29 +64,29 @@ def export_checkpoint(
             f"target_format={target_format!r} is unknown; choose one of {', '.join(map(repr, TARGET_FORMATS))}"
         )
     _check_packages(target_format)
-    check_target(output, (Path(source),), overwrite, "export")
+    check_folder(output, "export", inputs=[source], overwrite=overwrite)
     folder = fetch(source)
     model, tokenizer = load_checkpoint(folder)
     tokenizers = TranslationTokenizers(tokenizer)
     special = _SpecialTokens.of(model, None)  # as the search in torch reads them: generation_config.json comes first
-    with written_aside(output, (folder,), overwrite, "export") as aside:
+    with output_folder(output, "export", inputs=[folder], overwrite=overwrite) as staging:
         if target_format == "ctranslate2":
             from .ctranslate2 import write_ctranslate2
 
             source_tokens = _tokens(tokenizers.source)
             target_tokens = _tokens(tokenizers.target) if tokenizers.separate else source_tokens
-            notes = write_ctranslate2(model, source_tokens, target_tokens, aside, quantization)
+            notes = write_ctranslate2(model, source_tokens, target_tokens, staging, quantization)
         else:
             from .onnx import write_onnx
 
-            notes = write_onnx(model, aside, quantization)
-        tokenizers.save_pretrained(aside)
+            notes = write_onnx(model, staging, quantization)
+        tokenizers.save_pretrained(staging)
         notes["special_tokens"] = {"start": special.start, "end": list(special.end), "pad": special.pad}
         notes["special_tokens"]["never"] = list(special.never)
         fields = model.config.to_dict()
         fields.pop("_name_or_path", None)  # a published file should not tell where it was made
         record = {"format": target_format, "hf_vanilla_transformer": __version__, **notes, "config": fields}
-        (aside / EXPORT_NAME).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(staging / EXPORT_NAME, record)
     logger.info(f"exported {source} for {target_format} to {output}")
     return output
 

@@ -10,15 +10,14 @@ manifest's facts say what the run was trained on, so that going on with somethin
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
+from ..atomic_files import FILES_STAGING, rename_into_place
 from ..checkpoints.manifest import (
     BrokenCheckpointError,
-    flush,
     has_manifest,
     read_manifest,
     verify,
@@ -32,7 +31,6 @@ FOR_A_STOP = "stop"  # a checkpoint made because a signal came: deleted once the
 FOR_THE_SCHEDULE = "schedule"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ASIDE = re.compile(r"\.checkpoint-\d+\.(saving|replaced|deleting)")
-_FILES_ASIDE = ".files.saving"
 
 
 # --------------------------------------------------------------------------- writing
@@ -57,13 +55,8 @@ def put_in_place(aside: Path, run_dir: Path, step: int, facts: dict[str, Any]) -
     """
     write_manifest(aside, facts)
     final = run_dir / f"checkpoint-{step}"
-    replaced = run_dir / f".checkpoint-{step}.replaced"
-    if final.exists():  # broken, or of a run that was continued from further back
-        shutil.rmtree(replaced, ignore_errors=True)
-        os.rename(final, replaced)
-    os.rename(aside, final)
-    flush(run_dir)
-    shutil.rmtree(replaced, ignore_errors=True)
+    # What is there already is broken, or of a run that was continued from further back.
+    rename_into_place(aside, final, replaced=run_dir / f".checkpoint-{step}.replaced")
     return final
 
 
@@ -92,30 +85,6 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
         _delete(path)
 
 
-def replace_files(folder: Path, write: Callable[[str], Any]) -> None:
-    """Write files into a folder that is in use: each is replaced whole, once all of them are on the disk.
-
-    Args:
-        folder: where the files belong.
-        write: writes them into the folder that it is given.
-    """
-    aside = folder / _FILES_ASIDE
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        write(str(aside))
-        files = sorted(path for path in aside.rglob("*") if path.is_file())
-        for path in files:
-            flush(path)
-        for path in files:
-            final = folder / path.relative_to(aside)
-            final.parent.mkdir(exist_ok=True)  # of a second tokenizer
-            os.replace(path, final)
-        flush(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
 def clear_leftovers(run_dir: Path) -> None:
     """Delete what a killed process left half written or half deleted, and give back a name that was being replaced.
 
@@ -126,7 +95,7 @@ def clear_leftovers(run_dir: Path) -> None:
         return
     check_not_locked(run_dir)
     for path in sorted(run_dir.iterdir()):
-        if not path.is_dir() or not (_ASIDE.fullmatch(path.name) or path.name == _FILES_ASIDE):
+        if not path.is_dir() or not (_ASIDE.fullmatch(path.name) or path.name == FILES_STAGING):
             continue
         name = path.name[1:].rpartition(".")[0]
         if path.name.endswith(".replaced") and not (run_dir / name).exists():
@@ -218,6 +187,5 @@ __all__ = [
     "kept_for_a_stop",
     "newest_whole",
     "put_in_place",
-    "replace_files",
     "rotate",
 ]

@@ -3,7 +3,6 @@
 """The parts of a record of results: data, decoding, hardware, versions and commit; and how records are written."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 
+from ..atomic_files import write_json, write_text
 from ..data.corpora import ParallelCorpus
 from ..device import processor_name
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-from ..overwriting import replace_text
 from ..version import __version__
 
 _VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
@@ -75,14 +74,9 @@ def without_folder(value: Any) -> Any:
     return Path(value).name if value is not None and Path(value).is_absolute() else value
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary as indented JSON, atomically."""
-    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
 def write_translations(path: Path, translations: Sequence[str]) -> None:
     """Write translations as UTF-8, one per line, atomically."""
-    replace_text(path, "".join(" ".join(text.split()) + "\n" for text in translations))
+    write_text(path, "".join(" ".join(text.split()) + "\n" for text in translations))
 
 
 __all__ = [

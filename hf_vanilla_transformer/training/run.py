@@ -23,6 +23,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from ..atomic_files import replace_files
 from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
 from ..checkpoints.loading import load_tokenizers
 from ..checkpoints.weight_index import INDEX, WEIGHTS, other_weight_files
@@ -41,7 +42,7 @@ from ..plausibility import doubtful_translations, few_pairs
 from ..presets import preset
 from ..translation import translate
 from ..version import __version__
-from .checkpointing import clear_leftovers, replace_files
+from .checkpointing import clear_leftovers
 from .guards import check_finite
 from .preflight import PlausibilityWatch, check_settings
 from .recipe import Recipe

@@ -140,12 +140,12 @@ def test_shards_are_read(tmp_path):
     assert not (tmp_path / "mean" / "model.safetensors.index.json").exists()
 
 
-# --------------------------------------------------------------------------- what is there already
+# --------------------------------------------------------------------------- what already exists
 
 
 def test_an_existing_directory_is_kept_unless_overwriting(run, tmp_path):
     average_checkpoints(run, tmp_path / "mean", last=2)
-    with pytest.raises(FileExistsError, match="is there already; choose another directory or set overwrite"):
+    with pytest.raises(FileExistsError, match="already exists; choose another directory or set overwrite"):
         average_checkpoints(run, tmp_path / "mean")
     assert chosen(tmp_path / "mean") == [1000, 1100]
     average_checkpoints(run, tmp_path / "mean", last=1, overwrite=True)
@@ -156,7 +156,7 @@ def test_an_existing_directory_is_kept_unless_overwriting(run, tmp_path):
 def test_overwriting_spares_what_is_no_average(run, tmp_path):
     (tmp_path / "thesis" / ".git").mkdir(parents=True)
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"holds something else than an average .* \(\.git, thesis\.tex\)"):
+    with pytest.raises(FileExistsError, match=r"holds something other than an average .* \(\.git, thesis\.tex\)"):
         average_checkpoints(run, tmp_path / "thesis", overwrite=True)
     average_checkpoints(run, tmp_path / "mean")
     (tmp_path / "mean" / "thesis.tex").write_text("years of work")

@@ -9,10 +9,9 @@ from torch import nn
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.checkpoints import loading
-from hf_vanilla_transformer.checkpoints.whole_folder import written_aside
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
-from hf_vanilla_transformer.overwriting import RECORD_NAME, write_folder_record
+from hf_vanilla_transformer.overwriting import RECORD_NAME, output_folder, write_folder_record
 
 OPTIONS = dict(num_heads=2, embedding="emb.weight", prefix="net.")
 AS_WORDS = [word for name, value in OPTIONS.items() for word in ("--set", f"{name}={value}")]
@@ -45,7 +44,7 @@ def test_nothing_is_overwritten_without_force(source, tmp_path):
     target = tmp_path / "ours"
     convert_checkpoint("torch", source, target, options=OPTIONS)
     before = (target / "model.safetensors").read_bytes()
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         convert_checkpoint("torch", source, target, options=OPTIONS)
     changed = torch.load(source, weights_only=True)
     changed["emb.weight"] += 1
@@ -58,7 +57,7 @@ def test_nothing_is_overwritten_without_force(source, tmp_path):
 def test_force_replaces_checkpoints_only_and_never_the_source(source, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds something else than a converted checkpoint"):
+    with pytest.raises(FileExistsError, match="holds something other than a converted checkpoint"):
         convert_checkpoint("torch", source, tmp_path / "thesis", options=OPTIONS, overwrite=True)
     with pytest.raises(ValueError, match="would replace the source"):
         convert_checkpoint("torch", source, source.parent, options=OPTIONS, overwrite=True)
@@ -72,8 +71,9 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     target.mkdir()
     (target / "config.json").write_text("{}")
     write_folder_record(target, "conversion")
-    with pytest.raises(RuntimeError, match="the disk is full"), written_aside(target, overwrite=True) as aside:
-        (aside / "config.json").write_text("half")
+    written = output_folder(target, "conversion", overwrite=True)
+    with pytest.raises(RuntimeError, match="the disk is full"), written as staging:
+        (staging / "config.json").write_text("half")
         raise RuntimeError("the disk is full")
     assert (
         files(tmp_path) == {"ours/config.json", f"ours/{RECORD_NAME}"} and (target / "config.json").read_text() == "{}"
@@ -154,7 +154,7 @@ def test_command_converts_there_and_back(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--from", "torch", *AS_WORDS, "{source}", "{full}"], "is there already"),
+        (["--from", "torch", *AS_WORDS, "{source}", "{full}"], "already exists"),
         (["--from", "torch", "--set", "num_heads", "{source}", "{new}"], "--set num_heads is not NAME=VALUE"),
         (["--from", "torch", "--set", "colour=red", "{source}", "{new}"], "there is no option colour"),
         (["--from", "torch", *AS_WORDS, "--quantization", "int8", "{source}", "{new}"], "--quantization"),

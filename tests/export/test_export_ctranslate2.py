@@ -213,7 +213,7 @@ def test_the_gnmt_penalty_is_refused_with_the_way_out(checkpoint, exported, caps
     [
         (("onnx-runtime", "{source}", "{out}"), "target_format='onnx-runtime' is unknown"),
         (("ctranslate2", "{source}", "{source}"), "would replace the source"),
-        (("ctranslate2", "{source}", "{exported}"), "is there already"),
+        (("ctranslate2", "{source}", "{exported}"), "already exists"),
     ],
 )
 def test_bad_arguments_are_refused(words, message, checkpoint, exported, tmp_path):
@@ -258,7 +258,7 @@ def test_overwriting_replaces_the_folder(checkpoint, tmp_path):
 def test_overwriting_replaces_exports_only(checkpoint, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds something else than an exported checkpoint"):
+    with pytest.raises(FileExistsError, match="holds something other than an exported checkpoint"):
         export_checkpoint("ctranslate2", checkpoint, tmp_path / "thesis", overwrite=True)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 

@@ -103,7 +103,7 @@ def test_the_commands_of_readme_export_and_translate_alike(
     assert main(TRANSLATE[target_format].split()[1:]) == 0
     assert capfdbinary.readouterr().out.decode().splitlines() == ours
     assert main(COMMANDS[target_format].split()[1:]) == 2  # nothing is overwritten without --overwrite
-    assert b"is there already" in capfdbinary.readouterr().err
+    assert b"already exists" in capfdbinary.readouterr().err
 
 
 @pytest.mark.skipif("convert --to" not in README, reason="README's section on formats isn't there yet")

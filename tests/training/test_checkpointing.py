@@ -26,7 +26,6 @@ from hf_vanilla_transformer.training.checkpointing import (
     clear_leftovers,
     newest_whole,
     put_in_place,
-    replace_files,
     rotate,
 )
 from hf_vanilla_transformer.training.resuming import data_sha256
@@ -381,21 +380,6 @@ def test_leftovers_go_and_a_replaced_checkpoint_comes_back(tmp_path: Path) -> No
     clear_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "checkpoint-3"]
     assert newest_whole(tmp_path) == tmp_path / "checkpoint-3"
-
-
-def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("old")
-
-    def write(folder: str, fail: bool = False) -> None:
-        (Path(folder) / "config.json").write_text("new")
-        if fail:
-            raise OSError("no space")
-
-    with pytest.raises(OSError, match="no space"):
-        replace_files(tmp_path, lambda folder: write(folder, fail=True))
-    assert (tmp_path / "config.json").read_text() == "old"
-    replace_files(tmp_path, write)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config.json", "new")]
 
 
 # --------------------------------------------------------------------------- averaging

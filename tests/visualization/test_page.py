@@ -118,7 +118,7 @@ def test_visualize_replaces_a_page_and_a_figure_only_when_asked_and_nothing_else
     words = ["visualize", str(checkpoint), "--source", "two won", "--target", "이 원"]
     outputs = ["--output", str(page), "--figure", str(figure)]
     assert main([*words, *outputs]) == 0
-    assert main([*words, *outputs]) == 2 and "page.html is there already" in capsys.readouterr().err
+    assert main([*words, *outputs]) == 2 and "page.html already exists" in capsys.readouterr().err
     assert main([*words, *outputs, "--overwrite"]) == 0
     assert main([*words, "--output", str(thesis), "--overwrite"]) == 2
     assert "does not look like an attention page" in capsys.readouterr().err
