@@ -32,7 +32,7 @@ def sinusoids() -> Figure:
     """The table of sinusoids, and the dot products of positions with one position."""
     sizes = {"num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     model = VanillaTransformerModel(preset("tiny", vocab_size=8, d_model=WIDTH, **sizes))
-    table = model.encoder.represent.positions(torch.arange(POSITIONS), torch.float32)  # (positions, d_model)
+    table = model.encoder.embed_positions(torch.arange(POSITIONS), torch.float32)  # (positions, d_model)
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     image = left.imshow(table.numpy(), aspect="auto", cmap="cividis", vmin=-1, vmax=1)

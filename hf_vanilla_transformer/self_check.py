@@ -32,9 +32,10 @@ from transformers.utils import logging
 from .device import processor_name
 from .model import beam_search_vanilla_transformer as decoding
 from .model import loss_vanilla_transformer as losses
+from .model.attention_vanilla_transformer import CACHE_NAME
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
-from .model.modeling_vanilla_transformer import CACHE_NAME, VanillaTransformerForConditionalGeneration
+from .model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from .version import __version__
 
 PACKAGE = "hf_vanilla_transformer"

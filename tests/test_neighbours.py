@@ -127,7 +127,7 @@ def test_a_model_that_is_partly_on_disk_runs_forward_and_refuses_the_papers_sear
     places = {
         "model.encoder": "cpu",
         "model.decoder.embed_tokens": "cpu",
-        "model.decoder.represent": "cpu",
+        "model.decoder.embed_positions": "cpu",
         "model.decoder.layers.0": "cpu",
         "model.decoder.layers.1": "disk",
         "lm_head": "cpu",

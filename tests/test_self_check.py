@@ -15,7 +15,9 @@ from transformers.utils import logging
 
 from hf_vanilla_transformer import BeamSearchConfig, self_check
 from hf_vanilla_transformer.cli import main
+from hf_vanilla_transformer.model import attention_vanilla_transformer as attention_file
 from hf_vanilla_transformer.model import beam_search_vanilla_transformer as decoding
+from hf_vanilla_transformer.model import dropout_vanilla_transformer as dropout_file
 from hf_vanilla_transformer.model import layers_vanilla_transformer as layers
 from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
 from hf_vanilla_transformer.model import modeling_vanilla_transformer as modeling
@@ -99,14 +101,14 @@ def swallowed_cache(monkeypatch):
 
 
 def positions_that_restart(monkeypatch):
-    original = modeling._InputRepresentation.forward
+    original = modeling.VanillaTransformerStack.add_positions
 
-    def forward(self, embeddings, attention_mask, past_length=0):
+    def add_positions(self, embeddings, attention_mask, past_length=0):
         if attention_mask is not None:
             attention_mask = attention_mask[:, -embeddings.shape[1] :]
         return original(self, embeddings, attention_mask, 0)
 
-    monkeypatch.setattr(modeling._InputRepresentation, "forward", forward)
+    monkeypatch.setattr(modeling.VanillaTransformerStack, "add_positions", add_positions)
 
 
 def stale_cross_attention(monkeypatch):
@@ -161,12 +163,12 @@ def ignored_encoder_mask(monkeypatch):
 
 
 def wrong_attention_kernel(monkeypatch):
-    original = modeling.eager_attention_forward
+    original = attention_file.eager_attention_forward
 
     def attention(*arguments, scaling=None, **options):
         return original(*arguments, scaling=1.01 * scaling, **options)
 
-    monkeypatch.setattr(modeling, "eager_attention_forward", attention)
+    monkeypatch.setattr(attention_file, "eager_attention_forward", attention)
 
 
 def ignored_num_items_in_batch(monkeypatch):
@@ -181,12 +183,12 @@ def ignored_num_items_in_batch(monkeypatch):
 
 def dropout_in_evaluation(monkeypatch):
     monkeypatch.setattr(
-        layers.Dropout, "forward", lambda self, states: functional.dropout(states, self.p, training=True)
+        dropout_file.Dropout, "forward", lambda self, states: functional.dropout(states, self.p, training=True)
     )
 
 
 def dropout_that_drops_nothing(monkeypatch):
-    monkeypatch.setattr(layers.Dropout, "forward", lambda self, states: states)
+    monkeypatch.setattr(dropout_file.Dropout, "forward", lambda self, states: states)
 
 
 class RoundedSoftmax(torch.autograd.Function):
@@ -238,15 +240,17 @@ def weights_changed_on_loading(monkeypatch):
 
 def unfilled_buffers(monkeypatch):
     """A table of sinusoids that is not saved, and that nothing fills after loading on the meta device."""
-    original = layers.PositionalEncoding.__init__
+    original = layers.SinusoidalPositionalEncoding.__init__
 
     def __init__(self, config):
         original(self, config)
         table = layers.sinusoidal_position_encoding(torch.arange(64), config.d_model)
         self.register_buffer("sinusoids", table, persistent=False)
 
-    monkeypatch.setattr(layers.PositionalEncoding, "__init__", __init__)
-    monkeypatch.setattr(layers.PositionalEncoding, "forward", lambda self, positions, dtype: self.sinusoids[positions])
+    monkeypatch.setattr(layers.SinusoidalPositionalEncoding, "__init__", __init__)
+    monkeypatch.setattr(
+        layers.SinusoidalPositionalEncoding, "forward", lambda self, positions, dtype: self.sinusoids[positions]
+    )
     # Memory that nothing was written to holds anything, the right numbers of a freed tensor included.
     monkeypatch.setattr(torch, "empty_like", lambda tensor, **options: torch.full_like(tensor, torch.nan, **options))
 

@@ -86,8 +86,8 @@ _FAIRSEQ: KeyMap = {
     "decoder.embed_positions._float_tensor": None,
 }
 _FAIRSEQ_LEARNED_POSITIONS: KeyMap = {
-    "encoder.embed_positions.weight": "model.encoder.represent.positions.table.weight",
-    "decoder.embed_positions.weight": "model.decoder.represent.positions.table.weight",
+    "encoder.embed_positions.weight": "model.encoder.embed_positions.weight",
+    "decoder.embed_positions.weight": "model.decoder.embed_positions.weight",
 }
 _UNUSED_FINAL_NORM: KeyMap = {
     "encoder.layer_norm.weight": None,
@@ -292,7 +292,7 @@ def read_fairseq(source: Path) -> ImportedCheckpoint:
             problems.append("the two embeddings are not both there")
     if fits and not problems:
         tying = detect_tying(renamed)
-        table = renamed.get("model.encoder.represent.positions.table.weight")
+        table = renamed.get("model.encoder.embed_positions.weight")
         try:
             config = VanillaTransformerConfig(
                 vocab_size=vocabularies[0],

@@ -85,8 +85,8 @@ _STACKS: KeyMap = {
     "decoder.norm.weight": "model.decoder.final_norm.weight",
     "decoder.norm.bias": "model.decoder.final_norm.bias",
 }
-_SOURCE_POSITIONS = "model.encoder.represent.positions.table.weight"
-_TARGET_POSITIONS = "model.decoder.represent.positions.table.weight"
+_SOURCE_POSITIONS = "model.encoder.embed_positions.weight"
+_TARGET_POSITIONS = "model.decoder.embed_positions.weight"
 _WRAPPERS = ("model_state_dict", "state_dict", "model")  # what training scripts call it in what they save
 
 

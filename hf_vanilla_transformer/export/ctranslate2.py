@@ -111,7 +111,7 @@ def build_spec(model: Any) -> transformer_spec.TransformerSpec:
     for spec, stack in ((encoder, model.model.encoder), (decoder, model.model.decoder)):
         spec.pre_norm = config.norm_position == "pre"
         spec.scale_embeddings = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-        spec.position_encodings.encodings = stack.represent.positions(torch.arange(_positions(config)), torch.float32)
+        spec.position_encodings.encodings = stack.embed_positions(torch.arange(_positions(config)), torch.float32)
         embeddings = spec.embeddings[0] if isinstance(spec.embeddings, list) else spec.embeddings
         embeddings.weight = _plain(stack.embed_tokens.weight)
         if stack.final_norm is not None:

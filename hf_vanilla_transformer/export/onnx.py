@@ -138,7 +138,7 @@ class _EncoderGraph(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Encode (B, S): the states (B, S, D), then key and value (B, H, S, K) of each decoder layer."""
-        states = self.encoder.represent(self.encoder.embed_tokens(input_ids), attention_mask)
+        states = self.encoder.add_positions(self.encoder.embed_tokens(input_ids), attention_mask)
         mask = _hide(attention_mask[:, None, None, :], states.dtype)  # (B, 1, 1, S)
         for layer in self.encoder.layers:
             states = layer(states, mask)
@@ -166,8 +166,8 @@ class _DecoderGraph(nn.Module):
         new, before = input_ids.shape[1], past[0].shape[2]
         embedded = self.decoder.embed_tokens(input_ids)
         places = torch.arange(new) + before
-        encoding = self.decoder.represent.positions(places, embedded.dtype)
-        states = embedded * self.decoder.represent.scale + encoding
+        encoding = self.decoder.embed_positions(places, embedded.dtype)
+        states = embedded * self.decoder.embed_scale + encoding
         causal = _hide(torch.arange(before + new)[None, :] <= places[:, None], states.dtype)  # (T, P + T)
         source = _hide(encoder_attention_mask[:, None, None, :], states.dtype)
         present: list[Tensor] = []

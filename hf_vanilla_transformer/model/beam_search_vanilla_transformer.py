@@ -165,7 +165,7 @@ def paper_beam_search(
     with torch.no_grad(), _evaluation_mode(model):
         states, attention_mask = _encode(model, source, attention_mask, encoder_outputs)
         limits = [int(length) + given.max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
-        for cap in (given.max_target_tokens, model.model.decoder.represent.positions.most_tokens):
+        for cap in (given.max_target_tokens, model.model.decoder.embed_positions.max_length):
             limits = limits if cap is None else [min(limit, cap) for limit in limits]
         search = _Search(
             config=given,
@@ -426,7 +426,7 @@ class _IncrementalDecoder:
         hidden = torch.zeros(source_mask.shape, dtype=dtype, device=device).masked_fill(source_mask == 0, -math.inf)
         self.source_mask = hidden[:, None, None, :] if padded else None  # (B, 1, 1, S)
         steps = torch.arange(most_steps, device=device)
-        self.positions = self.decoder.represent.positions(steps, dtype)  # (L, D)
+        self.positions = self.decoder.embed_positions(steps, dtype)  # (L, D)
         # Most translations are about as long as their source: room for that, and more when it is needed.
         self.room = min(most_steps, source_mask.shape[1] + 8)
         self.past = [
@@ -465,7 +465,7 @@ class _IncrementalDecoder:
             past_mask[:, :, :start] = own.gather(1, parents.unsqueeze(-1).expand(-1, -1, start))
         past_mask[:, :, start:stop] = self.own_position
         mask = past_mask[:, None, :, :stop] if width > 1 else None  # (B, 1, W, P·W)
-        states = self.decoder.embed_tokens(tokens) * self.decoder.represent.scale + self.positions[self.steps]
+        states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale + self.positions[self.steps]
         attention = None
         for index in range(len(self.decoder.layers)):
             wanted = with_attention and index == len(self.decoder.layers) - 1

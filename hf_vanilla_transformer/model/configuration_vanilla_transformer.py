@@ -143,7 +143,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     is_encoder_decoder: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self._refuse_unknown_keys(kwargs)
+        self._check_keywords(kwargs)
         kwargs.pop("custom_pipelines", None)  # the same for every model, see there
         kwargs.pop(FORMAT_KEY, None)
         if not type(self).__module__.startswith("transformers_modules."):
@@ -239,7 +239,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     # ------------------------------------------------------------------ validation
 
-    def _refuse_unknown_keys(self, kwargs: dict[str, Any]) -> None:
+    def _check_keywords(self, kwargs: dict[str, Any]) -> None:
         """Refuse what the base class would store silently: a misspelt field would leave its default in force."""
         unknown = sorted(set(kwargs) - _KNOWN_EXTRA_KEYS - set(self.attribute_map))
         if unknown:

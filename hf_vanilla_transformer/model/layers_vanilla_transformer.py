@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers of "Attention Is All You Need" (Vaswani et al. 2017), §3, in plain torch.
 
-Read it top to bottom with the paper beside it: §3.5 positions, §5.4 dropout, §3.2.1 attention, §3.2.2 several heads,
-§3.3 feed-forward, §3.1 residual connections and the two kinds of layer. Caches, masks from token ids, gradient
-checkpointing and everything else that Hugging Face asks for stands in the modeling file.
+The order is that of the data through the model: §3.5 positions, §3.2.1 attention, §3.2.2 multi-head attention, §3.3
+feed-forward network, §3.1 residual connections and the two kinds of layer. What Hugging Face needs beside the paper
+(caches, masks from token ids, gradient checkpointing) is in the attention and modeling files.
 """
 
 # Shapes: B batch · S source length · T target length · D d_model · H heads · K d_k (V d_v for values) · F d_ff
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout_vanilla_transformer import Dropout
 
 # --------------------------------------------------------------------------- §3.5 Positional encoding
 
@@ -27,18 +28,18 @@ def sinusoidal_position_encoding(
 ) -> Tensor:
     """Encode positions as sines and cosines of geometrically spaced frequencies (§3.5).
 
-    PE(pos, 2i) = sin(pos / 10000^(2i / d_model)) and PE(pos, 2i+1) = cos(the same): sine and cosine alternate. The
-    variant "sinusoidal_t2t" is what Tensor2Tensor and fairseq compute instead: all sines, then all cosines, with
-    exponent i / (d_model/2 − 1), so other frequencies.
+    PE(pos, 2i) = sin(pos / 10000^(2i / d_model)) and PE(pos, 2i+1) = cos(pos / 10000^(2i / d_model)): sine and cosine
+    alternate. The variant "sinusoidal_t2t" is what Tensor2Tensor and fairseq compute instead: first all sines, then all
+    cosines, with the exponent i / (d_model/2 − 1), which gives other frequencies.
 
     Args:
-        positions: whole numbers of any shape, counted from 0.
-        d_model: even width of the encoding.
+        positions: integers of any shape, counted from 0.
+        d_model: width of the encoding; even.
         variant: "sinusoidal" or "sinusoidal_t2t".
-        dtype: of the result.
+        dtype: dtype of the result.
 
     Returns:
-        The shape of ``positions`` followed by D.
+        The encoding; its shape is that of ``positions`` followed by D.
     """
     # Angles need fp64: at position 10,000 an fp32 angle is wrong in the third decimal. (MPS has no fp64.)
     precise = torch.float32 if positions.device.type == "mps" else torch.float64
@@ -51,71 +52,40 @@ def sinusoidal_position_encoding(
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).to(dtype)
 
 
-class PositionalEncoding(nn.Module):
-    """Positions as vectors of the model's width (§3.5): sinusoids, or the learned table of Table 3 E.
+class SinusoidalPositionalEncoding(nn.Module):
+    """Sinusoidal positions (§3.5). They are computed in each call: there is no table to save, and no maximum length."""
 
-    Sinusoids are computed at each call: no table to outgrow, to save, or to be garbage after loading.
-    """
+    max_length: int | None = None  # longest sequence that has positions, in tokens; None: no limit
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
         self.d_model = config.d_model
         self.variant = config.position_embedding_type
         self.offset = config.position_offset
-        self.max_positions = config.max_position_embeddings if self.variant == "learned" else None
-        if self.variant == "learned":
-            self.table = nn.Embedding(config.max_position_embeddings, config.d_model)
-
-    @property
-    def most_tokens(self) -> int | None:
-        """Tokens of the longest sequence that has positions; None where there is no limit."""
-        return None if self.max_positions is None else self.max_positions - self.offset
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """Encode ``positions`` (any shape, counted from 0) as vectors: that shape followed by D."""
-        positions = positions + self.offset
-        if self.variant == "learned":
-            return self.table(positions).to(dtype)
-        return sinusoidal_position_encoding(positions, self.d_model, self.variant, dtype)
+        """Encode ``positions`` (any shape, counted from 0); the result's shape is theirs followed by D."""
+        return sinusoidal_position_encoding(positions + self.offset, self.d_model, self.variant, dtype)
 
 
-# --------------------------------------------------------------------------- §5.4 Residual dropout
+class LearnedPositionalEncoding(nn.Embedding):
+    """Learned positions (§3.5; Table 3, row E)."""
+
+    def __init__(self, config: VanillaTransformerConfig) -> None:
+        super().__init__(config.max_position_embeddings, config.d_model)
+        self.offset = config.position_offset
+        self.max_length: int | None = config.max_position_embeddings - config.position_offset
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
+        """Look up ``positions`` (any shape, counted from 0); the result's shape is theirs followed by D."""
+        return super().forward(positions + self.offset).to(dtype)
 
 
-class Dropout(nn.Dropout):
-    """Dropout (§5.4) that draws 16 random bits an element on the CPU, where torch's own draws one number at a time.
-
-    The probability is rounded to 1/65,536 and the scale made to fit, so that the expectation is exact. Elsewhere, and
-    while compiling, this is torch's dropout.
-    """
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Zero elements of ``states`` (any shape) with probability ``p`` and scale the others, while training."""
-        if not self.training or self.p == 0.0:
-            return states
-        if states.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(states)
-        dropped = round(self.p * 65536)
-        if dropped in (0, 65536):  # too close to 0 or 1 for 16 bits
-            return super().forward(states)
-        words = torch.empty((states.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.int16)[: states.numel()] >= dropped - 32768
-        return _Keep.apply(states, kept.view(states.shape), 65536 / (65536 - dropped))
-
-
-class _Keep(torch.autograd.Function):
-    """Keep some elements, scaled; what is remembered for the backward pass is a byte an element, not a float."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, kept: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(kept)
-        ctx.scale = scale
-        return kept.to(states.dtype).mul_(scale).mul_(states)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (kept,) = ctx.saved_tensors
-        return kept.to(gradient.dtype).mul_(ctx.scale).mul_(gradient), None, None
+def positional_encoding(config: VanillaTransformerConfig) -> SinusoidalPositionalEncoding | LearnedPositionalEncoding:
+    """Build the positional encoding that ``position_embedding_type`` names."""
+    if config.position_embedding_type == "learned":
+        return LearnedPositionalEncoding(config)
+    return SinusoidalPositionalEncoding(config)
 
 
 # --------------------------------------------------------------------------- §3.2.1 Scaled dot-product attention
@@ -135,9 +105,9 @@ def scaled_dot_product_attention(
         query: (B, H, T, K), projected and split into heads.
         key: (B, H, S, K).
         value: (B, H, S, V).
-        mask: broadcastable to (B, H, T, S), additive: 0 keeps, the dtype's minimum hides. None keeps everything.
-        dropout: probability with which a weight is dropped; not in the paper.
-        scale: factor on the products; None is 1 / √d_k.
+        mask: additive, broadcastable to (B, H, T, S): 0 keeps, the dtype's minimum hides; None keeps everything.
+        dropout: probability of dropping an attention weight; not in the paper.
+        scale: factor applied to Q Kᵀ; None is 1 / √d_k.
 
     Returns:
         The context (B, H, T, V) and the weights (B, H, T, S); each row of the weights sums to 1 before dropout.
@@ -147,7 +117,7 @@ def scaled_dot_product_attention(
     """
     if query.shape[-1] != key.shape[-1]:
         raise ValueError(
-            f"query and key must share a width d_k, but have {query.shape[-1]} and {key.shape[-1]}; project both to d_k"
+            f"query and key have different widths, {query.shape[-1]} and {key.shape[-1]}; project both to d_k"
         )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
@@ -165,12 +135,12 @@ class MultiHeadAttention(nn.Module):
     """Concat(head_1 … head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (§3.2.2).
 
     The h matrices of each kind are stacked into one: W^Q and W^K are (H·K, D), W^V is (H·V, D), W^O is (D, H·V).
-    The paper writes no biases; ``attention_bias`` adds them for checkpoints that have them.
+    The paper has no biases; ``attention_bias`` adds them for checkpoints that have them.
     """
 
     def __init__(self, config: VanillaTransformerConfig, is_causal: bool = False, layer_idx: int = 0) -> None:
         super().__init__()
-        self.layer_idx = layer_idx  # which layer's entry of a cache belongs to this attention
+        self.layer_idx = layer_idx  # index of this layer's entry in a cache
         self.key_dim, self.value_dim = config.key_dim, config.value_dim
         self.scaling = config.key_dim**-0.5
         self.attention_dropout = config.attention_dropout
@@ -210,7 +180,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def _split_heads(states: Tensor, head_dim: int) -> Tensor:
-    # -1 heads and not H: under tensor parallelism a process holds only some of them.
+    # -1 and not H: under tensor parallelism a process has only some of the heads.
     return states.unflatten(-1, (-1, head_dim)).transpose(1, 2)  # (B, T, H·K) → (B, H, T, K)
 
 
@@ -218,7 +188,7 @@ def _split_heads(states: Tensor, head_dim: int) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, the same at every position (§3.3, Eq. 2)."""
+    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, applied to each position separately (§3.3, Eq. 2)."""
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
@@ -228,7 +198,7 @@ class FeedForward(nn.Module):
         self.activation_dropout = Dropout(config.activation_dropout)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, F) → (B, T, D)."""
+        """Transform (B, T, D) into (B, T, D), through the inner width (B, T, F)."""
         return self.w_2(self.activation_dropout(self.activation(self.w_1(states))))
 
 
@@ -236,33 +206,33 @@ class FeedForward(nn.Module):
 
 
 class _ResidualLayer(nn.Module):
-    """What both kinds of layer share: a residual connection and a layer normalisation around every sub-layer."""
+    """Base of both kinds of layer: a residual connection and layer normalization around each sub-layer."""
 
-    attention_class: type[MultiHeadAttention] = MultiHeadAttention  # the modeling file puts one with caches here
+    attention_class: type[MultiHeadAttention] = MultiHeadAttention  # subclasses in the attention file add caches
 
     def __init__(self, config: VanillaTransformerConfig) -> None:
         super().__init__()
         self.normalize_first = config.norm_position == "pre"
         self.dropout = Dropout(config.dropout)
 
-    def start_small(self, sublayers: int) -> None:
-        """Say how large the products that this layer adds to its input start, of which the paper says nothing.
+    def set_initial_gain(self, sublayers: int) -> None:
+        """Set the gain of the residual branch's initialization, which the paper does not specify.
 
-        Where Sublayer(x) is as large as x, LayerNorm(x + Sublayer(x)) hands on half of x's variance only, and a stack
-        of L sub-layers next to nothing: the decoder then takes long to find the source. A fourth root of 1/L on both
-        products of a sub-layer, W^V and W^O or W_1 and W_2, lets all L together add about as much as came in. (DeepNet,
-        Wang et al. 2022, starts the same four matrices small.)
+        If Sublayer(x) has the same variance as x, LayerNorm(x + Sublayer(x)) keeps only half of x's variance, and a
+        stack of L sub-layers keeps almost none of it: the decoder then needs long to learn to attend to the source.
+        With the gain L^(-1/4) on both matrix products of a sub-layer (W^V and W^O, or W_1 and W_2), the L sub-layers
+        together add about as much variance as the input has. (DeepNet, Wang et al. 2022, scales the same matrices.)
 
         Args:
-            sublayers: L, of the whole stack.
+            sublayers: L, the number of sub-layers in the stack.
         """
         for module in self.modules():
             for name in ("v_proj", "out_proj", "w_1", "w_2"):
                 if hasattr(module, name):
-                    getattr(module, name).initial_gain = sublayers**-0.25  # `_init_weights` of the models reads it
+                    getattr(module, name).initial_gain = sublayers**-0.25  # read by `_init_weights` of the models
 
     def add_and_norm(self, states: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
-        """LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4), or x + Dropout(Sublayer(LayerNorm(x))) if pre-norm."""
+        """Compute LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4); pre-norm: x + Dropout(Sublayer(LayerNorm(x)))."""
         if self.normalize_first:
             return states + self.dropout(sublayer(norm(states)))
         return norm(states + self.dropout(sublayer(states)))
@@ -277,15 +247,15 @@ class EncoderLayer(_ResidualLayer):
         self.self_attn_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.start_small(2 * config.encoder_layers)
+        self.set_initial_gain(2 * config.encoder_layers)
 
     def forward(self, hidden_states: Tensor, attention_mask: Any = None, **kwargs: Any) -> Tensor:
         """Transform (B, S, D) into (B, S, D).
 
         Args:
-            hidden_states: the layer below, or the embeddings.
-            attention_mask: hides padding; its form is the attention sub-layer's.
-            **kwargs: handed to the attention sub-layer.
+            hidden_states: output of the layer below, or the embeddings.
+            attention_mask: hides padding; in the form that the attention sub-layer takes.
+            **kwargs: passed to the attention sub-layer.
         """
 
         def self_attention(states: Tensor) -> Tensor:
@@ -306,7 +276,7 @@ class DecoderLayer(_ResidualLayer):
         self.cross_attn_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.start_small(3 * config.decoder_layers)
+        self.set_initial_gain(3 * config.decoder_layers)
 
     def forward(
         self,
@@ -316,14 +286,14 @@ class DecoderLayer(_ResidualLayer):
         encoder_attention_mask: Any = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Transform (B, T, D) into (B, T, D), looking at the encoder's output (B, S, D).
+        """Transform (B, T, D) into (B, T, D), attending to the encoder's output (B, S, D).
 
         Args:
-            hidden_states: the layer below, or the embeddings.
-            encoder_hidden_states: the encoder's output; None leaves encoder-decoder attention out.
+            hidden_states: output of the layer below, or the embeddings.
+            encoder_hidden_states: the encoder's output; None skips encoder-decoder attention.
             attention_mask: hides later positions and padding of the target.
             encoder_attention_mask: hides padding of the source.
-            **kwargs: handed to both attention sub-layers.
+            **kwargs: passed to both attention sub-layers.
         """
 
         def self_attention(states: Tensor) -> Tensor:

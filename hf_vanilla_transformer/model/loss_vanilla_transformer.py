@@ -22,7 +22,7 @@ _CHUNK_BYTES_OF_DEVICE = 256 * 2**20
 _WIDE_ELEMENTS = 2**18  # logits widened at a time on the CPU: 1 MiB of fp32, which stays in the processor's cache
 
 
-def waits_for_device(tensor: Tensor) -> bool:
+def on_accelerator(tensor: Tensor) -> bool:
     """Return whether reading the tensor's values makes the host wait for a device that computes by itself."""
     return tensor.device.type != "cpu"
 
@@ -91,7 +91,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(device_type=device, enabled=False):
             ignored = labels == IGNORE_INDEX
             kept: Tensor | None = None
-            if waits_for_device(labels):  # to learn how many there are; states of 0 add nothing to any sum below
+            if on_accelerator(labels):  # to learn how many there are; states of 0 add nothing to any sum below
                 labels = labels.masked_fill(ignored, 0)
                 states = hidden.masked_fill(ignored.unsqueeze(-1), 0.0).to(dtype)
             else:
@@ -210,4 +210,4 @@ def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: fl
     return torch.cat(log_normalizers)
 
 
-__all__ = ["IGNORE_INDEX", "linear_cross_entropy", "token_cross_entropy", "waits_for_device"]
+__all__ = ["IGNORE_INDEX", "linear_cross_entropy", "token_cross_entropy", "on_accelerator"]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_vanilla_transformer.model import inputs_vanilla_transformer as inputs
 from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
-from hf_vanilla_transformer.model import modeling_vanilla_transformer as modeling
 from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
@@ -149,10 +149,10 @@ def waits(device: torch.device, found: list[str]) -> Iterator[None]:
             if "called a synchronizing" in str(warning.message)
         ]
         return
-    before = losses.waits_for_device, modeling.waits_for_device
-    losses.waits_for_device = modeling.waits_for_device = lambda tensor: True
+    before = losses.on_accelerator, inputs.on_accelerator
+    losses.on_accelerator = inputs.on_accelerator = lambda tensor: True
     try:
         with _Reads(found), _Copies(found):
             yield
     finally:
-        losses.waits_for_device, modeling.waits_for_device = before
+        losses.on_accelerator, inputs.on_accelerator = before

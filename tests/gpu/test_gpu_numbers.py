@@ -10,8 +10,9 @@ from transformers import EncoderDecoderCache, StaticCache
 
 from hf_vanilla_transformer import attention_maps, train_tokenizer
 from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
-from hf_vanilla_transformer.model.layers_vanilla_transformer import Dropout, sinusoidal_position_encoding
-from hf_vanilla_transformer.model.modeling_vanilla_transformer import CACHE_NAME
+from hf_vanilla_transformer.model.attention_vanilla_transformer import CACHE_NAME
+from hf_vanilla_transformer.model.dropout_vanilla_transformer import Dropout
+from hf_vanilla_transformer.model.layers_vanilla_transformer import sinusoidal_position_encoding
 from hf_vanilla_transformer.self_check import check_installation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,7 +93,7 @@ def test_every_attention_kernel_gives_the_same(device, kernel, padding):
 @pytest.mark.parametrize("smoothing", [0.0, SMOOTHING])
 def test_the_loss_that_never_counts_tokens_is_the_same(device, smoothing, bias, monkeypatch):
     """What is done on a GPU, on the CPU as well: padding stays in the chunks, as rows of 0."""
-    monkeypatch.setattr(losses, "waits_for_device", lambda tensor: True)
+    monkeypatch.setattr(losses, "on_accelerator", lambda tensor: True)
     monkeypatch.setattr(losses, "_CHUNK_BYTES", 4 * 8 * 67)  # 8 rows of fp32
     monkeypatch.setattr(losses, "_CHUNK_BYTES_OF_DEVICE", 4 * 8 * 67)
     torch.manual_seed(0)

@@ -78,7 +78,7 @@ def residual(config, parameters, norm, x, sublayer):
 def stack(config, parameters, side, ids, source_states=None):
     prefix = f"model.{side}"
     scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-    table = parameters.get(f"{prefix}.represent.positions.table.weight")
+    table = parameters.get(f"{prefix}.embed_positions.weight")
     x = parameters[f"{prefix}.embed_tokens.weight"][ids] * scale + positions(config, len(ids), table)
     n = len(ids)
     layers = config.encoder_layers if side == "encoder" else config.decoder_layers

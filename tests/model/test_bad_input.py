@@ -16,9 +16,9 @@ def build(**fields):
     ("inputs", "message"),
     [
         ({"input_ids": [[]], "decoder_input_ids": [[1]]}, "input_ids has no tokens"),
-        ({"input_ids": [[4, 23]], "decoder_input_ids": [[1]]}, "the id 23, outside the vocabulary of 23"),
-        ({"input_ids": [[4, -1]], "decoder_input_ids": [[1]]}, "the id -1, outside the vocabulary of 23"),
-        ({"input_ids": [[4, 2]], "decoder_input_ids": [[1, 99]]}, "decoder_input_ids holds the id 99"),
+        ({"input_ids": [[4, 23]], "decoder_input_ids": [[1]]}, "the id 23, which is outside the vocabulary of 23"),
+        ({"input_ids": [[4, -1]], "decoder_input_ids": [[1]]}, "the id -1, which is outside the vocabulary of 23"),
+        ({"input_ids": [[4, 2]], "decoder_input_ids": [[1, 99]]}, "decoder_input_ids contains the id 99"),
         ({"decoder_input_ids": [[1]]}, "give either input_ids or inputs_embeds"),
         ({"input_ids": [[4, 2]]}, "give either decoder_input_ids or decoder_inputs_embeds"),
     ],
@@ -32,7 +32,7 @@ def test_impossible_inputs_are_refused(inputs, message):
 @pytest.mark.parametrize("label", [23, -1])
 def test_labels_outside_the_vocabulary_are_refused(label, training):
     model = build().train(training)
-    with pytest.raises(ValueError, match=rf"labels holds the id {label}, outside the vocabulary of 23"):
+    with pytest.raises(ValueError, match=rf"labels contains the id {label}, which is outside the vocabulary of 23"):
         model(torch.tensor([[4, 2]]), labels=torch.tensor([[7, label]]), decoder_input_ids=torch.tensor([[1, 7]]))
 
 

@@ -11,7 +11,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
-from hf_vanilla_transformer.model.modeling_vanilla_transformer import CACHE_NAME
+from hf_vanilla_transformer.model.attention_vanilla_transformer import CACHE_NAME
 
 
 @pytest.fixture(scope="module", params=["sinusoidal", "learned"])

@@ -39,7 +39,7 @@ def likeness(model):
     ids = torch.randint(4, 4000, (8, 24), generator=torch.Generator().manual_seed(1))
     states = []
     with torch.no_grad():
-        hook = model.model.encoder.represent.register_forward_hook(lambda module, inputs, output: states.append(output))
+        hook = model.model.encoder.dropout.register_forward_hook(lambda module, inputs, output: states.append(output))
         states.append(model.model.encoder(ids).last_hidden_state)
         hook.remove()
     first, last = (nn.functional.normalize(part - part.mean((0, 1)), dim=-1) for part in states)

@@ -50,7 +50,7 @@ def test_a_misspelt_keyword_is_refused_with_what_it_resembles(keyword, near):
 
 
 def test_every_unknown_keyword_is_named():
-    with pytest.raises(ValueError, match="'zzz', 'qqq'; leave it out, or drop that column from the batch"):
+    with pytest.raises(ValueError, match="'zzz', 'qqq'; leave it out, or remove that column from the batch"):
         build().model(input_ids=SOURCE, decoder_input_ids=SOURCE, zzz=1, qqq=2)
 
 

@@ -42,7 +42,7 @@ def test_sinusoids_are_right_straight_after_from_pretrained(dtype, tmp_path):
     build().save_pretrained(tmp_path)
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=dtype)
     for stack in (model.model.encoder, model.model.decoder):
-        rows = stack.represent(torch.zeros(1, 60, 12, dtype=dtype), None)[0]
+        rows = stack.add_positions(torch.zeros(1, 60, 12, dtype=dtype), None)[0]
         # PE(57, 2·3) = sin(57 / 10000^(6/12)) = sin(0.57), and its cosine beside it.
         assert rows[57, 6].item() == pytest.approx(math.sin(0.57), abs=torch.finfo(dtype).eps)
         assert rows[57, 7].item() == pytest.approx(math.cos(0.57), abs=torch.finfo(dtype).eps)

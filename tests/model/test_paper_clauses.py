@@ -7,6 +7,7 @@ import torch
 
 from hf_vanilla_transformer import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from hf_vanilla_transformer.model import layers_vanilla_transformer as layers
+from hf_vanilla_transformer.model.dropout_vanilla_transformer import Dropout
 from hf_vanilla_transformer.model.loss_vanilla_transformer import token_cross_entropy
 
 
@@ -108,7 +109,7 @@ def test_3_4_one_matrix_three_times_scaled_by_the_root_of_d_model():
     matrix = model.model.encoder.embed_tokens.weight
     assert model.model.decoder.embed_tokens.weight is matrix and model.lm_head.weight is matrix
     assert model.lm_head.bias is None
-    represented = model.model.encoder.represent(matrix[[4, 5]].unsqueeze(0), None)
+    represented = model.model.encoder.add_positions(matrix[[4, 5]].unsqueeze(0), None)
     expected = matrix[[4, 5]] * math.sqrt(12) + layers.sinusoidal_position_encoding(
         torch.arange(2), 12, dtype=torch.float64
     )
@@ -139,7 +140,7 @@ def test_3_5_sinusoids_have_no_limit_and_stay_exact_far_out_in_every_dtype():
     model = build(max_position_embeddings=4)
     model(torch.full((1, 50), 4), decoder_input_ids=torch.full((1, 30), 5))
     half = build().bfloat16()
-    assert half.model.encoder.represent.positions(torch.tensor([900]), torch.float32)[0, 0] == pytest.approx(
+    assert half.model.encoder.embed_positions(torch.tensor([900]), torch.float32)[0, 0] == pytest.approx(
         math.sin(900), abs=1e-6
     )
 
@@ -149,7 +150,7 @@ def test_5_4_dropout_acts_on_sublayers_and_on_the_sums_of_both_stacks_and_nowher
     assert (config.dropout, config.attention_dropout, config.activation_dropout) == (0.1, 0.0, 0.0)
     model = build(dropout=0.5).train()
     for stack in (model.model.encoder, model.model.decoder):
-        sums = stack.represent(torch.ones(1, 400, 12, dtype=torch.float64), None)
+        sums = stack.add_positions(torch.ones(1, 400, 12, dtype=torch.float64), None)
         assert 0.4 < (sums == 0).double().mean() < 0.6
     layer = model.model.encoder.layers[0]
     identity = torch.nn.Identity()
@@ -164,13 +165,13 @@ def test_5_4_dropout_acts_on_sublayers_and_on_the_sums_of_both_stacks_and_nowher
 def test_5_4_dropout_drops_the_right_share_and_keeps_the_expectation(p):
     torch.manual_seed(1)
     x = torch.ones(501, 1003, requires_grad=True)  # a size that is no multiple of four
-    y = layers.Dropout(p).train()(x)
+    y = Dropout(p).train()(x)
     # 502,503 draws: the share's standard deviation is below 0.0007.
     assert (y == 0).float().mean().item() == pytest.approx(p, abs=0.004)
     assert y.mean().item() == pytest.approx(1.0, abs=0.012)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
-    assert layers.Dropout(p).eval()(x) is x
+    assert Dropout(p).eval()(x) is x
 
 
 def test_5_4_label_smoothing_by_hand():

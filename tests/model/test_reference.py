@@ -165,8 +165,8 @@ def test_torch_nn_transformer_with_the_same_weights():
     inputs = batch(PAIRS)
     target = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
     encoder, decoder = model.model.encoder, model.model.decoder
-    source_states = encoder.represent(encoder.embed_tokens(inputs["input_ids"]), None)
-    target_states = decoder.represent(decoder.embed_tokens(target), None)
+    source_states = encoder.add_positions(encoder.embed_tokens(inputs["input_ids"]), None)
+    target_states = decoder.add_positions(decoder.embed_tokens(target), None)
     hidden = inputs["attention_mask"] == 0
     causal = torch.nn.Transformer.generate_square_subsequent_mask(target.shape[1], dtype=torch.float64)
     expected = theirs(

@@ -78,7 +78,7 @@ def test_sizes_can_be_rounded_up():
 
 
 def test_one_size_for_two_vocabularies_is_refused():
-    with pytest.raises(ValueError, match="vocabularies of their own"):
+    with pytest.raises(ValueError, match="separate vocabularies"):
         build({"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19}).resize_token_embeddings(30)
 
 

@@ -58,7 +58,7 @@ def test_weights_are_those_of_the_model(model: Any, tokenizer: Any, maps: Attent
     ids = torch.tensor([tokenizer(SOURCE)["input_ids"]])
     model.eval()
     with torch.no_grad():
-        states = model.model.encoder.represent(model.model.encoder.embed_tokens(ids), None)[0]
+        states = model.model.encoder.add_positions(model.model.encoder.embed_tokens(ids), None)[0]
         query, key = states @ attention.q_proj.weight[:8].T, states @ attention.k_proj.weight[:8].T
     scores = query @ key.T / math.sqrt(8)
     # Two projections of 24 terms and a product of 8; the softmax's slope is at most 1.
