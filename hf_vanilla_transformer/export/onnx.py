@@ -21,7 +21,6 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from ..model.layers_vanilla_transformer import DecoderLayer, MultiHeadAttention, scaled_dot_product_attention
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
 ENCODER_NAME = "encoder_model.onnx"
@@ -172,42 +171,17 @@ class _DecoderGraph(nn.Module):
         source = _hide(encoder_attention_mask[:, None, None, :], states.dtype)
         present: list[Tensor] = []
         for i, layer in enumerate(self.decoder.layers):
-            key_value = (past[2 * i], past[2 * i + 1])
-            states, grown = _decode_layer(layer, states, key_value, (cross[2 * i], cross[2 * i + 1]), causal, source)
-            present += grown
+            layer_past = past[2 * i : 2 * i + 2]
+
+            def update_past(*new: Tensor, layer_past: list[Tensor] = layer_past) -> tuple[Tensor, Tensor]:
+                key, value = (torch.cat(pair, dim=2) for pair in zip(layer_past, new, strict=True))
+                present.extend((key, value))
+                return key, value
+
+            states, _ = layer.step(states, update_past, (cross[2 * i], cross[2 * i + 1]), causal, source)
         if self.decoder.final_norm is not None:
             states = self.decoder.final_norm(states)
         return self.lm_head(states), *present
-
-
-def _decode_layer(
-    layer: DecoderLayer,
-    states: Tensor,
-    past: tuple[Tensor, Tensor],
-    cross: tuple[Tensor, Tensor],
-    causal: Tensor,
-    source: Tensor,
-) -> tuple[Tensor, list[Tensor]]:
-    """Run a decoder layer (§3.1) with its caches as plain tensors; give the states and self-attention's new cache."""
-    grown: list[Tensor] = []
-
-    def self_attention(inputs: Tensor) -> Tensor:
-        new = layer.self_attn.project_key_value(inputs)
-        grown.extend(torch.cat([old, now], dim=2) for old, now in zip(past, new, strict=True))
-        return _attend(layer.self_attn, inputs, grown[0], grown[1], causal)
-
-    def cross_attention(inputs: Tensor) -> Tensor:
-        return _attend(layer.cross_attn, inputs, *cross, source)
-
-    states = layer.add_and_norm(states, self_attention, layer.self_attn_norm)
-    states = layer.add_and_norm(states, cross_attention, layer.cross_attn_norm)
-    return layer.add_and_norm(states, layer.feed_forward, layer.feed_forward_norm), grown
-
-
-def _attend(attention: MultiHeadAttention, inputs: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    query = attention.project_query(inputs)
-    context, _ = scaled_dot_product_attention(query, key, value, mask, scale=attention.scaling)
-    return attention.out_proj(context.transpose(1, 2).flatten(2))
 
 
 __all__ = ["DECODER_NAME", "ENCODER_NAME", "write_onnx"]

@@ -103,20 +103,17 @@ class VanillaTransformerAttention(MultiHeadAttention):
         query = self.project_query(query_states)
         cache = cache if past_key_values is None else past_key_values
         key, value = self._keys_and_values(query_states, key_value_states, cache)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        implementation: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        context, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        return self.out_proj(context.flatten(2)), weights
+
+        def attention_function(
+            query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout: float, scale: float
+        ) -> tuple[Tensor, Tensor | None]:
+            context, weights = implementation(self, query, key, value, mask, dropout=dropout, scaling=scale, **kwargs)
+            return context.transpose(1, 2), weights  # (B, H, T, K)
+
+        return self.attend(query, key, value, attention_mask, attention_function)
 
     def _keys_and_values(
         self, query_states: Tensor, key_value_states: Tensor | None, cache: Cache | None

@@ -128,6 +128,10 @@ def scaled_dot_product_attention(
     return weights @ value, weights
 
 
+# (query, key, value, mask, dropout probability, scale) → (context, weights or None)
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, Any, float, float], tuple[Tensor, Tensor | None]]
+
+
 # --------------------------------------------------------------------------- §3.2.2 Multi-head attention
 
 
@@ -152,12 +156,37 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(config.num_heads * config.value_dim, config.d_model, bias=bias)
 
     def project_query(self, states: Tensor) -> Tensor:
-        """Project (B, T, D) to the heads' queries (B, H, T, K)."""
+        """Project (B, T, D) to the queries of all heads (B, H, T, K)."""
         return _split_heads(self.q_proj(states), self.key_dim)
 
     def project_key_value(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Project (B, S, D) to the heads' keys (B, H, S, K) and values (B, H, S, V)."""
+        """Project (B, S, D) to the keys (B, H, S, K) and values (B, H, S, V) of all heads."""
         return _split_heads(self.k_proj(states), self.key_dim), _split_heads(self.v_proj(states), self.value_dim)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        attention_function: AttentionFunction = scaled_dot_product_attention,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend with projected queries to projected keys and values, and project the result (W^O).
+
+        Args:
+            query: (B, H, T, K).
+            key: (B, H, S, K).
+            value: (B, H, S, V).
+            attention_mask: in the form that ``attention_function`` takes.
+            attention_function: computes Equation 1; called with query, key, value, mask, dropout probability and scale
+                as `scaled_dot_product_attention` is, and may return None for the weights.
+
+        Returns:
+            The attended states (B, T, D) and the weights (B, H, T, S).
+        """
+        dropout = self.attention_dropout if self.training else 0.0
+        context, weights = attention_function(query, key, value, attention_mask, dropout, self.scaling)
+        return self.out_proj(context.transpose(1, 2).flatten(2)), weights
 
     def forward(
         self, query_states: Tensor, key_value_states: Tensor | None = None, attention_mask: Tensor | None = None
@@ -174,9 +203,7 @@ class MultiHeadAttention(nn.Module):
         """
         query = self.project_query(query_states)
         key, value = self.project_key_value(query_states if key_value_states is None else key_value_states)
-        dropout = self.attention_dropout if self.training else 0.0
-        context, weights = scaled_dot_product_attention(query, key, value, attention_mask, dropout, self.scaling)
-        return self.out_proj(context.transpose(1, 2).flatten(2)), weights
+        return self.attend(query, key, value, attention_mask)
 
 
 def _split_heads(states: Tensor, head_dim: int) -> Tensor:
@@ -302,7 +329,61 @@ class DecoderLayer(_ResidualLayer):
         def cross_attention(states: Tensor) -> Tensor:
             return self.cross_attn(states, encoder_hidden_states, attention_mask=encoder_attention_mask, **kwargs)[0]
 
-        hidden_states = self.add_and_norm(hidden_states, self_attention, self.self_attn_norm)
-        if encoder_hidden_states is not None:
-            hidden_states = self.add_and_norm(hidden_states, cross_attention, self.cross_attn_norm)
-        return self.add_and_norm(hidden_states, self.feed_forward, self.feed_forward_norm)
+        return self._run_sublayers(
+            hidden_states, self_attention, None if encoder_hidden_states is None else cross_attention
+        )
+
+    def step(
+        self,
+        hidden_states: Tensor,
+        update_past: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        encoder_key_value: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        self_attention_function: AttentionFunction = scaled_dot_product_attention,
+        cross_attention_function: AttentionFunction = scaled_dot_product_attention,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decode T new positions with keys and values that the caller keeps.
+
+        Args:
+            hidden_states: (B, T, D), the layer below or the embeddings, of the new positions only.
+            update_past: called with the new positions' keys (B, H, T, K) and values (B, H, T, V) of self-attention;
+                returns all keys and values to attend to (B, H, P, ·), the new ones included.
+            encoder_key_value: keys (B, H, S, K) and values (B, H, S, V), projected from the encoder's output by
+                ``cross_attn.project_key_value``.
+            attention_mask: additive, broadcastable to (B, H, T, P): 0 keeps, −inf or the dtype's minimum hides.
+            encoder_attention_mask: additive, broadcastable to (B, H, T, S).
+            self_attention_function: see `MultiHeadAttention.attend`.
+            cross_attention_function: see `MultiHeadAttention.attend`.
+
+        Returns:
+            The states (B, T, D), and the weights of encoder-decoder attention as the function returned them.
+        """
+        weights: Tensor | None = None
+
+        def self_attention(states: Tensor) -> Tensor:
+            query = self.self_attn.project_query(states)
+            key, value = update_past(*self.self_attn.project_key_value(states))
+            return self.self_attn.attend(query, key, value, attention_mask, self_attention_function)[0]
+
+        def cross_attention(states: Tensor) -> Tensor:
+            nonlocal weights
+            query = self.cross_attn.project_query(states)
+            attended, weights = self.cross_attn.attend(
+                query, *encoder_key_value, encoder_attention_mask, cross_attention_function
+            )
+            return attended
+
+        hidden_states = self._run_sublayers(hidden_states, self_attention, cross_attention)
+        return hidden_states, weights
+
+    def _run_sublayers(
+        self,
+        states: Tensor,
+        self_attention: Callable[[Tensor], Tensor],
+        cross_attention: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:
+        states = self.add_and_norm(states, self_attention, self.self_attn_norm)
+        if cross_attention is not None:
+            states = self.add_and_norm(states, cross_attention, self.cross_attn_norm)
+        return self.add_and_norm(states, self.feed_forward, self.feed_forward_norm)
