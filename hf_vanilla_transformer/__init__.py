@@ -1,26 +1,49 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The original Transformer ("Attention Is All You Need", 2017) for the Hugging Face world.
+"""The original Transformer ("Attention Is All You Need", 2017) for Hugging Face transformers.
 
-Importing this package makes AutoConfig, AutoModel and AutoModelForSeq2SeqLM know the classes. What needs heavier
-libraries (training, data, evaluation) is imported when it is first asked for.
+Importing this package registers its classes with AutoConfig, AutoModel and AutoModelForSeq2SeqLM. Each public name is
+imported from its module on first access, so that the import of the package loads nothing that is not used.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
-
-from .model.configuration_vanilla_transformer import VanillaTransformerConfig
-from .model.modeling_vanilla_transformer import (
-    VanillaTransformerEncoderModel,
-    VanillaTransformerForConditionalGeneration,
-    VanillaTransformerModel,
-    VanillaTransformerPreTrainedModel,
-)
+from .auto_registration import register_when_transformers_is_imported
 from .version import __version__
 
-_LAZY = {  # public name → module that has it
+if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same at run time
+    from .checkpoints.averaging import average_checkpoints
+    from .conversion.convert import convert_checkpoint
+    from .data.batching import TokenBudgetSampler, TokenBudgetStream
+    from .data.collator import DataCollatorForTranslation
+    from .data.embedded_corpus import embedded_corpus
+    from .data.tokenization import train_tokenizer
+    from .export.engines import load_engine
+    from .export.writing import export_checkpoint
+    from .hub.publish import push_to_hub
+    from .metrics import TranslationMetric
+    from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
+    from .model.beam_search_vanilla_transformer import paper_beam_search, score_targets
+    from .model.configuration_vanilla_transformer import VanillaTransformerConfig
+    from .model.modeling_vanilla_transformer import (
+        VanillaTransformerEncoderModel,
+        VanillaTransformerForConditionalGeneration,
+        VanillaTransformerModel,
+        VanillaTransformerPreTrainedModel,
+    )
+    from .model.pipeline_vanilla_transformer import TranslationPipeline
+    from .model.tokenizers_vanilla_transformer import TranslationTokenizers
+    from .presets import preset
+    from .self_check import check_installation
+    from .training.arguments import VanillaTransformerTrainingArguments
+    from .training.recipe import read_recipe
+    from .training.run import train
+    from .training.trainer import VanillaTransformerTrainer
+    from .translation import translate
+    from .visualization.maps import attention_maps
+
+_MODULES = {  # public name -> module that defines it
     "BeamSearchConfig": "model.beam_search_config_vanilla_transformer",
     "DataCollatorForTranslation": "data.collator",
     "TokenBudgetSampler": "data.batching",
@@ -28,6 +51,11 @@ _LAZY = {  # public name → module that has it
     "TranslationMetric": "metrics",
     "TranslationPipeline": "model.pipeline_vanilla_transformer",
     "TranslationTokenizers": "model.tokenizers_vanilla_transformer",
+    "VanillaTransformerConfig": "model.configuration_vanilla_transformer",
+    "VanillaTransformerEncoderModel": "model.modeling_vanilla_transformer",
+    "VanillaTransformerForConditionalGeneration": "model.modeling_vanilla_transformer",
+    "VanillaTransformerModel": "model.modeling_vanilla_transformer",
+    "VanillaTransformerPreTrainedModel": "model.modeling_vanilla_transformer",
     "VanillaTransformerTrainer": "training.trainer",
     "VanillaTransformerTrainingArguments": "training.arguments",
     "attention_maps": "visualization.maps",
@@ -40,35 +68,56 @@ _LAZY = {  # public name → module that has it
     "paper_beam_search": "model.beam_search_vanilla_transformer",
     "preset": "presets",
     "push_to_hub": "hub.publish",
-    "score_targets": "model.beam_search_vanilla_transformer",
     "read_recipe": "training.recipe",
+    "score_targets": "model.beam_search_vanilla_transformer",
     "train": "training.run",
     "train_tokenizer": "data.tokenization",
     "translate": "translation",
 }
 
 __all__ = [
+    "BeamSearchConfig",
+    "DataCollatorForTranslation",
+    "TokenBudgetSampler",
+    "TokenBudgetStream",
+    "TranslationMetric",
+    "TranslationPipeline",
+    "TranslationTokenizers",
     "VanillaTransformerConfig",
     "VanillaTransformerEncoderModel",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",
+    "VanillaTransformerTrainer",
+    "VanillaTransformerTrainingArguments",
     "__version__",
-    *_LAZY,
+    "attention_maps",
+    "average_checkpoints",
+    "check_installation",
+    "convert_checkpoint",
+    "embedded_corpus",
+    "export_checkpoint",
+    "load_engine",
+    "paper_beam_search",
+    "preset",
+    "push_to_hub",
+    "read_recipe",
+    "score_targets",
+    "train",
+    "train_tokenizer",
+    "translate",
 ]
 
-AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig, exist_ok=True)
-AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel, exist_ok=True)
-AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, exist_ok=True)
+register_when_transformers_is_imported()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__})
