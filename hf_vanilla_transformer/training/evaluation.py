@@ -21,29 +21,21 @@ from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import doubtful_translations
 from ..translation import translate
 from .recipe import Recipe
-from .record import commit, data_record, hardware, versions, without_folder, write_json, write_translations
+from .record import (
+    commit,
+    data_record,
+    decoding_record,
+    hardware,
+    versions,
+    without_folder,
+    write_json,
+    write_translations,
+)
 from .run import load_corpora
 
 logger = logging.get_logger(__name__)
 
 TEXT = "text"  # what two files are called where a recipe's splits have names
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How sources are translated; see `translate`.
-
-    Attributes:
-        num_beams: hypotheses kept open a sentence; 1 is greedy.
-        length_penalty: exponent of the length penalty.
-        batch_size: most sentences a batch.
-        max_source_tokens: longer sources become empty translations, which count as such.
-    """
-
-    num_beams: int = 4
-    length_penalty: float = 0.6
-    batch_size: int = 64
-    max_source_tokens: int = 1024
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,9 @@ def evaluate_checkpoint(
     *,
     tokenize: str = "13a",
     lowercase: bool = False,
-    decoding: Decoding | None = None,
+    config: BeamSearchConfig | None = None,
+    batch_size: int = 64,
+    max_source_tokens: int = 1024,
     groups: Mapping[str, Sequence[str]] | None = None,
     on_split: Callable[[str, int], None] | None = None,
     device: str | torch.device | None = None,
@@ -108,7 +102,8 @@ def evaluate_checkpoint(
         corpora: what to evaluate on, by name; sources are the first language of each.
         tokenize: how BLEU splits into words; see `TranslationMetric`.
         lowercase: score without regard to capitals.
-        decoding: None takes the paper's.
+        config: settings of the beam search; None takes the paper's.
+        batch_size, max_source_tokens: see `translate`.
         groups: by name of the corpus, a label for each line; scores are then given for each label as well.
         on_split: called before each with its name and number of sentences.
         device: what computes; None takes the accelerator where there is one, else the CPU.
@@ -116,7 +111,7 @@ def evaluate_checkpoint(
     Raises:
         ValueError: If an argument is out of range, the checkpoint isn't readable, or labels aren't one a line.
     """
-    decoding = decoding or Decoding()
+    config = BeamSearchConfig() if config is None else config
     groups = groups or {}
     metric = TranslationMetric(tokenize, lowercase=lowercase)  # an unknown tokenizer is refused before any work
     for name, labels in groups.items():
@@ -138,9 +133,9 @@ def evaluate_checkpoint(
             model,
             tokenizer,
             sources,
-            BeamSearchConfig(num_beams=decoding.num_beams, length_penalty=decoding.length_penalty),
-            batch_size=decoding.batch_size,
-            max_source_tokens=decoding.max_source_tokens,
+            config,
+            batch_size=batch_size,
+            max_source_tokens=max_source_tokens,
         )
         seconds[name] = round(time.perf_counter() - started, 1)
         if warning := doubtful_translations(sources, translations[name]):
@@ -152,11 +147,7 @@ def evaluate_checkpoint(
         "checkpoint": without_folder(str(checkpoint)),
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
-        "decoding": {
-            "num_beams": decoding.num_beams,
-            "length_penalty": decoding.length_penalty,
-            "batch_size": decoding.batch_size,
-        },
+        "decoding": decoding_record(config) | {"batch_size": batch_size},
         "precision": str(model.dtype).removeprefix("torch."),
         "scores": scores,
         "seconds": seconds,
@@ -203,7 +194,6 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 __all__ = [
-    "Decoding",
     "EvaluationResult",
     "evaluate_checkpoint",
     "load_evaluation_text",

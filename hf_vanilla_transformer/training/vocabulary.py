@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A vocabulary from text files: read and check the text, learn, save, and measure what has been learned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from transformers.utils import logging
 
+from ..checkpoints.whole_folder import whole_folder
 from ..data.corpora import CorpusReport, read_sentences
 from ..data.tokenization import BYTE_TOKENS, train_tokenizer
+from ..overwriting import check_folder, write_folder_record
 
 logger = logging.get_logger(__name__)
 
@@ -83,4 +85,50 @@ def learn_vocabulary(
     return Vocabulary(len(tokenizer), len(texts), tokens / words, unknown / tokens, in_bytes / tokens)
 
 
-__all__ = ["Vocabulary", "learn_vocabulary"]
+def write_vocabularies(
+    files: Mapping[str, Sequence[str | Path]],
+    folder: str | Path,
+    vocab_size: int,
+    *,
+    model: str = "bpe",
+    normalization: str | None = "NFC",
+    lowercase: bool = False,
+    character_coverage: float = 0.9999,
+    overwrite: bool = False,
+) -> dict[Path, Vocabulary]:
+    """Learn one or several vocabularies and write them to a directory, all of them or none.
+
+    Args:
+        files: name of a subdirectory -> text files to learn from; the name "" stands for the directory itself.
+        folder: the directory.
+        overwrite: replace tokenizers that an earlier call wrote there.
+        vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.
+
+    Returns:
+        Directory of the tokenizer -> its measures.
+
+    Raises:
+        ValueError: If a file is missing, no text is left, or an argument is out of range.
+        OSError: If the directory exists and must not be replaced, or cannot be written.
+    """
+    folder = Path(folder)
+    inputs = [file for group in files.values() for file in group]
+    check_folder(folder, "tokenizer", inputs=inputs, overwrite=overwrite, option="--overwrite")
+    with whole_folder(folder) as staging:
+        vocabularies = {
+            folder / name: learn_vocabulary(
+                group,
+                staging / name,
+                vocab_size,
+                model=model,
+                normalization=normalization,
+                lowercase=lowercase,
+                character_coverage=character_coverage,
+            )
+            for name, group in files.items()
+        }
+        write_folder_record(staging, "tokenizer")
+    return vocabularies
+
+
+__all__ = ["Vocabulary", "learn_vocabulary", "write_vocabularies"]

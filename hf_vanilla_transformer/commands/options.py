@@ -1,0 +1,166 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, as parent parsers, and functions that read their values."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .parser import Parser, real_number, whole_number
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+
+LENGTH_NORMALIZATIONS = ("gnmt", "power")
+DEFAULTS = {  # of BeamSearchConfig and `translate`, for help texts: importing those would take seconds
+    "num_beams": 4,
+    "length_penalty": 0.6,
+    "length_normalization": "gnmt",
+    "coverage_penalty": 0.0,
+    "max_extra_tokens": 50,
+    "batch_size": 64,
+    "max_source_tokens": 1024,
+}
+_SEARCH = ("num_beams", "length_penalty", "length_normalization", "coverage_penalty", "max_extra_tokens")
+
+
+# --------------------------------------------------------------------------- parent parsers
+
+
+def model_argument() -> Parser:
+    """Declare the positional argument ``model``."""
+    parent = Parser(add_help=False)
+    parent.add_argument("model", help="checkpoint directory, or id of a model on the Hub")
+    return parent
+
+
+def device_option() -> Parser:
+    """Declare ``--device``; see `chosen_device`."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--device", help="device to run the model on, e.g. cuda:1, mps or cpu (default: the accelerator, else the CPU)"
+    )
+    return parent
+
+
+def overwrite_option(what: str) -> Parser:
+    """Declare ``--overwrite``.
+
+    Args:
+        what: what it replaces, for the help text.
+    """
+    parent = Parser(add_help=False)
+    parent.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+    return parent
+
+
+def search_options() -> Parser:
+    """Declare the settings of the beam search; `search_config` builds a `BeamSearchConfig` from them.
+
+    An option that is not given is None. Its default is that of `BeamSearchConfig`, or of a recipe.
+    """
+    parent = Parser(add_help=False)
+    group = parent.add_argument_group("beam search (section 6.1 of the paper)")
+    group.add_argument(
+        "--num-beams",
+        type=whole_number(1, 1_000),
+        help=f"open hypotheses per sentence; 1 is greedy search {_default('num_beams')}",
+    )
+    group.add_argument(
+        "--length-penalty",
+        type=real_number(-100, 100),
+        help=f"exponent alpha of the length penalty; 0 compares plain log-probabilities {_default('length_penalty')}",
+    )
+    group.add_argument(
+        "--length-normalization",
+        choices=LENGTH_NORMALIZATIONS,
+        help="divide the log-probability of n tokens by ((5 + n) / 6)^alpha (gnmt, as the paper) or by n^alpha "
+        f"(power, as generate() and CTranslate2) {_default('length_normalization')}",
+    )
+    group.add_argument(
+        "--coverage-penalty",
+        type=real_number(0, 100),
+        help="weight beta of the coverage penalty, which favors translations that attend to every source token "
+        f"{_default('coverage_penalty')}",
+    )
+    group.add_argument(
+        "--max-extra-tokens",
+        type=whole_number(0, 1_000_000),
+        help=f"tokens a translation may have beyond the length of its source {_default('max_extra_tokens')}",
+    )
+    return parent
+
+
+def translation_options() -> Parser:
+    """Declare ``--batch-size`` and ``--max-source-tokens``; None where not given, see `given`."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--batch-size",
+        type=whole_number(1, 100_000),
+        help=f"maximum number of sentences per batch {_default('batch_size')}",
+    )
+    parent.add_argument(
+        "--max-source-tokens",
+        type=whole_number(1, 10_000_000),
+        help="maximum length of a source in tokens; longer sources get an empty translation and a warning "
+        f"{_default('max_source_tokens')}",
+    )
+    return parent
+
+
+def _default(name: str) -> str:
+    return f"(default: {DEFAULTS[name]})"
+
+
+# --------------------------------------------------------------------------- values
+
+
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the options that were given, name -> value."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def in_effect(options: argparse.Namespace, name: str) -> Any:
+    """Return the value of an option, else its default; None where a recipe may set it."""
+    value = getattr(options, name)
+    return DEFAULTS[name] if value is None and getattr(options, "recipe", None) is None else value
+
+
+def search_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of `search_options` that were given, as fields of `BeamSearchConfig`."""
+    return given(options, *_SEARCH)
+
+
+def search_config(options: argparse.Namespace) -> "BeamSearchConfig":
+    """Build the search settings; the ones that were not given have the defaults of `BeamSearchConfig`."""
+    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+
+    return BeamSearchConfig(**search_settings(options))
+
+
+def chosen_device(options: argparse.Namespace) -> "torch.device":
+    """Return the device of ``--device``, checked before anything is read; print it unless it is the CPU."""
+    from ..device import choose_device, describe_device
+
+    device = choose_device(options.device)
+    if device.type != "cpu":
+        print(f"running on {describe_device(device)}", file=sys.stderr, flush=True)
+    return device
+
+
+__all__ = [
+    "DEFAULTS",
+    "LENGTH_NORMALIZATIONS",
+    "chosen_device",
+    "device_option",
+    "given",
+    "in_effect",
+    "model_argument",
+    "overwrite_option",
+    "search_config",
+    "search_options",
+    "search_settings",
+    "translation_options",
+]

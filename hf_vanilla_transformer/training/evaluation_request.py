@@ -1,0 +1,160 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate a checkpoint on two text files or on the text of a recipe."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.corpora import ParallelCorpus
+from ..metrics import TranslationMetric, default_bleu_tokenizer
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+from ..overwriting import check_file
+from .evaluation import (
+    EvaluationResult,
+    evaluate_checkpoint,
+    load_evaluation_text,
+    load_recipe_text,
+    read_labels,
+    write_record,
+    write_translations,
+)
+from .recipe import Recipe, read_recipe
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate, on what, and where the results go. A setting that is None is the recipe's, else the default.
+
+    Attributes:
+        model: checkpoint directory, or id on the Hub.
+        source, reference: two aligned text files.
+        recipe: recipe that names the text, instead of the two files.
+        overrides: words "--key value" that take precedence over the recipe.
+        splits: splits of the recipe; None evaluates validation and test.
+        target_lang: language of the translations; selects the tokenizer of BLEU.
+        tokenize: sacreBLEU's tokenizer.
+        lowercase: ignore case.
+        search: fields of `BeamSearchConfig` that take precedence over the recipe's.
+        batch_size: maximum number of sentences per batch.
+        max_source_tokens: longer sources get an empty translation.
+        groups: file with one label per line; each label is scored separately as well.
+        translations: file for the translations, one per line.
+        output: file for the record, in JSON.
+        overwrite: replace ``translations`` and ``output``.
+    """
+
+    model: str
+    source: str | None = None
+    reference: str | None = None
+    recipe: str | None = None
+    overrides: Sequence[str] = ()
+    splits: Sequence[str] | None = None
+    target_lang: str | None = None
+    tokenize: str | None = None
+    lowercase: bool | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 64
+    max_source_tokens: int | None = None
+    groups: str | None = None
+    translations: str | None = None
+    output: str | None = None
+    overwrite: bool = False
+
+
+def run_evaluation(
+    request: EvaluationRequest,
+    *,
+    device: str | torch.device | None = None,
+    on_split: Callable[[str, int], None] | None = None,
+) -> EvaluationResult:
+    """Check all arguments, translate, score, and write the files that the request names.
+
+    Args:
+        request: see `EvaluationRequest`.
+        device, on_split: see `evaluate_checkpoint`.
+
+    Raises:
+        ValueError: If a setting is invalid, or the text cannot be read.
+        OSError: If an output file exists and must not be replaced, or cannot be written.
+    """
+    recipe = _read_recipe(request)
+    tokenize = request.tokenize or _tokenizer_of(request, recipe)
+    lowercase = request.lowercase
+    if lowercase is None:
+        lowercase = recipe is not None and recipe.data.lowercase
+    TranslationMetric(tokenize)  # raises if the tokenizer is unknown, not installed, or cannot be downloaded
+    _check_outputs(request, recipe)
+    corpora = _load_text(request, recipe)
+    if (request.groups or request.translations) and len(corpora) != 1:
+        raise ValueError(
+            f"--groups and --translations are for one split, and there are {len(corpora)}; choose one with --split"
+        )
+    only = next(iter(corpora))
+    result = evaluate_checkpoint(
+        request.model,
+        corpora,
+        tokenize=tokenize,
+        lowercase=lowercase,
+        config=_search(recipe).replace(**request.search),
+        batch_size=request.batch_size,
+        max_source_tokens=_max_source_tokens(request, recipe),
+        groups={only: read_labels(request.groups)} if request.groups else None,
+        on_split=on_split,
+        device=device,
+    )
+    if request.translations:
+        write_translations(Path(request.translations), result.translations[only])
+    if request.output:
+        write_record(Path(request.output), result.record)
+    return result
+
+
+def _read_recipe(request: EvaluationRequest) -> Recipe | None:
+    if request.recipe is None:
+        return None
+    language = () if request.target_lang is None else (f"--target_lang={request.target_lang}",)
+    return read_recipe(request.recipe, [*request.overrides, *language])
+
+
+def _tokenizer_of(request: EvaluationRequest, recipe: Recipe | None) -> str:
+    if recipe is None:
+        return default_bleu_tokenizer(request.target_lang or "")
+    if recipe.run.metric_tokenize and request.target_lang is None:
+        return recipe.run.metric_tokenize
+    return default_bleu_tokenizer(recipe.data.target_lang)
+
+
+def _search(recipe: Recipe | None) -> BeamSearchConfig:
+    if recipe is None:
+        return BeamSearchConfig()
+    return BeamSearchConfig(num_beams=recipe.run.num_beams, length_penalty=recipe.run.length_penalty)
+
+
+def _max_source_tokens(request: EvaluationRequest, recipe: Recipe | None) -> int:
+    if request.max_source_tokens is not None:
+        return request.max_source_tokens
+    return 1024 if recipe is None else recipe.run.max_source_tokens
+
+
+def _check_outputs(request: EvaluationRequest, recipe: Recipe | None) -> None:
+    text = [request.source, request.reference] if recipe is None else [str(recipe.path), *recipe.data.files]
+    inputs = [*text, request.model, request.groups]
+    if request.translations:
+        check_file(request.translations, "translations", inputs=inputs, overwrite=request.overwrite)
+    if request.output:
+        check_file(request.output, "record", inputs=[*inputs, request.translations], overwrite=request.overwrite)
+
+
+def _load_text(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, ParallelCorpus]:
+    if recipe is not None:
+        return load_recipe_text(recipe, request.splits)
+    if request.source is None or request.reference is None:
+        raise ValueError("the text is not complete; give source and reference, or a recipe")
+    return load_evaluation_text(request.source, request.reference)
+
+
+__all__ = ["EvaluationRequest", "run_evaluation"]
