@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Attention maps as one HTML page that needs nothing else: no network, no other file, no server.
+"""Attention maps as a self-contained HTML page: it needs no network, no other file and no server.
 
-The page's content security policy lets only its own script run and nothing be fetched; sentences reach it as data that
-the script shows as text.
+The content security policy of the page allows only its own script and style, and no requests. Sentences are embedded as
+JSON, and the script inserts them as text.
 """
 
 import base64
@@ -20,32 +20,35 @@ import numpy as np
 from .maps import KINDS, AttentionMaps
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
-_STEPS = 255  # weights are shown in whole percent; a byte holds them
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_STEPS = 255  # weights are stored in one byte each; the page shows whole percent
+_TITLE = "Attention weights"
 
 
 def attention_page(
-    maps: AttentionMaps, title: str = "What attention looks at", *, kind: str = "cross", layer: int | None = None,
+    maps: AttentionMaps, title: str = _TITLE, *, kind: str = "cross", layer: int | None = None,
     head: int | None = None,
 ) -> str:  # fmt: skip
-    """Make the page: choose layer and head, point at a token to see where it looks, all heads of a layer side by side.
+    """Return an interactive HTML page of attention maps.
+
+    A reader selects a layer, a head and a token, and compares all heads of a layer, with mouse, touch or keyboard.
 
     Args:
-        maps: of `attention_maps`.
-        title: the heading.
-        kind: what the page shows first: "encoder", "decoder" or "cross".
-        layer: the layer it shows first, counted from 0; None is the last.
-        head: the head it shows first, counted from 0; None is the average of all.
+        maps: the result of `attention_maps`.
+        title: title and heading of the page.
+        kind: kind of attention shown first: "encoder", "decoder" or "cross".
+        layer: index of the layer shown first, from 0; None is the last layer.
+        head: index of the head shown first, from 0; None is the average of all heads.
 
     Returns:
-        A whole HTML document.
+        The HTML document.
 
     Raises:
-        ValueError: If there is no such kind, layer or head.
+        ValueError: If the kind, layer or head does not exist.
     """
     layers = len(maps.weights(kind))
     layer = layers - 1 if layer is None else layer
-    maps.weights(kind, layer, head)  # says what is wrong with them
+    maps.weights(kind, layer, head)  # raises if one of them does not exist
     data = {
         "source": maps.source,
         "target": maps.target,
@@ -55,27 +58,40 @@ def attention_page(
         "statistics": [asdict(statistics) for statistics in maps.statistics()],
     }
     template = _TEMPLATE.read_text(encoding="utf-8")
-    fillings = {
+    values = {
         "title": html.escape(title),
-        # "<" can't end the element that holds the data, whatever a sentence says.
+        # Without "<", no sentence can close the script element that contains the data.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         "script_hash": _hash_of("script", template),
         "style_hash": _hash_of("style", template),
     }
-    # In one pass: what a sentence says is never taken for a place to fill.
-    page = _PLACE.sub(lambda place: fillings[place[1]], template)
-    return page.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair can't be written
+    # One pass, so that a placeholder inside a sentence is not replaced.
+    page = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+    return page.encode("utf-8", "replace").decode("utf-8")  # UTF-8 cannot encode lone surrogates
 
 
-def save_page(maps: AttentionMaps, path: str | Path, title: str = "What attention looks at", **first: Any) -> Path:
-    """Write `attention_page` to a file; its arguments and errors, and ValueError if the path can't be written."""
+def save_page(maps: AttentionMaps, path: str | Path, title: str = _TITLE, **first: Any) -> Path:
+    """Write the page of `attention_page` to a file.
+
+    Args:
+        maps: the result of `attention_maps`.
+        path: the file. Missing parent directories are created.
+        title: title and heading of the page.
+        **first: ``kind``, ``layer`` and ``head`` of `attention_page`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: If the kind, layer or head does not exist, or the file cannot be written.
+    """
     path = Path(path)
     page = attention_page(maps, title, **first)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"can't write {path}: {error.strerror or error}; choose another path") from error
+        raise ValueError(f"cannot write {path}: {error.strerror or error}; choose another path") from error
     return path
 
 
@@ -94,7 +110,7 @@ def _data_of(maps: AttentionMaps, kind: str) -> dict[str, Any]:
 
 
 def _hash_of(element: str, template: str) -> str:
-    """Name an inline element's text as a content security policy wants it."""
+    """Return the hash source of an inline element for the content security policy."""
     found = re.search(rf"<{element}>(.*?)</{element}>", template, re.DOTALL)
     assert found is not None, element
     digest = hashlib.sha256(found[1].encode("utf-8")).digest()

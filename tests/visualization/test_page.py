@@ -1,4 +1,4 @@
-"""The page as a file: self-contained, its sentences as data, its weights in it; what it does is in test_browser.py."""
+"""The page as a file: self-contained, with sentences and weights as data. test_browser.py tests its behaviour."""
 
 import base64
 import hashlib
