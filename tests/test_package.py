@@ -191,19 +191,18 @@ def test_wheel_and_sdist_are_complete_and_the_wheel_works_from_an_empty_folder(t
     )
     assert built.returncode == 0, built.stdout + built.stderr
     (sdist,), (wheel,) = output.glob("*.tar.gz"), output.glob("*.whl")
-    modules = {path.relative_to(source).as_posix() for path in (source / PACKAGE).rglob("*.py")}
-    modules.add(f"{PACKAGE}/py.typed")
+    files = {path.relative_to(source).as_posix() for path in (source / PACKAGE).rglob("*") if path.is_file()}
+    assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/visualization/page.html", f"{PACKAGE}/visualization/OFL.txt"} <= files
 
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
-    assert in_sdist >= modules | {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"}
+    assert in_sdist >= files | {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml"}
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
         metadata = archive.read(next(name for name in in_wheel if name.endswith(".dist-info/METADATA"))).decode()
-    assert in_wheel >= modules
+    assert in_wheel >= files
     assert {name.split("/")[0] for name in in_wheel if ".dist-info/" not in name} == {PACKAGE}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in in_wheel)
-    assert {f"{PACKAGE}/visualization/hangul.ttf", f"{PACKAGE}/visualization/OFL.txt"} <= in_wheel
     assert "License-Expression: Apache-2.0 AND OFL-1.1" in metadata
 
     site = tmp_path / "site"

@@ -325,7 +325,7 @@ def test_the_command_prints_a_line_for_each_check_and_exits_with_1_if_one_fails(
     assert good.startswith("ok ") and " ms " in good
     bad = next(index for index, line in enumerate(lines) if "Bad numbers" in line)
     assert lines[bad].startswith("FAILED ") and lines[bad + 1].strip() == "1 < 2 & more"
-    assert 'pip install --overwrite-reinstall "transformers' in lines[bad + 2]
+    assert 'pip install --force-reinstall "transformers' in lines[bad + 2]
     assert lines[bad + 2].endswith("report this output. Until then use something else.")
     assert "KeyError: 'cache'" in "\n".join(lines)  # an exception of another kind is no traceback
     assert any(line.startswith("skipped ") and "there is no fp64 here" in line for line in lines)
