@@ -134,6 +134,7 @@ def test_contenders_take_turns(benchmarks):
 
 
 def test_growth_exponent_of_lines_and_squares(benchmarks):
+    pytest.importorskip("resource", reason="the memory benchmark needs POSIX's resource module")
     from memory import growth_exponent
 
     lengths = [64, 128, 256, 512]

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
+from platforms import posix_only
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
@@ -105,7 +106,11 @@ def test_translate_writes_one_line_for_each_line(checkpoint):
             ["tokenizer", "x", "--output", "y", "--character-coverage", "7"],
             "character_coverage=7.0 is not between 0 and",
         ),
-        (["demo", "--output", "/dev/null/demo"], "/dev/null/demo can't be used: Not a directory; give another path"),
+        pytest.param(
+            ["demo", "--output", "/dev/null/demo"],
+            "/dev/null/demo can't be used: Not a directory; give another path",
+            marks=posix_only,
+        ),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_status_2(words, message, tmp_path, capsys, monkeypatch):

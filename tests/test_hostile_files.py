@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import shutil
 import struct
 import sys
@@ -17,6 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from platforms import peak_memory
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.checkpoints.averaging import average_checkpoints
@@ -138,10 +138,10 @@ def test_any_configuration_translates_or_is_refused_in_a_sentence(checkpoint: Pa
             path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
 
         folder = mutated(checkpoint, tmp_path / "changed", "config.json", change)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        before = peak_memory()
         status, said = command("translate", folder, "--num-beams", 1)
         assert_done_or_one_sentence("translate", status, said)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < MEMORY
+        assert peak_memory() - before < MEMORY
 
     try_one()
 

@@ -28,6 +28,8 @@ LOCK_NAME = ".run.lock"
 _TOUCH_SECONDS = 60  # between two signs of life
 _STALE_SECONDS = 600  # without one, after which an owner on another host counts as gone
 _MAX_BYTES = 10_000
+# Raised if another process renames the lock at the same time; on Windows also while another process reads it.
+_RENAME_RACE = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
 _HELD: dict[Path, int] = {}  # by this process: how often; a run inside a run is one run
 
 
@@ -100,7 +102,7 @@ def _take(path: Path, owner: dict[str, Any]) -> None:
         if reason is None:
             raise _refusal(path.parent, there)
         doomed = path.with_name(f"{LOCK_NAME}.{uuid.uuid4().hex}")
-        with suppress(FileNotFoundError):  # another start was faster
+        with suppress(*_RENAME_RACE):
             os.rename(path, doomed)
             if _read(doomed).get("token") == there.get("token"):
                 logger.warning(f"{path.parent} was locked by {_described(there)}, but {reason}; taking it over")

@@ -12,6 +12,7 @@ from datasets import Dataset
 from datasets import IterableDataset as StreamedDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from platforms import posix_only
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
@@ -278,6 +279,7 @@ def numbered(files: list[int]) -> Iterator[dict[str, list[int]]]:
             yield {**everything[i], "number": [i]}
 
 
+@posix_only
 @pytest.mark.parametrize("kind", ["list", "files"])
 def test_loader_workers_share_a_stream_out(kind):
     if kind == "list":

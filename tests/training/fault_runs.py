@@ -4,7 +4,6 @@ Its processes are forked from one that has imported everything, so that starting
 """
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -68,6 +67,8 @@ def run(folder: Path, rank: int = 0, ranks: int = 1, port: int = 0, fault: Fault
         writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)  # so that the log may grow nevertheless
         for number in (1, 2):
             os.dup2(writer.stdin.fileno(), number)
+        import resource  # POSIX only
+
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest_file, fault.largest_file))
     args = arguments(

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 from fault_runs import SAVE_STEPS, UPDATES, Fault, run
+from platforms import posix_only
 
 from hf_vanilla_transformer.checkpoints.manifest import MANIFEST_NAME, verify
 from hf_vanilla_transformer.training.checkpointing import checkpoints, newest_whole
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, posix_only]
 
 KILLS_OF_ONE = 20  # runs of one process: three of four at a change of its files, the others at any moment
 KILLS_OF_TWO = 10  # runs of two processes: half of the time both are killed, half of the time one

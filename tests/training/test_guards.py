@@ -248,7 +248,7 @@ class SignalAt(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
-            os.kill(os.getpid(), self.number)
+            signal.raise_signal(self.number)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -273,7 +273,7 @@ def test_a_signal_after_the_last_update_ends_the_process_too(tmp_path: Path, mom
 
     def send(self, args, state, control, **kwargs):
         if state.global_step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     setattr(SignalIn, moment, send)
     args = arguments(
@@ -304,13 +304,13 @@ def test_a_second_signal_ends_at_once_unless_a_launcher_has_passed_on_the_first(
     if launched:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     with guards.StopSignals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert (signals.received, left) == (signal.SIGTERM, [])
         clock[0] += 1.0
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert left == ([] if launched else [143])
         clock[0] += 5.0
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert left[-1] == 130
 
 
