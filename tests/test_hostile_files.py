@@ -159,6 +159,19 @@ def test_a_configuration_cannot_ask_for_more_than_its_weights_hold(checkpoint, t
         check_folder(mutated(checkpoint, tmp_path / "changed", "config.json", change))
 
 
+@pytest.mark.parametrize(
+    ("name", "other_name"), [("d_model", "hidden_size"), ("decoder_vocab_size", "target_vocab_size")]
+)
+def test_a_size_under_another_name_of_its_field_is_checked_as_well(checkpoint, tmp_path, name, other_name) -> None:
+    def change(path: Path) -> None:
+        config = json.loads(path.read_text())
+        config.pop(name, None)
+        path.write_text(json.dumps({**config, other_name: 10**9}))
+
+    with pytest.raises(ValueError, match=f"config.json in .* {name}=1000000000"):
+        check_folder(mutated(checkpoint, tmp_path / "changed", "config.json", change))
+
+
 def test_code_that_a_checkpoint_brings_or_names_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     evil = f"import os\nos.system('touch {proof}')\nclass Evil: pass\n"

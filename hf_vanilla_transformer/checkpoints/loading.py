@@ -19,7 +19,7 @@ from huggingface_hub import errors, snapshot_download
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..json_object import read_json_object
-from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.configuration_vanilla_transformer import VanillaTransformerConfig, with_current_names
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
 from .weight_index import WEIGHTS, weight_files
 
@@ -208,7 +208,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         ValueError: As the message says.
     """
-    config = _read_config(folder)
+    config = with_current_names(_read_config(folder))
     kind = config.get("model_type")
     if kind != VanillaTransformerConfig.model_type:
         raise ValueError(

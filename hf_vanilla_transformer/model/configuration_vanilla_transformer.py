@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The architecture of the original Transformer as a Hugging Face configuration.
 
-Only the architecture lives here. Optimisation belongs to the training arguments, decoding to the generation
-configuration, label smoothing to whoever asks for it. Every default is the paper's base model (Table 3, first row);
-every deviation is a named field whose comment says who needs it.
+The configuration holds the architecture only: optimization and label smoothing belong to the training arguments,
+decoding to `BeamSearchConfig` and generation_config.json. The defaults are the paper's base model (Table 3, first row);
+each deviation from the paper is a field of its own.
 """
 
 import dataclasses
@@ -18,17 +18,23 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-FORMAT = 1  # of config.json; raised when a checkpoint can't be read by older versions of this code any more
+FORMAT = 1  # version of config.json; incremented when older versions of this code cannot read new checkpoints
 FORMAT_KEY = "vanilla_transformer_format"
-SUCCESSORS: dict[str, str] = {}  # keys that earlier versions wrote into config.json → what they are called now
 
-MAX_PARAMETERS = 10**11  # parameters; refused above it before anything is allocated
+# Fields that were renamed: the old name is read from config.json; as an argument it raises an error.
+SUCCESSORS: dict[str, str] = {
+    "position_embedding": "position_embedding_type",
+    "target_vocab_size": "decoder_vocab_size",
+    "tie_source_target": "share_encoder_decoder_embeddings",
+}
+
+MAX_PARAMETERS = 10**11  # larger models are rejected before memory is allocated
 
 NORM_POSITIONS = ("post", "pre")
 POSITION_EMBEDDINGS = ("sinusoidal", "sinusoidal_t2t", "learned")
 
-# What transformers itself writes into config.json or hands over beside the fields. As an argument anything else is a
-# typing error; in a file it is another tool's or a later version's, and is kept.
+# What transformers writes into config.json or passes in addition to the fields. Any other argument is a typo; any other
+# key in a file was written by another tool or a later version, and is kept.
 _KNOWN_EXTRA_KEYS = frozenset(
     {
         FORMAT_KEY,
@@ -56,41 +62,46 @@ class VanillaTransformerConfig(PreTrainedConfig):
     """Configuration of the Transformer of Vaswani et al. (2017).
 
     Args:
-        vocab_size: rows of the source embedding, and of the target's where both share one vocabulary (§3.4, §5.1).
-        decoder_vocab_size: rows of the target embedding and of the output projection; None shares ``vocab_size``.
+        vocab_size: number of source tokens, and of target tokens if both sides share one vocabulary (§3.4, §5.1).
+        decoder_vocab_size: number of target tokens; None: source and target share one vocabulary of ``vocab_size``.
         d_model: width of every sub-layer's input and output (§3.1).
         d_ff: inner width of the feed-forward network (§3.3).
         num_heads: attention heads h (§3.2.2).
-        d_k: width of a head's queries and keys; None is ``d_model / num_heads`` (§3.2.2; Table 3 B varies it).
+        d_k: width of a head's queries and keys; None is ``d_model / num_heads`` (§3.2.2; varied in Table 3, rows B).
         d_v: width of a head's values; None is ``d_model / num_heads``.
-        encoder_layers: identical layers N of the encoder stack (§3.1).
-        decoder_layers: identical layers N of the decoder stack (§3.1).
-        dropout: probability on each sub-layer's output and on the sums of embedding and position (§5.4).
-        attention_dropout: probability on the attention weights; not in the paper, so 0.
-        activation_dropout: probability inside the feed-forward network; not in the paper, so 0.
-        activation_function: the feed-forward network's non-linearity: ReLU (§3.3, Eq. 2); Marian uses "swish".
-        norm_position: "post" is the paper's LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4); "pre" normalises the
-            sub-layer's input, as later toolkits do.
-        final_norm: one more LayerNorm after each stack; later pre-norm toolkits and torch.nn.Transformer have it.
+        encoder_layers: number N of encoder layers (§3.1).
+        decoder_layers: number N of decoder layers (§3.1).
+        dropout: dropout probability of each sub-layer's output and of the sums of embedding and position (§5.4).
+        attention_dropout: dropout probability of the attention weights; 0 in the paper.
+        activation_dropout: dropout probability inside the feed-forward network; 0 in the paper.
+        activation_function: the feed-forward network's activation: ReLU (§3.3, Eq. 2); Marian uses "swish".
+        norm_position: "post" is the paper's LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4); "pre" normalizes the
+            sub-layer's input instead, as later toolkits do.
+        final_norm: whether each stack ends with one more LayerNorm, as in later pre-norm toolkits and
+            torch.nn.Transformer.
         layer_norm_eps: added to the variance; 1e-6 is Tensor2Tensor's value, 1e-5 torch's.
-        attention_bias: biases in the four attention projections; the paper writes none.
-        output_bias: a bias on the logits; the paper writes none, Marian has one.
-        scale_embedding: multiply embeddings by √d_model (§3.4).
+        attention_bias: whether the four attention projections have biases; the paper has none.
+        output_bias: whether the output projection has a bias; the paper has none, Marian has one.
+        scale_embedding: whether embeddings are multiplied by √d_model (§3.4).
         position_embedding_type: "sinusoidal" interleaves sine and cosine (§3.5); "sinusoidal_t2t" is the variant of
-            Tensor2Tensor and fairseq (halves, other frequencies); "learned" is Table 3 E.
-        max_position_embeddings: positions a learned table holds; sinusoids have no limit.
+            Tensor2Tensor and fairseq (first sines, then cosines; other frequencies); "learned" is Table 3, row E.
+        max_position_embeddings: number of learned positions; sinusoids have no limit.
         position_offset: index of the first position; fairseq starts at padding index + 1.
-        share_encoder_decoder_embeddings: one matrix for source and target embedding (§3.4); needs one shared vocabulary.
-        tie_word_embeddings: one matrix for target embedding and output projection (§3.4).
-        pad_token_id: id that fills short rows; never attended to.
-        bos_token_id: id that starts a sequence.
-        eos_token_id: id that ends a sequence.
-        unk_token_id: id of what the vocabulary lacks.
-        decoder_start_token_id: first decoder input; the outputs are shifted right behind it (§3.1).
-        use_cache: whether decoding keeps the keys and values of earlier steps.
+        share_encoder_decoder_embeddings: whether source and target embedding are one matrix (§3.4), which needs one
+            shared vocabulary.
+        tie_word_embeddings: whether target embedding and output projection are one matrix (§3.4).
+        pad_token_id: padding; never attended to.
+        bos_token_id: beginning of a sequence.
+        eos_token_id: end of a sequence.
+        unk_token_id: unknown token.
+        decoder_start_token_id: first decoder input; the target is shifted right by one position (§3.1).
+        use_cache: whether decoding reuses the keys and values of earlier steps.
+
+    The names in ``attribute_map`` (of BART and Marian) are accepted for the same fields; encoder and decoder have one
+    width and one number of heads.
 
     Raises:
-        ValueError: If a field is unknown, out of range or at odds with another; the message names the way out.
+        ValueError: If a field is unknown, out of range or in conflict with another; the message says what to choose.
     """
 
     model_type: ClassVar[str] = "vanilla_transformer"
@@ -99,6 +110,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
         "hidden_size": "d_model",
         "num_attention_heads": "num_heads",
         "num_hidden_layers": "encoder_layers",
+        "encoder_attention_heads": "num_heads",
+        "decoder_attention_heads": "num_heads",
+        "encoder_ffn_dim": "d_ff",
+        "decoder_ffn_dim": "d_ff",
     }
     base_model_tp_plan: ClassVar[dict[str, Any] | None] = {
         **{
@@ -144,38 +159,45 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._check_keywords(kwargs)
-        kwargs.pop("custom_pipelines", None)  # the same for every model, see there
+        self._set_aliased_fields(kwargs)
+        kwargs.pop("custom_pipelines", None)  # a property with the same value for every model
         kwargs.pop(FORMAT_KEY, None)
         if not type(self).__module__.startswith("transformers_modules."):
-            kwargs.pop("auto_map", None)  # names code beside the weights, which the installed classes save without
+            kwargs.pop("auto_map", None)  # refers to remote code, which the installed classes do not save
         super().__post_init__(**kwargs)
         if self.share_encoder_decoder_embeddings and self.decoder_vocab_size == self.vocab_size:
-            self.decoder_vocab_size = None  # one shared vocabulary has one size, which resizing may then change
+            self.decoder_vocab_size = None  # a shared vocabulary has one size, so that resizing changes both
         self.validate_architecture()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a configuration from what config.json holds; see `PreTrainedConfig.from_dict`.
+        """Build a configuration from the contents of config.json; see `PreTrainedConfig.from_dict`.
 
-        Keys that neither this class nor transformers knows belong to another tool or a later version: they are kept,
-        written again by `to_dict`, and reported once.
+        Keys that neither this class nor transformers knows were written by another tool or a later version: they are
+        kept, written again by `to_dict`, and logged once. Fields under an old name are read and logged once.
+
+        Args:
+            config_dict: the contents of config.json.
+            **kwargs: fields to change, and arguments of `PreTrainedConfig.from_dict`.
 
         Raises:
-            ValueError: If the file's format is newer than this code reads, a key has been superseded, or a keyword
-                argument resembles a field and is none.
+            ValueError: If the file's format is newer than this code, two names of one field have different values, or
+                a keyword argument is an old name or a misspelled field.
         """
         _check_format(config_dict)
+        config_dict = with_current_names(config_dict)
         known = {field.name for field in dataclasses.fields(cls)} | _KNOWN_EXTRA_KEYS | set(cls.attribute_map)
         foreign = {key: value for key, value in config_dict.items() if key not in known}
+        _check_renamed(cls.__name__, kwargs)
         for key in sorted(set(kwargs) - known):
             if near := difflib.get_close_matches(key, _OWN_FIELDS, n=1, cutoff=0.8):
                 raise ValueError(f"{cls.__name__} has no field {key!r}; did you mean {near[0]!r}?")
         if foreign:
             logger.warning_once(
-                f"config.json has keys that {cls.__name__} doesn't read and keeps as they are: {', '.join(foreign)}"
+                f"config.json has keys that {cls.__name__} does not use and keeps unchanged: {', '.join(foreign)}"
             )
         built = super().from_dict({key: value for key, value in config_dict.items() if key in known}, **kwargs)
-        config = built[0] if isinstance(built, tuple) else built  # with the keywords that are left over
+        config = built[0] if isinstance(built, tuple) else built  # in the tuple, with the unused keywords
         config._foreign_keys = foreign
         return built
 
@@ -185,9 +207,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         return cls.from_dict(json.loads(Path(json_file).read_text(encoding="utf-8")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what config.json holds: the fields, the format's number, and the keys of others that were read.
+        """Return the contents of config.json: the fields, the format's version, and the unknown keys that were read.
 
-        ``custom_pipelines`` names a file, and is written only by who puts that file beside config.json.
+        ``custom_pipelines`` refers to a file; it is added by `write_code`, which also copies that file.
         """
         known = ({field.name for field in dataclasses.fields(self)} | _KNOWN_EXTRA_KEYS) - {"custom_pipelines"}
         fields = {name: value for name, value in super().to_dict().items() if name in known}
@@ -195,9 +217,10 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
-        """What brings pipeline("translation") back, which transformers 5 has removed; a new copy each time.
+        """The entry that makes pipeline("translation") load `TranslationPipeline`; transformers 5 has none of its own.
 
-        transformers puts classes in place of the names, after which config.json could not be written any more.
+        Each access returns a new dictionary, because transformers replaces the names in it by classes, which cannot be
+        written to config.json.
         """
         implementation = "pipeline_vanilla_transformer.TranslationPipeline"
         return {"translation": {"impl": implementation, "pt": ["AutoModelForSeq2SeqLM"]}}
@@ -216,11 +239,11 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     @property
     def output_vocab_size(self) -> int:
-        """Rows of the target embedding and of the output projection."""
+        """Number of target tokens: rows of the target embedding and of the output projection."""
         return self.decoder_vocab_size if self.decoder_vocab_size is not None else self.vocab_size
 
     def count_parameters(self) -> int:
-        """Count the parameters of the full model by arithmetic, tied matrices once, without allocating anything."""
+        """Compute the number of parameters of the full model, tied matrices counted once, without building it."""
         d, h = self.d_model, self.num_heads
         attention = 2 * d * h * self.key_dim + 2 * d * h * self.value_dim
         if self.attention_bias:
@@ -240,7 +263,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
     # ------------------------------------------------------------------ validation
 
     def _check_keywords(self, kwargs: dict[str, Any]) -> None:
-        """Refuse what the base class would store silently: a misspelt field would leave its default in force."""
+        """Reject unknown keywords, which the base class would store: a misspelled field would keep its default."""
+        _check_renamed(type(self).__name__, kwargs)
         unknown = sorted(set(kwargs) - _KNOWN_EXTRA_KEYS - set(self.attribute_map))
         if unknown:
             known = [field.name for field in dataclasses.fields(type(self)) if field.name in _OWN_FIELDS]
@@ -252,11 +276,23 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 "generation_config.json."
             )
 
+    def _set_aliased_fields(self, kwargs: dict[str, Any]) -> None:
+        """Move the keywords that are in ``attribute_map`` to their fields."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
+        for alias in sorted(set(kwargs) & set(self.attribute_map)):
+            name, value = self.attribute_map[alias], kwargs.pop(alias)
+            if given.setdefault(name, value) != value:
+                raise ValueError(
+                    f"{alias}={value!r} and {name}={given[name]!r} are two names of one field; give only {name}"
+                )
+            setattr(self, name, value)
+
     def validate_architecture(self) -> None:
-        """Check every field alone, then the fields against each other.
+        """Check the value of each field, then that the fields fit together.
 
         Raises:
-            ValueError: Naming the field, its value and what to choose instead.
+            ValueError: If a value is invalid; the message has the field, its value and what to choose instead.
         """
         super().validate_architecture()
         self._validate_types_and_ranges()
@@ -264,7 +300,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
         self._validate_vocabularies()
         if (parameters := self.count_parameters()) > MAX_PARAMETERS:
             raise ValueError(
-                f"this configuration has {parameters:,} parameters, more than the {MAX_PARAMETERS:,} that are allowed; "
+                f"this configuration has {parameters:,} parameters, more than the limit of {MAX_PARAMETERS:,}; "
                 "lower vocab_size, d_model, d_ff or the numbers of layers"
             )
 
@@ -285,15 +321,15 @@ class VanillaTransformerConfig(PreTrainedConfig):
             raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be small and positive; choose e.g. 1e-6")
         for name in _BOOLEAN_FIELDS:
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} is not a truth value; choose True or False")
+                raise ValueError(f"{name}={getattr(self, name)!r} is not a boolean; choose True or False")
         _check_choice("norm_position", self.norm_position, NORM_POSITIONS)
         _check_choice("position_embedding_type", self.position_embedding_type, POSITION_EMBEDDINGS)
-        from transformers.activations import ACT2FN  # here: the import needs torch, reading a config does not
+        from transformers.activations import ACT2FN  # imported here because it imports torch
 
         if self.activation_function not in ACT2FN:
             raise ValueError(
-                f"activation_function={self.activation_function!r} is not known to transformers; choose 'relu' (the "
-                "paper's), 'gelu' or 'swish'"
+                f"activation_function={self.activation_function!r} is not an activation function of transformers; "
+                "choose 'relu' (the paper's), 'gelu' or 'swish'"
             )
 
     def _validate_heads_and_positions(self) -> None:
@@ -307,7 +343,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 )
         if self.position_embedding_type != "learned" and self.d_model % 2:
             raise ValueError(
-                f"d_model={self.d_model} is odd, but sinusoids come in pairs of sine and cosine; choose "
+                f"d_model={self.d_model} is odd, but a sinusoidal encoding has as many sines as cosines; choose "
                 f"{self.d_model + 1} or position_embedding_type='learned'"
             )
         if self.position_embedding_type == "sinusoidal_t2t" and self.d_model < 4:
@@ -317,17 +353,18 @@ class VanillaTransformerConfig(PreTrainedConfig):
         if self.position_embedding_type == "learned" and self.position_offset >= self.max_position_embeddings:
             raise ValueError(
                 f"position_offset={self.position_offset} leaves no position of max_position_embeddings="
-                f"{self.max_position_embeddings}; choose a smaller offset or a larger table"
+                f"{self.max_position_embeddings}; choose a smaller offset or more positions"
             )
 
     def _validate_vocabularies(self) -> None:
         if self.share_encoder_decoder_embeddings and self.decoder_vocab_size is not None:
             raise ValueError(
-                f"share_encoder_decoder_embeddings=True shares one matrix, but decoder_vocab_size={self.decoder_vocab_size} differs "
-                f"from vocab_size={self.vocab_size}; choose share_encoder_decoder_embeddings=False or leave decoder_vocab_size out"
+                "share_encoder_decoder_embeddings=True needs one vocabulary, but decoder_vocab_size="
+                f"{self.decoder_vocab_size} differs from vocab_size={self.vocab_size}; choose "
+                "share_encoder_decoder_embeddings=False or decoder_vocab_size=None"
             )
         both = min(self.vocab_size, self.output_vocab_size)
-        limits = {  # which vocabulary an id has to be in
+        limits = {  # size of the vocabulary that the id belongs to
             "pad_token_id": both,
             "bos_token_id": both,
             "eos_token_id": both,
@@ -355,22 +392,47 @@ _BOOLEAN_FIELDS = tuple(
 
 
 def _check_format(config_dict: dict[str, Any]) -> None:
-    """Refuse a file of a newer format, and keys of an older one, which would leave a default in force."""
+    """Reject a file of a newer format."""
     number = config_dict.get(FORMAT_KEY, FORMAT)
     if not isinstance(number, int) or isinstance(number, bool) or number > FORMAT:
         raise ValueError(
-            f"config.json has {FORMAT_KEY} {number!r}, and this version reads up to {FORMAT}; update "
+            f"config.json has {FORMAT_KEY} {number!r}, but this version supports up to {FORMAT}; update "
             "hf_vanilla_transformer, or load the repository's own code with trust_remote_code=True"
         )
-    superseded = {key: SUCCESSORS[key] for key in config_dict if key in SUCCESSORS}
-    if superseded:
-        renamed = ", ".join(f"{old!r} is now {new!r}" for old, new in superseded.items())
-        raise ValueError(f"config.json was written by an earlier version: {renamed}; rename it in the file")
+
+
+def with_current_names(config_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return the contents of config.json with renamed fields and aliases under the fields' current names.
+
+    Raises:
+        ValueError: If two names of one field have different values.
+    """
+    names = {**SUCCESSORS, **VanillaTransformerConfig.attribute_map}
+    current = {key: value for key, value in config_dict.items() if key not in names}
+    for key in (key for key in config_dict if key in names):
+        name, value = names[key], config_dict[key]
+        if current.setdefault(name, value) != value:
+            raise ValueError(
+                f"config.json has {key}={value!r} and {name}={current[name]!r}, two names of one field; remove {key!r}"
+            )
+    renamed = {key: SUCCESSORS[key] for key in config_dict if key in SUCCESSORS}
+    if renamed:
+        listed = ", ".join(f"{old!r} is now {new!r}" for old, new in renamed.items())
+        logger.warning_once(
+            f"config.json was written by an earlier version: {listed}; save the model again to update it"
+        )
+    return current
+
+
+def _check_renamed(name: str, kwargs: dict[str, Any]) -> None:
+    """Reject keyword arguments under an old name."""
+    for key in sorted(set(kwargs) & set(SUCCESSORS)):
+        raise ValueError(f"{name} has no field {key!r}; it is called {SUCCESSORS[key]!r} now")
 
 
 def _check_whole_number(name: str, value: Any, minimum: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} is not a whole number; choose an integer ≥ {minimum}")
+        raise ValueError(f"{name}={value!r} is not an integer; choose an integer ≥ {minimum}")
     if value < minimum:
         raise ValueError(f"{name}={value} is too small; choose an integer ≥ {minimum}")
 
@@ -385,4 +447,4 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}")
 
 
-__all__ = ["VanillaTransformerConfig"]
+__all__ = ["VanillaTransformerConfig", "with_current_names"]

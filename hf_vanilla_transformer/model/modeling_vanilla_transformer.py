@@ -46,6 +46,9 @@ from .keywords_vanilla_transformer import LossKwargs, check_keywords
 from .layers_vanilla_transformer import positional_encoding
 from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy
 
+# Parameters that were renamed: pattern of the old name → new name, in the form of from_pretrained's ``key_mapping``.
+RENAMED_PARAMETERS = {r"represent\.positions\.table\.weight": "embed_positions.weight"}
+
 DEFAULT_MAX_LENGTH = 512  # default max_length of generate(), in tokens with the decoder start token
 
 
@@ -106,10 +109,14 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         """Load a checkpoint; see `PreTrainedModel.from_pretrained`.
 
         Raises:
-            ValueError: If a weights file is damaged, in addition to what transformers raises.
+            ValueError: If a weights file is damaged or has old parameter names, in addition to what transformers
+                raises.
         """
+        with_info = kwargs.pop("output_loading_info", False)
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
         except Exception as error:
             if type(error).__name__ != "SafetensorError":  # by name, because remote code may not import safetensors
                 raise
@@ -117,6 +124,15 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
                 f"model.safetensors in {pretrained_model_name_or_path} is truncated or not a safetensors file "
                 f"({str(error).strip()}); download or save it again"
             ) from error
+        model, info = loaded
+        old = [key for key in info["unexpected_keys"] for pattern in RENAMED_PARAMETERS if re.search(pattern, key)]
+        if old:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} was saved by an earlier version and has the old parameter name "
+                f"{old[0]!r}; load it once with key_mapping={RENAMED_PARAMETERS}, and save it with "
+                "save_pretrained(…, save_original_format=False)"
+            )
+        return (model, info) if with_info else model
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Checkpoints load whole, exactly, and without this package."""
+"""Checkpoints load completely, exactly, and without this package."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from hf_vanilla_transformer import (
@@ -17,6 +18,7 @@ from hf_vanilla_transformer import (
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
 )
+from hf_vanilla_transformer.model.modeling_vanilla_transformer import RENAMED_PARAMETERS
 
 SOURCE, TARGET = torch.tensor([[4, 9, 17, 5, 2], [6, 8, 2, 0, 0]]), torch.tensor([[1, 7, 8, 3], [1, 18, 10, 4]])
 
@@ -64,6 +66,27 @@ def test_encoder_loads_from_the_whole_models_checkpoint(tmp_path):
     encoder, report = VanillaTransformerEncoderModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(encoder(SOURCE).last_hidden_state, model.model.encoder(SOURCE).last_hidden_state)
+
+
+@pytest.mark.parametrize("load", [AutoModelForSeq2SeqLM, AutoModel, VanillaTransformerEncoderModel])
+def test_old_names_of_learned_positions_are_refused_and_the_mapping_in_the_message_loads_them(load, tmp_path):
+    model = build(position_embedding_type="learned", max_position_embeddings=9)
+    model.save_pretrained(tmp_path)
+    names = {
+        f"model.{stack}.embed_positions.weight": f"model.{stack}.represent.positions.table.weight"
+        for stack in ("encoder", "decoder")
+    }
+    weights = load_file(tmp_path / "model.safetensors")
+    assert set(names) <= set(weights)
+    old = {names.get(name, name): tensor for name, tensor in weights.items()}
+    save_file(old, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="old parameter name '.*represent.positions.table.weight'; load it once with"):
+        load.from_pretrained(tmp_path)
+    loaded = load.from_pretrained(tmp_path, key_mapping=RENAMED_PARAMETERS)
+    loaded.save_pretrained(tmp_path / "again", save_original_format=False)
+    again, report = load.from_pretrained(tmp_path / "again", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert torch.equal(again.get_encoder()(SOURCE)[0], model.get_encoder()(SOURCE)[0])
 
 
 PROGRAM = """
