@@ -81,7 +81,9 @@ def test_two_files_are_scored_as_sacrebleu_scores_translate(
     record = json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))
     assert record["scores"]["text"]["bleu"] == score and record["scores"]["text"]["chrf"] == chrf
     assert record["scores"]["text"]["bleu_signature"] == str(bleu.get_signature())
-    assert record["decoding"] == {"num_beams": 2, "length_penalty": 0.3, "batch_size": 64}
+    assert record["decoding"] == {
+        "num_beams": 2, "length_penalty": 0.3, "length_normalization": "gnmt", "batch_size": 64,
+    }  # fmt: skip
     pairs = zip((folder / "test.en").read_text().splitlines(), references, strict=True)
     digest = hashlib.sha256("".join(f"{source}\t{target}\n" for source, target in pairs).encode()).hexdigest()
     assert record["data"]["text"]["sha256"] == digest and record["data"]["text"]["pairs"] == SENTENCES

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A finished checkpoint, measured: translate text by §6.1, score it, and say on what, how, where and how fast."""
+"""Evaluate a checkpoint: load test sets, translate them by beam search, score the translations, write a record."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
-from ..data.splits import SPLITS
+from ..data.splits import SPLITS, load_splits
 from ..data.text_lines import decode_line, read_lines
 from ..device import choose_device, move_to_device
 from ..metrics import TranslationMetric
@@ -21,6 +21,7 @@ from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import doubtful_translations
 from ..translation import translate
 from .recipe import Recipe
+from .recipe_arguments import DataArguments
 from .record import (
     commit,
     data_record,
@@ -31,44 +32,54 @@ from .record import (
     write_json,
     write_translations,
 )
-from .run import load_corpora
 
 logger = logging.get_logger(__name__)
 
-TEXT = "text"  # what two files are called where a recipe's splits have names
+TEXT = "text"  # name of a test set of two files; those of a recipe are called by their split
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation has found.
+    """Scores and translations of an evaluation.
 
     Attributes:
-        record: data, scores (with their signatures), decoding, hardware, seconds, versions; plain, ready for JSON.
-        translations: by split, a line a source.
+        record: data, scores with their signatures, decoding, hardware, seconds and versions, ready for JSON.
+        translations: the translations of each test set, one per source, by name of the test set.
     """
 
     record: dict[str, Any]
     translations: dict[str, list[str]]
 
 
+def load_corpora(data: DataArguments, splits: Sequence[str] = SPLITS) -> dict[str, ParallelCorpus]:
+    """Load the splits that a recipe names.
+
+    Args:
+        data: names files or a dataset.
+        splits: the splits to load, of "train", "validation" and "test"; those without data are skipped.
+    """
+    sources = {split: source for split in splits if (source := data.split_source(split)) is not None}
+    return load_splits(sources, source_lang=data.source_lang, target_lang=data.target_lang, streaming=data.streaming)
+
+
 def load_evaluation_text(source: str | Path, reference: str | Path) -> dict[str, ParallelCorpus]:
-    """Read two aligned text files, every line in its place.
+    """Load a test set from two aligned text files; every line is kept.
 
     Raises:
-        ValueError: If a file is missing, empty, or of another length than the other.
+        ValueError: If a file is missing or empty, or their numbers of lines differ.
     """
     return {TEXT: load_text_files(source, reference, keep_all=True)}
 
 
 def load_recipe_text(recipe: Recipe, splits: Sequence[str] | None = None) -> dict[str, ParallelCorpus]:
-    """Load what a recipe evaluates on.
+    """Load the test sets of a recipe.
 
     Args:
         recipe: from `read_recipe`.
-        splits: "train", "validation" or "test"; None takes the latter two, where there are.
+        splits: "train", "validation" or "test"; None loads the last two, where the recipe names data for them.
 
     Raises:
-        ValueError: If a split is unknown, or the recipe names no text for it.
+        ValueError: If a split is unknown, or the recipe names no data for it.
     """
     wanted = SPLITS[1:] if splits is None else tuple(splits)
     unknown = [split for split in wanted if split not in SPLITS]
@@ -85,39 +96,40 @@ def load_recipe_text(recipe: Recipe, splits: Sequence[str] | None = None) -> dic
 def evaluate_checkpoint(
     checkpoint: str | Path,
     corpora: Mapping[str, ParallelCorpus],
-    *,
-    tokenize: str = "13a",
-    lowercase: bool = False,
     config: BeamSearchConfig | None = None,
+    *,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
+    tokenize: str = "13a",
+    lowercase: bool = False,
     groups: Mapping[str, Sequence[str]] | None = None,
     on_split: Callable[[str, int], None] | None = None,
     device: str | torch.device | None = None,
 ) -> EvaluationResult:
-    """Translate and score.
+    """Translate test sets with a checkpoint and score the translations.
 
     Args:
-        checkpoint: a directory, or a name on the Hub.
-        corpora: what to evaluate on, by name; sources are the first language of each.
-        tokenize: how BLEU splits into words; see `TranslationMetric`.
-        lowercase: score without regard to capitals.
-        config: settings of the beam search; None takes the paper's.
-        batch_size, max_source_tokens: see `translate`.
-        groups: by name of the corpus, a label for each line; scores are then given for each label as well.
-        on_split: called before each with its name and number of sentences.
-        device: what computes; None takes the accelerator where there is one, else the CPU.
+        checkpoint: a directory, or an id on the Hub.
+        corpora: the test sets by name; the first language of each is the source.
+        config: settings of the beam search; None uses the paper's.
+        batch_size: maximum number of sentences per batch.
+        max_source_tokens: sources with more tokens become empty translations, which are scored as such.
+        tokenize: sacreBLEU's tokenizer; see `TranslationMetric`.
+        lowercase: compute case-insensitive scores.
+        groups: a label for each line of a test set, by its name; each label is also scored separately.
+        on_split: called before each test set with its name and number of sentences.
+        device: device to run on; None selects the accelerator if there is one, else the CPU.
 
     Raises:
-        ValueError: If an argument is out of range, the checkpoint isn't readable, or labels aren't one a line.
+        ValueError: If an argument is out of range, the checkpoint cannot be loaded, or the number of labels differs
+            from the number of lines.
     """
-    config = BeamSearchConfig() if config is None else config
-    groups = groups or {}
-    metric = TranslationMetric(tokenize, lowercase=lowercase)  # an unknown tokenizer is refused before any work
+    config, groups = config or BeamSearchConfig(), groups or {}
+    metric = TranslationMetric(tokenize, lowercase=lowercase)  # raises for an unknown tokenizer before any work
     for name, labels in groups.items():
         lines = corpora[name].report.pairs_kept
         if len(labels) != lines:
-            raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one a line")
+            raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one per line")
     chosen = choose_device(device)
     loaded, tokenizer = load_checkpoint(checkpoint)
     model = move_to_device(loaded, chosen)
@@ -125,21 +137,14 @@ def evaluate_checkpoint(
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
     for name, corpus in corpora.items():
-        sources, references = corpus.sides()
         if on_split is not None:
-            on_split(name, len(sources))
+            on_split(name, corpus.report.pairs_kept)
         started = time.perf_counter()
-        translations[name] = translate(
-            model,
-            tokenizer,
-            sources,
-            config,
-            batch_size=batch_size,
-            max_source_tokens=max_source_tokens,
+        translations[name] = translate_corpus(
+            model, tokenizer, corpus, config, name=name, batch_size=batch_size, max_source_tokens=max_source_tokens
         )
         seconds[name] = round(time.perf_counter() - started, 1)
-        if warning := doubtful_translations(sources, translations[name]):
-            logger.warning(f"{name}: {warning}")
+        references = corpus.sides()[1]
         scores[name] = metric.compute(predictions=translations[name], references=references)
         if name in groups:
             scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
@@ -147,7 +152,7 @@ def evaluate_checkpoint(
         "checkpoint": without_folder(str(checkpoint)),
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
-        "decoding": decoding_record(config) | {"batch_size": batch_size},
+        "decoding": {**decoding_record(config), "batch_size": batch_size},
         "precision": str(model.dtype).removeprefix("torch."),
         "scores": scores,
         "seconds": seconds,
@@ -159,10 +164,36 @@ def evaluate_checkpoint(
     return EvaluationResult(record, translations)
 
 
+def translate_corpus(
+    model: Any,
+    tokenizer: Any,
+    corpus: ParallelCorpus,
+    config: BeamSearchConfig,
+    *,
+    name: str,
+    batch_size: int = 64,
+    max_source_tokens: int = 1024,
+) -> list[str]:
+    """Translate the sources of a corpus, and log a warning if the translations look wrong.
+
+    Args:
+        model, tokenizer, config, batch_size, max_source_tokens: see `translate`.
+        corpus: its first language is the source.
+        name: name of the corpus in the warning.
+    """
+    sources, _ = corpus.sides()
+    translations = translate(
+        model, tokenizer, sources, config, batch_size=batch_size, max_source_tokens=max_source_tokens
+    )
+    if warning := doubtful_translations(sources, translations):
+        logger.warning(f"{name}: {warning}")
+    return translations
+
+
 def score_by_group(
     metric: Any, predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Score the lines of each label by themselves; labels in alphabetical order."""
+    """Score the lines of each label separately; labels are in alphabetical order."""
     scores = {}
     for label in sorted(set(labels)):
         chosen = [place for place, other in enumerate(labels) if other == label]
@@ -174,10 +205,10 @@ def score_by_group(
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Read a file of labels, one per line, as text is read everywhere; see `text_lines`.
+    """Read a file of labels, one per line; encodings and line ends are those of `text_lines`.
 
     Raises:
-        ValueError: If the file isn't text, or a line isn't UTF-8.
+        ValueError: If the file is not text, or a line is not UTF-8.
     """
     labels = []
     for number, line in enumerate(read_lines(Path(path)), start=1):
@@ -189,17 +220,19 @@ def read_labels(path: str | Path) -> list[str]:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON, complete or not at all."""
+    """Write a record as JSON, atomically."""
     write_json(path, record)
 
 
 __all__ = [
     "EvaluationResult",
     "evaluate_checkpoint",
+    "load_corpora",
     "load_evaluation_text",
     "load_recipe_text",
     "read_labels",
     "score_by_group",
+    "translate_corpus",
     "write_record",
     "write_translations",
 ]

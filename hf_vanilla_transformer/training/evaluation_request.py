@@ -94,12 +94,13 @@ def run_evaluation(
             f"--groups and --translations are for one split, and there are {len(corpora)}; choose one with --split"
         )
     only = next(iter(corpora))
+    config = (BeamSearchConfig() if recipe is None else recipe.search).replace(**request.search)
     result = evaluate_checkpoint(
         request.model,
         corpora,
+        config,
         tokenize=tokenize,
         lowercase=lowercase,
-        config=_search(recipe).replace(**request.search),
         batch_size=request.batch_size,
         max_source_tokens=_max_source_tokens(request, recipe),
         groups={only: read_labels(request.groups)} if request.groups else None,
@@ -126,12 +127,6 @@ def _tokenizer_of(request: EvaluationRequest, recipe: Recipe | None) -> str:
     if recipe.run.metric_tokenize and request.target_lang is None:
         return recipe.run.metric_tokenize
     return default_bleu_tokenizer(recipe.data.target_lang)
-
-
-def _search(recipe: Recipe | None) -> BeamSearchConfig:
-    if recipe is None:
-        return BeamSearchConfig()
-    return BeamSearchConfig(num_beams=recipe.run.num_beams, length_penalty=recipe.run.length_penalty)
 
 
 def _max_source_tokens(request: EvaluationRequest, recipe: Recipe | None) -> int:

@@ -12,11 +12,11 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 
 from ..data.rows import existing_files, paired_files
+from ..data.splits import SPLITS
 from ..overwriting import check_writable
 from ..plausibility import odd_peak_rate, run_inside_warmup
 from ..presets import preset
 from .recipe import Recipe
-from .recipe_arguments import SPLITS
 
 logger = logging.get_logger(__name__)
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..checkpoints.whole_folder import whole_folder
 from ..data.corpora import CorpusReport, read_sentences
 from ..data.tokenization import BYTE_TOKENS, train_tokenizer
-from ..overwriting import check_folder, write_folder_record
+from ..overwriting import output_folder
 
 logger = logging.get_logger(__name__)
 
@@ -113,8 +112,7 @@ def write_vocabularies(
     """
     folder = Path(folder)
     inputs = [file for group in files.values() for file in group]
-    check_folder(folder, "tokenizer", inputs=inputs, overwrite=overwrite, option="--overwrite")
-    with whole_folder(folder) as staging:
+    with output_folder(folder, "tokenizer", inputs=inputs, overwrite=overwrite) as staging:
         vocabularies = {
             folder / name: learn_vocabulary(
                 group,
@@ -127,7 +125,6 @@ def write_vocabularies(
             )
             for name, group in files.items()
         }
-        write_folder_record(staging, "tokenizer")
     return vocabularies
 
 

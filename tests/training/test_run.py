@@ -20,9 +20,13 @@ from hf_vanilla_transformer.checkpoints.loading import load_checkpoint, load_tok
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.data.corpora import load_embedded, load_pairs
 from hf_vanilla_transformer.data.encoding import encode_corpus
+from hf_vanilla_transformer.training import evaluation
 from hf_vanilla_transformer.training import run as run_module
+from hf_vanilla_transformer.training.evaluation import load_corpora
 from hf_vanilla_transformer.training.recipe import read_recipe
-from hf_vanilla_transformer.training.run import TrainingResult, load_corpora, train
+from hf_vanilla_transformer.training.record import hardware
+from hf_vanilla_transformer.training.run import TrainingResult, train
+from hf_vanilla_transformer.training.run_directory import RunDirectory
 
 RECIPE = """
 dataset_name: embedded
@@ -174,7 +178,7 @@ def test_overwriting_spares_what_only_looks_like_the_run(finished: tuple[Path, T
     for name in kept:
         (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "out" / name).write_text("mine")
-    run_module._delete_run(tmp_path / "out")
+    RunDirectory(tmp_path / "out").delete_run()
     left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert set(kept) <= left and not any(name.startswith(("checkpoint-2", "averag", "results")) for name in left)
     assert "translations/test.ko" not in left
@@ -191,13 +195,13 @@ def test_a_final_model_is_loaded_and_not_the_weights_of_an_earlier_save(
     first.write_bytes(before[:-4] + b"\0\0\0\0")
     model.save_pretrained = lambda folder: shards(folder, max_shard_size="8KB")
     try:
-        run_module._save_final(model, tmp_path)
+        RunDirectory(tmp_path).save_model(model)
     finally:
         del model.save_pretrained
     assert not first.exists() and (tmp_path / "model.safetensors.index.json").is_file()
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
-    run_module._save_final(model, tmp_path)
+    RunDirectory(tmp_path).save_model(model)
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
 
 
@@ -220,7 +224,8 @@ def test_a_second_start_leaves_the_first_one_alone(
 def test_useless_translations_and_few_pairs_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr(run_module.logger, "warning", messages.append)
-    monkeypatch.setattr(run_module, "translate", lambda model, tokenizer, sources, *_, **__: [""] * len(sources))
+    monkeypatch.setattr(evaluation.logger, "warning", messages.append)
+    monkeypatch.setattr(evaluation, "translate", lambda model, tokenizer, sources, *_, **__: [""] * len(sources))
     (tmp_path / "my.yaml").write_text(RECIPE)
     again(tmp_path, tmp_path / "out", "--max_steps", "1", "--average_last", "0", "--eval_strategy", "no")
     text = "\n".join(messages)
@@ -234,7 +239,7 @@ def test_a_directory_with_something_else_is_left_alone(
 ) -> None:
     folder, _ = finished
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="holds something that is no run of a recipe"):
+    with pytest.raises(ValueError, match="contains files that no training run has written"):
         again(folder, tmp_path, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(ValueError, match="is a file; name a directory"):
@@ -359,7 +364,7 @@ def test_encoding_ends_sentences_keeps_the_direction_and_cuts_nothing(finished: 
 
 
 def test_the_hardware_is_named_without_the_machine() -> None:
-    name = run_module.hardware()
+    name = hardware()
     assert " cores of " in name or " × " in name
     assert len(name) > len("1 cores of ")
 
