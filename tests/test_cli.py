@@ -1,7 +1,11 @@
-"""The command line: its surface, its one-sentence errors, and lines in = lines out."""
+"""The command line: its commands and options, its one-sentence errors, and lines in = lines out."""
 
+import argparse
+import inspect
 import io
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,25 +15,42 @@ import yaml
 from platforms import posix_only
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
-from hf_vanilla_transformer.cli import _build_parser, main
+from hf_vanilla_transformer import (
+    BeamSearchConfig,
+    VanillaTransformerForConditionalGeneration,
+    preset,
+    train_tokenizer,
+)
+from hf_vanilla_transformer import translate as translate_texts
+from hf_vanilla_transformer.cli import build_parser, main
+from hf_vanilla_transformer.commands import convert, options, visualize
+from hf_vanilla_transformer.commands import translate as translate_command
+from hf_vanilla_transformer.conversion.convert import RESTORED_FORMATS, SOURCE_FORMATS
 from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
+from hf_vanilla_transformer.export.engines import ENGINES
+from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS
 from hf_vanilla_transformer.training.demo import RECIPE
 from hf_vanilla_transformer.visualization.alignment import digit_alignment
+from hf_vanilla_transformer.visualization.maps import KINDS
 
-COMMANDS = (
-    "average",
-    "check",
-    "convert",
-    "demo",
-    "evaluate",
-    "presets",
-    "push",
-    "tokenizer",
-    "train",
-    "translate",
-    "visualize",
-)
+SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens"
+TRANSLATION = f"{SEARCH} --batch-size --max-source-tokens --device"
+COMMANDS = {  # every command with its options; a new option is a decision
+    "average": "--output --last --best --metric --overwrite",
+    "check": "--device --json",
+    "convert": "--from --to --set --quantization --overwrite",
+    "demo": "--output --recipe --card",
+    "evaluate": f"{TRANSLATION} --source --reference --recipe --split --target-lang --tokenize --lowercase --groups "
+    "--translations --output --overwrite",
+    "presets": "",
+    "push": "--public --license --data-license --dry-run --no-check --overwrite",
+    "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
+    "--overwrite",
+    "train": "",
+    "translate": f"{TRANSLATION} --engine",
+    "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
+}
+PARSERS = next(action for action in build_parser()._actions if action.dest == "command").choices
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +71,126 @@ def run(*words, stdin=b""):
     )
 
 
-def test_commands_are_these():
-    actions = next(action for action in _build_parser()._actions if action.dest == "command")
-    assert set(actions.choices) == set(COMMANDS)
+def test_commands_and_options_are_these():
+    found = {
+        command: {name for action in parser._actions for name in action.option_strings} - {"-h", "--help"}
+        for command, parser in PARSERS.items()
+    }
+    assert found == {command: set(names.split()) for command, names in COMMANDS.items()}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, capsys):
+def test_every_command_has_help_for_every_option(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
     assert f"vanilla-transformer {command}" in capsys.readouterr().out
+    for action in PARSERS[command]._actions:
+        assert action.help, action.dest
+        if action.default not in (None, False, argparse.SUPPRESS) and action.option_strings:
+            assert "default" in action.help, action.option_strings
+
+
+def words_for(action):
+    """Return the least number of values that an option or positional argument accepts."""
+    if isinstance(action, argparse._StoreTrueAction):
+        return []
+    if action.choices:
+        return [action.choices[0]]
+    for word in ("1", "name=value"):
+        try:
+            if action.type is None or action.type(word) is not None:
+                return [word]
+        except argparse.ArgumentTypeError:
+            pass
+    raise AssertionError(action)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(command, option) for command, names in COMMANDS.items() for option in names.split()]
+)
+def test_options_are_accepted_with_dashes_and_with_underscores(command, option):
+    parser = PARSERS[command]
+    chosen = next(action for action in parser._actions if option in action.option_strings)
+    required = [
+        word for action in parser._actions if not action.option_strings and action.nargs != "*" for word in ["x"]
+    ]
+    for action in parser._actions:
+        if action.required and action.option_strings and action is not chosen:
+            required += [action.option_strings[0], *words_for(action)]
+    if command == "convert" and option not in ("--from", "--to"):
+        required += ["--from", "marian"]
+    underscored = "--" + option[2:].replace("-", "_")
+    parsed = []
+    for name in (option, underscored):
+        values = words_for(chosen)
+        parsed.append(parser.parse_args([*required, name, *values]))
+        if values:
+            parsed.append(parser.parse_args([*required, f"{name}={values[0]}"]))
+    assert all(namespace == parsed[0] for namespace in parsed)
+    assert getattr(parsed[0], chosen.dest) != chosen.default or chosen.choices
+
+
+def test_keys_of_a_recipe_keep_their_spelling():
+    options, rest = PARSERS["evaluate"].parse_known_args(
+        ["m", "--recipe", "r", "--num_beams", "2", "--source_lang", "ko", "--test-split=x", "--max_steps", "3"]
+    )
+    assert options.num_beams == 2
+    assert rest == ["--source_lang", "ko", "--test-split=x", "--max_steps", "3"]
+
+
+def test_defaults_and_choices_in_help_texts_are_those_of_the_functions():
+    parameters = inspect.signature(translate_texts).parameters
+    for name, default in options.DEFAULTS.items():
+        assert default == (parameters[name].default if name in parameters else getattr(BeamSearchConfig(), name))
+    assert options.LENGTH_NORMALIZATIONS == LENGTH_NORMALIZATIONS
+    assert translate_command.ENGINES == ENGINES
+    assert (convert.SOURCE_FORMATS, convert.RESTORED_FORMATS) == (SOURCE_FORMATS, RESTORED_FORMATS)
+    assert ("torch", *convert.EXPORT_FORMATS) == ENGINES
+    assert visualize.KINDS == KINDS
+
+
+def test_search_options_build_a_search_config():
+    parser = PARSERS["translate"]
+    assert options.search_config(parser.parse_args(["m"])) == BeamSearchConfig()
+    words = ["--num-beams", "2", "--length-penalty", "1", "--length-normalization", "power"]
+    words += ["--coverage-penalty", "0.2", "--max-extra-tokens", "9"]
+    assert options.search_config(parser.parse_args(["m", *words])) == BeamSearchConfig(
+        num_beams=2, length_penalty=1.0, length_normalization="power", coverage_penalty=0.2, max_extra_tokens=9
+    )
+
+
+def test_help_and_version_import_neither_torch_nor_transformers():
+    code = (
+        "import contextlib, io, sys\nfrom hf_vanilla_transformer.cli import main\n"
+        f"for words in [['--version'], ['--help'], *([name, '--help'] for name in {list(COMMANDS)}), ['no-command']]:\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main(words)\n"
+        "print({'torch', 'transformers', 'numpy', 'datasets', 'yaml', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert run("--version").stdout.startswith(b"vanilla-transformer 0.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_during_the_imports_is_no_traceback(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hf_vanilla_transformer", "check"],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
+    assert process.stdout.readline() == b"importing\n"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error == b"vanilla-transformer check: interrupted\n" or error.strip().splitlines() == [
+        b"vanilla-transformer check: interrupted"
+    ]
 
 
 def test_presets_are_printed_beside_the_papers_figures(capsys):
@@ -94,30 +224,39 @@ def test_translate_writes_one_line_for_each_line(checkpoint):
         (["train", "no-such.yaml"], "there is no recipe no-such.yaml"),
         (["average", "no-such-run", "--output", "x"], "no-such-run"),
         (["demo", "--recipe", "no-such.yaml", "--output", "{tmp}/demo"], "there is no recipe no-such.yaml"),
-        (["translate", "{tmp}", "--num-beams", "100000"], "num_beams=100000 is not between 1 and 1,000; choose"),
-        (["translate", "{tmp}", "--batch-size", "0"], "batch_size=0 is not between 1 and 100,000; choose"),
-        (["translate", "{tmp}", "--length-penalty", "nan"], "length_penalty=nan is not between"),
-        (["translate", "{tmp}", "--max-source-tokens", "1" + "0" * 30], "max_source_tokens=1"),
-        (["evaluate", "{tmp}", "--num-beams", "-1"], "num_beams=-1 is not between"),
-        (["average", "{tmp}", "--output", "x", "--last", "0"], "last=0 is not between 1 and"),
-        (["visualize", "{tmp}", "--source", "a", "--output", "x", "--layer", "-1"], "layer=-1 is not between 0 and"),
-        (["tokenizer", "x", "--output", "y", "--vocab-size", "1" + "0" * 30], "vocab_size=1"),
+        (["translate", "{tmp}", "--num-beams", "100000"], "--num-beams: 100000 is not a whole number from 1 to 1,000"),
+        (["translate", "{tmp}", "--batch-size", "0"], "--batch-size: 0 is not a whole number from 1 to 100,000"),
+        (["translate", "{tmp}", "--length-penalty", "nan"], "--length-penalty: nan is not a number from -100 to 100"),
+        (["translate", "{tmp}", "--max-source-tokens", "1" + "0" * 30], "--max-source-tokens: 1000"),
+        (["evaluate", "{tmp}", "--num-beams", "-1"], "--num-beams: -1 is not"),
+        (["average", "{tmp}", "--output", "x", "--last", "0"], "--last: 0 is not a whole number from 1 to"),
+        (
+            ["visualize", "{tmp}", "--source", "a", "--output", "x", "--layer", "-1"],
+            "--layer: -1 is not a whole number from 0 to",
+        ),
+        (["tokenizer", "x", "--output", "y", "--vocab-size", "1" + "0" * 30], "--vocab-size: 1000"),
         (
             ["tokenizer", "x", "--output", "y", "--character-coverage", "7"],
-            "character_coverage=7.0 is not between 0 and",
+            "--character-coverage: 7 is not a number from 0 to 1",
         ),
-        pytest.param(
-            ["demo", "--output", "/dev/null/demo"],
-            "/dev/null/demo can't be used: Not a directory; give another path",
-            marks=posix_only,
-        ),
+        (["demo", "--output", "/dev/null/demo"], "/dev/null/demo cannot be used: Not a directory; give another path"),
+        (["translate", "{tmp}", "--num-beams", "four"], "--num-beams: four is not a whole number from 1 to 1,000"),
+        (["translate", "{tmp}", "--coverage-penalty", "-1"], "--coverage-penalty: -1 is not a number from 0 to 100"),
+        (["presets", "--colour"], "unrecognized arguments: --colour; see vanilla-transformer presets --help"),
+        (["average", "x"], "the following arguments are required: --output"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_status_2(words, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main([word.format(tmp=tmp_path) for word in words]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    (error,) = capsys.readouterr().err.strip().splitlines()
     assert error.startswith(f"vanilla-transformer {words[0]}: error: ") and message in error
+
+
+def test_an_unknown_command_is_one_sentence(capsys):
+    assert main(["transalte"]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("vanilla-transformer: error: ") and "transalte" in error and "translate" in error
 
 
 @pytest.fixture
@@ -161,21 +300,15 @@ def test_translate_reads_marks_and_utf_16_as_files_are_read(checkpoint, translat
     assert status == 2 and "looks like UTF-16" in error and out == b""
 
 
-def test_translate_says_how_many_lines_were_not_utf_8_and_how_many_came_out_empty(checkpoint, translate, monkeypatch):
-    def empty(model, tokenizer, lines, **_):
+def test_translate_warns_of_lines_that_are_not_utf_8_and_of_empty_translations(checkpoint, translate, monkeypatch):
+    def empty(model, tokenizer, lines, config, **_):
         return ("" for _ in lines)
 
-    monkeypatch.setattr("hf_vanilla_transformer.translation.translate", empty)
+    monkeypatch.setattr("hf_vanilla_transformer.translation_stream.translate", empty)
     status, out, error = translate(checkpoint, b"one\ngr\xfcn\nzw\xf6lf\n\n")
     assert status == 0 and out == b"\n" * 4
     assert "2 line(s) are not UTF-8, the first is line 2" in error
     assert "warning: 3 of 3 translations are empty" in error
-
-
-def test_unknown_words_are_refused(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["presets", "--colour"])
-    assert caught.value.code == 2 and "--colour" in capsys.readouterr().err
 
 
 def test_demo_leaves_other_peoples_directories_alone(tmp_path, capsys):

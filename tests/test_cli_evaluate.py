@@ -141,7 +141,7 @@ def test_inputs_are_never_written_to_and_files_only_replaced_when_asked(
         ("--output", tmp_path / "link.json", "would replace the source"),
         ("--output", thesis, "does not look like a record of scores"),
         ("--output", tmp_path, "would replace the source"),  # a directory with the inputs
-        ("--output", thesis / "x.json", "can't be used: Not a directory"),
+        ("--output", thesis / "x.json", "cannot be used: Not a directory"),
     ):
         assert run(folder, *words, option, path) == 2
         assert message in capsys.readouterr().err
@@ -173,7 +173,7 @@ def test_metric_and_outputs_are_checked_before_any_text_is_read(
     def fetch(*_: Any, **__: Any) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("hf_vanilla_transformer.training.evaluation.load_recipe_text", read)
+    monkeypatch.setattr("hf_vanilla_transformer.training.evaluation_request.load_recipe_text", read)
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.download_file", fetch)
     assert run(folder, "--recipe", folder / "my.yaml", *[word.format(folder) for word in words]) == 2
     assert message in capsys.readouterr().err
@@ -200,17 +200,17 @@ def test_labels_are_read_as_all_text_is(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the text either by"),
+        ([], "name the text either with"),
         (["--source", "{0}/test.en"], "--reference is missing"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--recipe", "{0}/my.yaml"], "name the text either"),
         (["--source", "{0}/test.en", "--reference", "{0}/my.yaml"], "line n of one must translate"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"], "--colour is for a recipe"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "'klingon' is unknown"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),
-        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--num-beams", "0"], "num_beams"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--num-beams", "0"], "--num-beams: 0 is not"),
         (["--recipe", "{0}/my.yaml", "--split", "dev"], "there is no split 'dev'"),
         (["--recipe", "{0}/my.yaml", "--colour", "red"], "no setting 'colour'"),
-        (["--recipe", "{0}/my.yaml", "--groups", "{0}/labels"], "choose by --split"),
+        (["--recipe", "{0}/my.yaml", "--groups", "{0}/labels"], "choose one with --split"),
     ],
 )
 def test_bad_input_is_one_sentence(

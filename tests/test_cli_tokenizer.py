@@ -74,7 +74,7 @@ def test_settings_reach_the_vocabulary(files: dict[str, Path], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "there are no text files"),
+        ([], "no text files were given"),
         (["no-such-file"], "there is no file no-such-file"),
         (["{en}", "--source", "{en}", "--target", "{ko}"], "two vocabularies need"),
         (["--source", "{en}"], "two vocabularies need"),

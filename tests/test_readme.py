@@ -20,7 +20,7 @@ from hf_vanilla_transformer import (
     read_recipe,
     train_tokenizer,
 )
-from hf_vanilla_transformer.cli import _build_parser
+from hf_vanilla_transformer.cli import build_parser
 from hf_vanilla_transformer.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +122,7 @@ def wrong_with(words: list[str]) -> str | None:
         return f"make has no target {unknown[0]}" if unknown else None
     if program != "vanilla-transformer":
         return None
-    commands = next(action for action in _build_parser()._actions if action.dest == "command").choices
+    commands = next(action for action in build_parser()._actions if action.dest == "command").choices
     if len(words) < 2 or words[1] not in commands:
         return f"there is no command {' '.join(words[:2])}"
     parser: argparse.ArgumentParser = commands[words[1]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_vanilla_transformer.cli import _build_parser
+from hf_vanilla_transformer.cli import build_parser
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PAGES = ("README.md", "README.ko.md")
@@ -60,7 +60,7 @@ def test_every_command_on_the_page_is_understood(page: str) -> None:
     commands = re.findall(r"`vanilla-transformer ([^`]+)`", (EXAMPLES / page).read_text(encoding="utf-8"))
     assert any(command.startswith("visualize ") for command in commands)
     for command in commands:
-        _build_parser().parse_args(shlex.split(command))  # ends the program where it is wrong
+        build_parser().parse_args(shlex.split(command))  # raises UsageError if it is wrong
 
 
 def test_the_examples_head_says_how_to_run_what_the_page_says() -> None:

@@ -6,8 +6,6 @@ import logging
 import sys
 from typing import Any
 
-from transformers.utils.logging import set_verbosity
-
 _PACKAGE = __package__.partition(".")[0]
 
 
@@ -17,6 +15,8 @@ def log_to_standard_error(first_process: bool) -> None:
     Args:
         first_process: whether this is the first of several processes; the others write warnings only.
     """
+    from transformers.utils.logging import set_verbosity
+
     level = logging.INFO if first_process else logging.WARNING
     set_verbosity(level)
     logger = logging.getLogger(_PACKAGE)

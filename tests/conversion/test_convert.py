@@ -155,7 +155,7 @@ def test_command_converts_there_and_back(source, tmp_path, capsys):
     ("words", "message"),
     [
         (["--from", "torch", *AS_WORDS, "{source}", "{full}"], "already exists"),
-        (["--from", "torch", "--set", "num_heads", "{source}", "{new}"], "--set num_heads is not NAME=VALUE"),
+        (["--from", "torch", "--set", "num_heads", "{source}", "{new}"], "argument --set: num_heads is not NAME=VALUE"),
         (["--from", "torch", "--set", "colour=red", "{source}", "{new}"], "there is no option colour"),
         (["--from", "torch", *AS_WORDS, "--quantization", "int8", "{source}", "{new}"], "--quantization"),
         (["--from", "fairseq", "{full}", "{new}"], "has no model.pt"),

@@ -133,7 +133,7 @@ def test_visualize_replaces_a_page_and_a_figure_only_when_asked_and_nothing_else
         ("--layer 9", "there is no layer 9 in cross attention; choose one of 0 to 1"),
         ("--layer 1 --head 8", "there is no head 8 in cross attention; choose one of 0 to 2"),
         ("--output {tmp}", "{tmp} is a directory; name a file"),
-        ("--output {tmp}/file/page.html", "{tmp}/file/page.html can't be used: Not a directory"),
+        ("--output {tmp}/file/page.html", "{tmp}/file/page.html cannot be used: Not a directory"),
         ("--figure {tmp}/a.xyz", "{tmp}/a.xyz ends in no picture format"),
         ("--target " + "일" * 500, "more than max_tokens=200"),
     ],
