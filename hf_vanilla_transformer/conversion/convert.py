@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Convert checkpoints of the same family into ours, exactly, and back where the other format can express ours."""
+"""Convert checkpoints of the same model family to our format, exactly, and back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +10,11 @@ from transformers.utils import logging
 
 from ..checkpoints.loading import fetch
 from ..overwriting import check_folder, output_folder
-from .fsmt import read_fairseq, read_fsmt, write_fsmt
-from .importing import ImportedCheckpoint
-from .marian import read_marian, write_marian
-from .torch_transformer import read_torch, write_torch
+from .formats import FORMATS, RESTORED_FORMATS, SOURCE_FORMATS
 
 logger = logging.get_logger(__name__)
 
-SOURCE_FORMATS = ("marian", "fsmt", "fairseq", "torch")
-RESTORED_FORMATS = ("marian", "fsmt", "torch")
-
-_WANTED_FILES = ("*.json", "*.safetensors", "*.bin", "*.spm", "*.txt")  # of a repository on the Hub
+_WANTED_FILES = ("*.json", "*.safetensors", "*.bin", "*.spm", "*.txt")  # to download from the Hub
 
 
 def convert_checkpoint(
@@ -31,37 +25,38 @@ def convert_checkpoint(
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Convert another model's checkpoint into an ordinary directory of ours, with its tokenizer.
+    """Convert a checkpoint of another model, with its tokenizer, into a directory that `from_pretrained` loads.
 
-    The result computes what the original computes. It appears whole or not at all; no code of the source is run.
+    The converted model computes the same outputs as the original. No code of the source is run. If the conversion
+    fails, nothing is written to ``target``.
 
     Args:
         source_format: "marian" (transformers' MarianMTModel, OPUS-MT), "fsmt" (FSMTForConditionalGeneration), "fairseq"
-            or "torch" (a state dict around torch.nn.Transformer).
-        source: its directory or file; of "marian" and "fsmt" also a name on the Hub.
+            (a checkpoint of fairseq itself) or "torch" (a state dict of a model that contains torch.nn.Transformer).
+        source: its directory or file; for "marian" and "fsmt", also a repository on the Hub.
         target: directory for the result.
-        options: of "torch" only: the names and numbers of `torch_transformer.TorchOptions`.
-        overwrite: replace an earlier conversion that is at ``target``.
+        options: for "torch" only: the fields of `torch_options.TorchOptions`.
+        overwrite: replace an earlier conversion at ``target``.
 
     Returns:
         ``target``.
 
     Raises:
-        ValueError: If something in the source can't be expressed, is missing or is left over; the message lists
-            everything.
-        OSError: If the source is missing, or ``target`` is there and ``overwrite`` isn't set.
-        ImportError: If the source's tokenizer needs a package that isn't installed.
+        ValueError: If our format can't express the source, or tensors are missing or left over; the message lists all
+            problems.
+        OSError: If the source does not exist, or ``target`` exists and ``overwrite`` is False.
+        ImportError: If the source's tokenizer needs a package that is not installed.
     """
     _check_format(source_format, SOURCE_FORMATS, options)
     output = Path(target)
     path = Path(source)
     check_folder(output, "conversion", inputs=[path], overwrite=overwrite)
-    if source_format in ("marian", "fsmt"):
+    if FORMATS[source_format].on_hub:
         path = fetch(source, wanted=_WANTED_FILES)
-    imported = _read(source_format, path, options or {})
+    converted = FORMATS[source_format].read(path, options or {})
     with output_folder(output, "conversion", inputs=[path], overwrite=overwrite) as staging:
-        imported.save(staging)
-    logger.info(f"converted {source} into {output}")
+        converted.save(staging)
+    logger.info(f"converted {source} to {output}")
     return output
 
 
@@ -73,49 +68,36 @@ def restore_checkpoint(
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Convert a checkpoint of ours into the format of another model that can express it.
+    """Convert one of our checkpoints to another format: the inverse of `convert_checkpoint`.
 
     Args:
         target_format: "marian", "fsmt" or "torch".
         source: our checkpoint's directory.
         target: directory for the result.
-        options: of "torch" only: the names of `torch_transformer.TorchOptions`.
-        overwrite: replace a checkpoint that is at ``target``.
+        options: for "torch" only: the fields of `torch_options.TorchOptions`.
+        overwrite: replace an earlier conversion at ``target``.
 
     Returns:
         ``target``.
 
     Raises:
-        ValueError: If the format can't express the checkpoint; the message lists everything.
-        OSError: If the source is missing, or ``target`` is there and ``overwrite`` isn't set.
+        ValueError: If the format can't express the checkpoint; the message lists all problems.
+        OSError: If the source does not exist, or ``target`` exists and ``overwrite`` is False.
     """
     _check_format(target_format, RESTORED_FORMATS, options)
     path = Path(source)
+    write = FORMATS[target_format].write
+    assert write is not None  # _check_format has checked it
     with output_folder(target, "conversion", inputs=[path], overwrite=overwrite) as staging:
-        if target_format == "marian":
-            write_marian(path, staging)
-        elif target_format == "fsmt":
-            write_fsmt(path, staging)
-        else:
-            write_torch(path, staging, options or {})
+        write(path, staging, options or {})
     return Path(target)
 
 
 def _check_format(name: str, known: tuple[str, ...], options: Mapping[str, Any] | None) -> None:
     if name not in known:
         raise ValueError(f"there is no converter for {name!r}; choose one of {', '.join(known)}")
-    if options and name != "torch":
-        raise ValueError(f"{name} says everything itself and takes no options, but {', '.join(sorted(options))} is set")
+    if options and not FORMATS[name].takes_options:
+        raise ValueError(f"the format {name} takes no options; leave out {', '.join(sorted(options))}")
 
 
-def _read(source_format: str, path: Path, options: Mapping[str, Any]) -> ImportedCheckpoint:
-    if source_format == "marian":
-        return read_marian(path)
-    if source_format == "fsmt":
-        return read_fsmt(path)
-    if source_format == "fairseq":
-        return read_fairseq(path)
-    return read_torch(path, options)
-
-
-__all__ = ["RESTORED_FORMATS", "SOURCE_FORMATS", "convert_checkpoint", "restore_checkpoint"]
+__all__ = ["convert_checkpoint", "restore_checkpoint"]

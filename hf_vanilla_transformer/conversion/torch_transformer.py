@@ -1,43 +1,44 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""State dicts of models around torch.nn.Transformer, in and out.
+"""Convert state dicts of models around torch.nn.Transformer from and to our format.
 
-torch.nn.Transformer is the two stacks alone. Embeddings, positions and the projection to the vocabulary belong to the
-model around it and have whatever names its author gave them, so the caller names them; a state dict doesn't hold the
-number of heads or the order of normalisation either.
+torch.nn.Transformer is only the two stacks. Embeddings, positions and the output projection belong to the model around
+it, under names that its author chose, so the caller gives these names. A state dict doesn't record the number of heads
+or the position of the layer norms either; see `TorchOptions`.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import GenerationConfig
 
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
-from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH
-from .importing import ImportedCheckpoint, read_own, read_pickle, read_weight_file
+from .checkpoint_parts import CheckpointParts, default_generation_config, read_parts
+from .foreign_files import read_pickle, read_weight_file
 from .key_map import (
     OUTPUT_BIAS,
     OUTPUT_PROJECTION,
     SOURCE_EMBEDDING,
+    SOURCE_POSITIONS,
     TARGET_EMBEDDING,
+    TARGET_POSITIONS,
     KeyMap,
-    check_complete,
-    detect_tying,
+    count_layers,
     expected_shapes,
-    refuse,
     rename_keys,
     restore_keys,
-    untie,
     with_prefix,
 )
+from .problems import build_config, raise_problems, require_complete, require_values
+from .tied_matrices import detect_tying, untie
+from .torch_options import TorchOptions
 
-_STACKS: KeyMap = {
+_DIRECTION = "from torch.nn.Transformer"
+
+STACK_KEYS: KeyMap = {
     "encoder.layers.*.self_attn.q_proj.weight": "model.encoder.layers.*.self_attn.q_proj.weight",
     "encoder.layers.*.self_attn.q_proj.bias": "model.encoder.layers.*.self_attn.q_proj.bias",
     "encoder.layers.*.self_attn.k_proj.weight": "model.encoder.layers.*.self_attn.k_proj.weight",
@@ -85,145 +86,84 @@ _STACKS: KeyMap = {
     "decoder.norm.weight": "model.decoder.final_norm.weight",
     "decoder.norm.bias": "model.decoder.final_norm.bias",
 }
-_SOURCE_POSITIONS = "model.encoder.embed_positions.weight"
-_TARGET_POSITIONS = "model.decoder.embed_positions.weight"
-_WRAPPERS = ("model_state_dict", "state_dict", "model")  # what training scripts call it in what they save
+_WRAPPERS = ("model_state_dict", "state_dict", "model")  # names of the state dict in a training script's file
 
 
-@dataclass(frozen=True)
-class TorchOptions:
-    """What a state dict around torch.nn.Transformer doesn't say by itself.
-
-    Attributes:
-        num_heads: ``nhead`` of the model; no tensor's shape shows it.
-        embedding: name of the source embedding, and of the target's if that isn't named.
-        target_embedding: name of the target embedding where it is another matrix.
-        generator: name of the projection to the vocabulary, without ".weight" or ".bias"; None where the target
-            embedding is used again.
-        prefix: what stands before "encoder.layers…".
-        ignore: names of further tensors that are to be dropped, such as a stored table of sinusoids; commas between.
-        norm_first: as the model had it; False normalises after each sub-layer, as the paper does.
-        activation: "relu" or "gelu", the model's own.
-        layer_norm_eps: the model's own; torch's default is 1e-5.
-        dropout: probability, for further training; torch's default is 0.1.
-        scale_embedding: whether embeddings are multiplied by √d_model before positions are added.
-        position_embedding_type: "sinusoidal" (the paper's; most tutorials'), "sinusoidal_t2t" or "learned".
-        positions: name of the learned table of positions, and of the target's if that isn't named.
-        target_positions: name of the target's table where it is another matrix.
-        position_offset: index of the first position.
-        pad_token_id, bos_token_id, eos_token_id, unk_token_id: special ids of the vocabulary; -1 where there is none.
-        decoder_start_token_id: first decoder input; None is ``bos_token_id``.
-    """
-
-    num_heads: int = 8
-    embedding: str = "embedding.weight"
-    target_embedding: str | None = None
-    generator: str | None = None
-    prefix: str = ""
-    ignore: str = ""
-    norm_first: bool = False
-    activation: str = "relu"
-    layer_norm_eps: float = 1e-5
-    dropout: float = 0.1
-    scale_embedding: bool = True
-    position_embedding_type: str = "sinusoidal"
-    positions: str | None = None
-    target_positions: str | None = None
-    position_offset: int = 0
-    pad_token_id: int = 0
-    bos_token_id: int = 1
-    eos_token_id: int = 2
-    unk_token_id: int = 3
-    decoder_start_token_id: int | None = None
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "TorchOptions":
-        """Make options of names and values, which may be strings, as a command line has them.
-
-        Raises:
-            ValueError: If a name is unknown or a value is of the wrong kind.
-        """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(fields))
-        if unknown:
-            raise ValueError(f"there is no option {', '.join(unknown)}; the options are: {', '.join(fields)}")
-        if "num_heads" not in values:
-            raise ValueError("num_heads is not in a state dict; give it as an option, e.g. num_heads=8")
-        return cls(**{name: _parse(name, value, fields[name].type) for name, value in values.items()})
-
-
-def read_torch(source: Path, options: Mapping[str, Any]) -> ImportedCheckpoint:
+def read_torch(source: Path, options: Mapping[str, Any]) -> CheckpointParts:
     """Read a state dict of a model around torch.nn.Transformer.
 
     Args:
-        source: a file of torch.save or safetensors, or a directory with only one.
-        options: see `TorchOptions`.
+        source: a file of torch.save or safetensors, or a directory with a single one.
+        options: the fields of `TorchOptions`.
 
     Raises:
-        ValueError: If something in it can't be expressed or is missing; the message lists everything.
+        ValueError: If our format can't express it, or tensors are missing; the message lists all problems.
     """
     chosen = TorchOptions.of(options)
     path = _state_dict_file(source)
-    tensors = _unwrap(path)
-    problems: list[str] = []
-    named = [chosen.embedding, chosen.target_embedding, chosen.positions, chosen.target_positions]
-    named += [chosen.generator and f"{chosen.generator}.weight", *_ignored(chosen)]
+    renamed = _renamed(path, _unwrap(path), chosen)
+    vocabularies = len(renamed[SOURCE_EMBEDDING]), len(renamed[TARGET_EMBEDDING])
+    tying = detect_tying(renamed)
+    fields = {
+        **_config_fields(chosen, renamed),
+        "vocab_size": vocabularies[0],
+        "decoder_vocab_size": None if tying["share_encoder_decoder_embeddings"] else vocabularies[1],
+        **tying,
+    }
+    config = build_config(path, _DIRECTION, fields)
+    _fill_absent_biases(renamed, config)
+    require_complete(path, _DIRECTION, renamed, config)
+    tensors = {name: tensor.contiguous() for name, tensor in renamed.items()}
+    return CheckpointParts(config, tensors, default_generation_config(config))
+
+
+def _renamed(path: Path, tensors: Mapping[str, Tensor], options: TorchOptions) -> dict[str, Tensor]:
+    """Return the tensors under our names, with both embeddings and, if positions are learned, both tables."""
+    problems = []
+    named = [options.embedding, options.target_embedding, options.positions, options.target_positions]
+    named += [options.generator and f"{options.generator}.weight", *options.ignored]
     absent = [name for name in named if name and name not in tensors]
     if absent:
         problems.append(f"it has no tensor named {', '.join(absent)}")
-    renamed = rename_keys(_split_fused(tensors), _key_map(chosen), problems)
-    learned = chosen.position_embedding_type == "learned"
-    if learned != (chosen.positions is not None):
-        problems.append("position_embedding_type='learned' and the name of a table, positions=…, go together")
-    if not problems:
-        if TARGET_EMBEDDING not in renamed:
-            renamed[TARGET_EMBEDDING] = renamed[SOURCE_EMBEDDING]
-        if learned:
-            renamed.setdefault(_TARGET_POSITIONS, renamed[_SOURCE_POSITIONS].clone())
-        sizes = _sizes(renamed, problems)
-    if not problems:
-        vocabularies = len(renamed[SOURCE_EMBEDDING]), len(renamed[TARGET_EMBEDDING])
-        tying = detect_tying(renamed)
-        try:
-            start = chosen.bos_token_id if chosen.decoder_start_token_id is None else chosen.decoder_start_token_id
-            config = VanillaTransformerConfig(
-                vocab_size=vocabularies[0],
-                decoder_vocab_size=None if tying["share_encoder_decoder_embeddings"] else vocabularies[1],
-                num_heads=chosen.num_heads,
-                dropout=chosen.dropout,
-                attention_dropout=chosen.dropout,  # torch's layers use the one number in all three places
-                activation_dropout=chosen.dropout,
-                activation_function=chosen.activation,
-                norm_position="pre" if chosen.norm_first else "post",
-                final_norm="model.encoder.final_norm.weight" in renamed,
-                layer_norm_eps=chosen.layer_norm_eps,
-                attention_bias="model.encoder.layers.0.self_attn.q_proj.bias" in renamed,
-                output_bias=OUTPUT_BIAS in renamed,
-                scale_embedding=chosen.scale_embedding,
-                position_embedding_type=chosen.position_embedding_type,
-                position_offset=chosen.position_offset,
-                max_position_embeddings=len(renamed[_SOURCE_POSITIONS]) if learned else 1024,
-                pad_token_id=_or_none(chosen.pad_token_id),
-                bos_token_id=_or_none(chosen.bos_token_id),
-                eos_token_id=_or_none(chosen.eos_token_id),
-                unk_token_id=_or_none(chosen.unk_token_id),
-                decoder_start_token_id=_or_none(start),
-                **sizes,
-                **tying,
-            )
-            _fill_absent_biases(renamed, config)
-            check_complete(renamed, config, problems)
-        except ValueError as error:
-            problems.append(str(error))
-    refuse(path, "from torch.nn.Transformer", problems)
-    generation = GenerationConfig(
-        max_length=DEFAULT_MAX_LENGTH,
-        pad_token_id=config.pad_token_id,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
-    )
-    return ImportedCheckpoint(config, {name: tensor.contiguous() for name, tensor in renamed.items()}, generation)
+    renamed = rename_keys(_split_fused(tensors), _key_map(options), problems)
+    learned = options.position_embedding_type == "learned"
+    if learned != (options.positions is not None):
+        problems.append("position_embedding_type='learned' needs the name of a table, positions=…, and the reverse")
+    raise_problems(path, _DIRECTION, problems)
+    if "model.encoder.layers.0.feed_forward.w_1.weight" not in renamed or not count_layers(renamed, "decoder"):
+        problems.append("it has no layers of torch.nn.Transformer; set prefix to the part before encoder.layers…")
+    raise_problems(path, _DIRECTION, problems)
+    renamed.setdefault(TARGET_EMBEDDING, renamed[SOURCE_EMBEDDING])
+    if learned:
+        renamed.setdefault(TARGET_POSITIONS, renamed[SOURCE_POSITIONS].clone())
+    return renamed
+
+
+def _config_fields(options: TorchOptions, renamed: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return all fields of our configuration but those of the vocabularies."""
+    d_ff, d_model = renamed["model.encoder.layers.0.feed_forward.w_1.weight"].shape
+    learned = options.position_embedding_type == "learned"
+    return {
+        "d_model": d_model,
+        "d_ff": d_ff,
+        "num_heads": options.num_heads,
+        "encoder_layers": count_layers(renamed, "encoder"),
+        "decoder_layers": count_layers(renamed, "decoder"),
+        "dropout": options.dropout,
+        "attention_dropout": options.dropout,  # torch's layers have one probability for all three
+        "activation_dropout": options.dropout,
+        "activation_function": options.activation,
+        "norm_position": "pre" if options.norm_first else "post",
+        "final_norm": "model.encoder.final_norm.weight" in renamed,
+        "layer_norm_eps": options.layer_norm_eps,
+        "attention_bias": "model.encoder.layers.0.self_attn.q_proj.bias" in renamed,
+        "output_bias": OUTPUT_BIAS in renamed,
+        "scale_embedding": options.scale_embedding,
+        "position_embedding_type": options.position_embedding_type,
+        "position_offset": options.position_offset,
+        "max_position_embeddings": len(renamed[SOURCE_POSITIONS]) if learned else 1024,
+        **options.token_ids,
+    }
 
 
 def write_torch(source: Path, directory: Path, options: Mapping[str, Any]) -> None:
@@ -232,14 +172,14 @@ def write_torch(source: Path, directory: Path, options: Mapping[str, Any]) -> No
     Args:
         source: our checkpoint.
         directory: an empty one.
-        options: the names, as in `TorchOptions`; what the checkpoint itself says must agree with the others.
+        options: the names, as in `TorchOptions`; ``num_heads`` is read from the checkpoint.
 
     Raises:
-        ValueError: If torch.nn.Transformer can't express it; the message lists everything.
+        ValueError: If torch.nn.Transformer can't express it; the message lists all problems.
     """
-    own = read_own(source)
+    ours = read_parts(source)
     save_file(
-        {name: tensor.clone() for name, tensor in to_torch_state_dict(own.config, own.tensors, options).items()},
+        {name: tensor.clone() for name, tensor in to_torch_state_dict(ours.config, ours.tensors, options).items()},
         directory / "model.safetensors",
     )
 
@@ -247,47 +187,46 @@ def write_torch(source: Path, directory: Path, options: Mapping[str, Any]) -> No
 def to_torch_state_dict(
     config: VanillaTransformerConfig, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """Give our tensors the names of a model around torch.nn.Transformer, with its fused projections.
+    """Rename our tensors to those of a model around torch.nn.Transformer, with its fused projections.
 
     Args:
         config: of the checkpoint.
-        tensors: our names, tied matrices once or several times.
+        tensors: by our names; tied matrices may be there once or several times.
         options: the names, as in `TorchOptions`.
 
     Returns:
-        A state dict; without attention biases its attentions have none, but the rest has.
+        A state dict.
 
     Raises:
-        ValueError: If torch.nn.Transformer can't express it; the message lists everything.
+        ValueError: If torch.nn.Transformer can't express it; the message lists all problems.
     """
     chosen = TorchOptions.of({"num_heads": config.num_heads, **options})
-    problems = []
-    heads_width = config.d_model / config.num_heads
-    for name, value in {"key_dim": heads_width, "value_dim": heads_width, "attention_bias": True}.items():
-        if getattr(config, name) != value:
-            problems.append(f"{name} is {getattr(config, name)!r}, which in torch.nn.Transformer is {value!r}")
+    problems: list[str] = []
+    required = {
+        "key_dim": config.d_model / config.num_heads,
+        "value_dim": config.d_model / config.num_heads,
+        "attention_bias": True,
+    }
+    require_values(config, "torch.nn.Transformer", required, problems)
     if chosen.generator is None and not config.tie_word_embeddings:
-        problems.append("the output projection is a matrix of its own and needs a name, generator=…")
+        problems.append("the output projection is a separate matrix and needs a name, generator=…")
     if chosen.generator is None and config.output_bias:
-        problems.append("the output's bias needs a name, generator=…")
+        problems.append("the output bias needs a name, generator=…")
     if chosen.target_embedding is None and not config.share_encoder_decoder_embeddings:
-        problems.append("the target embedding is a matrix of its own and needs a name, target_embedding=…")
+        problems.append("the target embedding is a separate matrix and needs a name, target_embedding=…")
     if config.position_embedding_type == "learned" and (chosen.positions is None or chosen.target_positions is None):
         problems.append("the learned positions need names, positions=… and target_positions=…")
-    refuse("the checkpoint", "to torch.nn.Transformer", problems)
-    spelled = untie({name: tensors[name] for name in expected_shapes(config)}, config)
+    raise_problems("the checkpoint", "to torch.nn.Transformer", problems)
+    untied = untie({name: tensors[name] for name in expected_shapes(config)}, config)
     if chosen.target_embedding is None:
-        del spelled[TARGET_EMBEDDING]
+        del untied[TARGET_EMBEDDING]
     if chosen.generator is None:
-        spelled.pop(OUTPUT_PROJECTION, None)
-    return _fuse(restore_keys(spelled, _key_map(chosen)))
-
-
-# --------------------------------------------------------------------------- names
+        untied.pop(OUTPUT_PROJECTION, None)
+    return _fuse(restore_keys(untied, _key_map(chosen)))
 
 
 def _key_map(options: TorchOptions) -> KeyMap:
-    key_map = dict(with_prefix(options.prefix, _STACKS))
+    key_map = dict(with_prefix(options.prefix, STACK_KEYS))
     key_map[options.embedding] = SOURCE_EMBEDDING
     if options.target_embedding is not None:
         key_map[options.target_embedding] = TARGET_EMBEDDING
@@ -295,14 +234,10 @@ def _key_map(options: TorchOptions) -> KeyMap:
         key_map[f"{options.generator}.weight"] = OUTPUT_PROJECTION
         key_map[f"{options.generator}.bias"] = OUTPUT_BIAS
     if options.positions is not None:
-        key_map[options.positions] = _SOURCE_POSITIONS
+        key_map[options.positions] = SOURCE_POSITIONS
     if options.target_positions is not None:
-        key_map[options.target_positions] = _TARGET_POSITIONS
-    return key_map | dict.fromkeys(_ignored(options))
-
-
-def _ignored(options: TorchOptions) -> list[str]:
-    return [name.strip() for name in options.ignore.split(",") if name.strip()]
+        key_map[options.target_positions] = TARGET_POSITIONS
+    return key_map | dict.fromkeys(options.ignored)
 
 
 def _split_fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -321,7 +256,7 @@ def _split_fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `_split_fused`."""
+    """Join query, key and value again; the inverse of `_split_fused`."""
     fused: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stem, _, kind = name.rpartition(".")
@@ -334,33 +269,8 @@ def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return fused
 
 
-# --------------------------------------------------------------------------- what the tensors show
-
-
-def _sizes(renamed: Mapping[str, Tensor], problems: list[str]) -> dict[str, Any]:
-    """Read the architecture's sizes off the tensors."""
-    layers = {
-        stack: 1
-        + max(
-            (int(name.split(".")[3]) for name in renamed if name.startswith(f"model.{stack}.layers.")),
-            default=-1,
-        )
-        for stack in ("encoder", "decoder")
-    }
-    inner = renamed.get("model.encoder.layers.0.feed_forward.w_1.weight")
-    if inner is None or 0 in layers.values():
-        problems.append("it has no layers of torch.nn.Transformer; what stands before encoder.layers… is the prefix")
-        return {}
-    return {
-        "d_model": inner.shape[1],
-        "d_ff": inner.shape[0],
-        "encoder_layers": layers["encoder"],
-        "decoder_layers": layers["decoder"],
-    }
-
-
 def _fill_absent_biases(renamed: dict[str, Tensor], config: VanillaTransformerConfig) -> None:
-    """Add zeros where torch.nn.Transformer(bias=False) has no biases and our layers always have."""
+    """Add zeros for biases that our layers have and torch.nn.Transformer(bias=False) does not."""
     if any(name.endswith(("w_1.bias", "w_2.bias", "_norm.bias")) for name in renamed):
         return
     dtype = renamed[SOURCE_EMBEDDING].dtype
@@ -377,12 +287,12 @@ def _state_dict_file(source: Path) -> Path:
     found = sorted(path for path in source.iterdir() if path.suffix in {".pt", ".pth", ".bin", ".safetensors"})
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise ValueError(f"{source} has not one file of weights but {names}; name the file itself")
+        raise ValueError(f"{source} must have exactly one file of weights, but has: {names}. Give the path of the file")
     return found[0]
 
 
 def _unwrap(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, also where it lies under a usual name among a training script's other things."""
+    """Read a state dict, or a training script's file that has one under a usual name."""
     if path.suffix == ".safetensors":
         return read_weight_file(path)
     content = read_pickle(path)
@@ -391,31 +301,8 @@ def _unwrap(path: Path) -> dict[str, Tensor]:
             content = content[name]
             break
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds something else than tensors by name; save the model's state_dict()")
+        raise ValueError(f"{path} is not a dictionary of tensors; save the model's state_dict()")
     return dict(content)
-
-
-def _or_none(token_id: int) -> int | None:
-    return None if token_id == -1 else token_id
-
-
-def _parse(name: str, value: Any, kind: Any) -> Any:
-    """Turn a command line's string into what the field takes, and check the others."""
-    if isinstance(value, str) and kind is bool:
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"{name}={value!r} is not a truth value; choose true or false")
-        return value.lower() == "true"
-    number = int if kind in (int, int | None) else float if kind is float else None
-    if number is not None and value is not None:
-        if isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} is not a number")
-        try:
-            return number(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}={value!r} is not a number") from error
-    if number is None and not isinstance(value, bool if kind is bool else str) and value is not None:
-        raise ValueError(f"{name}={value!r} is not {'a truth value' if kind is bool else 'a name'}")
-    return value
 
 
 __all__ = ["TorchOptions", "read_torch", "to_torch_state_dict", "write_torch"]

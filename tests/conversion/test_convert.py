@@ -1,4 +1,4 @@
-"""The front of all converters, and the command: where results appear, and what is never overwritten."""
+"""The functions for all formats, and the command: where results are written, and what is never overwritten."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
 def test_unknown_formats_and_options_of_others_are_refused(source, tmp_path):
     with pytest.raises(ValueError, match="no converter for 'sockeye'; choose one of marian, fsmt, fairseq, torch"):
         convert_checkpoint("sockeye", source, tmp_path / "ours")
-    with pytest.raises(ValueError, match="marian says everything itself and takes no options, but num_heads is set"):
+    with pytest.raises(ValueError, match="the format marian takes no options; leave out num_heads"):
         convert_checkpoint("marian", source, tmp_path / "ours", options={"num_heads": 3})
     with pytest.raises(ValueError, match="no converter for 'fairseq'; choose one of marian, fsmt, torch"):
         restore_checkpoint("fairseq", source, tmp_path / "ours")

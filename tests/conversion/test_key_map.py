@@ -1,21 +1,22 @@
-"""Key maps: renaming, dropping, copies, and every incompatibility named in one sentence."""
+"""Key maps: renaming, dropping, copies, and every incompatibility listed in one message."""
 
 import pytest
 import torch
 
-from hf_vanilla_transformer.conversion.fsmt import _FAIRSEQ, _FSMT
+from hf_vanilla_transformer.conversion.fairseq import FAIRSEQ_KEYS
+from hf_vanilla_transformer.conversion.fsmt import FSMT_KEYS
 from hf_vanilla_transformer.conversion.key_map import (
     check_complete,
-    detect_tying,
+    count_layers,
     expected_shapes,
     list_names,
-    refuse,
     rename_keys,
     restore_keys,
-    untie,
 )
-from hf_vanilla_transformer.conversion.marian import _MODEL_AXIS, _UNTIED
-from hf_vanilla_transformer.conversion.torch_transformer import _STACKS
+from hf_vanilla_transformer.conversion.marian import MODEL_AXIS, UNTIED_KEYS
+from hf_vanilla_transformer.conversion.problems import raise_problems
+from hf_vanilla_transformer.conversion.tied_matrices import detect_tying, untie
+from hf_vanilla_transformer.conversion.torch_transformer import STACK_KEYS
 from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
 
 SMALL = dict(vocab_size=11, d_model=8, d_ff=12, num_heads=2, encoder_layers=2, decoder_layers=1)
@@ -38,13 +39,13 @@ def test_unknown_names_broken_numbers_and_differing_copies_are_all_reported():
     tensors |= {f"e.layers.{number}.u": torch.ones(1) for number in (0, 1, 5)}
     rename_keys(tensors, key_map, problems)
     assert problems == [
-        "nothing here takes e.layers.{0,1,5}.u",
-        "what should be copies of one matrix differs: a and b",
-        "not every number is finite in c",
+        "there is no counterpart for e.layers.{0,1,5}.u",
+        "tensors that should be copies of one matrix differ: a and b",
+        "some values are not finite in c",
     ]
-    with pytest.raises(ValueError, match="^there can't be converted from X: nothing .*u; what .* b; not every .* c$"):
-        refuse("there", "from X", problems)
-    refuse("there", "from X", [])
+    with pytest.raises(ValueError, match="^there can't be converted from X: there is .*u; tensors .* b; some .* c$"):
+        raise_problems("there", "from X", problems)
+    raise_problems("there", "from X", [])
 
 
 def test_missing_surplus_and_misshapen_tensors_are_all_reported():
@@ -61,9 +62,9 @@ def test_missing_surplus_and_misshapen_tensors_are_all_reported():
     tensors[SOURCE] = torch.zeros(11, 7)
     check_complete(tensors, config, problems)
     assert problems == [
-        "no weight is there for model.encoder.layers.{0,1}.self_attn.q_proj.weight",
+        "there is no tensor for model.encoder.layers.{0,1}.self_attn.q_proj.weight",
         "a model of this configuration has no model.encoder.final_norm.weight",
-        "model.encoder.embed_tokens.weight is (11, 7) instead of (11, 8)",
+        "model.encoder.embed_tokens.weight has shape (11, 7) instead of (11, 8)",
     ]
 
 
@@ -85,7 +86,7 @@ def test_tied_matrices_are_expected_once():
         ("aab", (True, False), 2),
         ("abb", (False, True), 2),
         ("abc", (False, False), 3),
-        ("aba", (False, False), 3),  # an output that equals the source only is tied to nothing here
+        ("aba", (False, False), 3),  # an output that equals only the source is not tied
     ],
 )
 def test_equal_matrices_are_tied(matrices, expected, kept):
@@ -96,8 +97,14 @@ def test_equal_matrices_are_tied(matrices, expected, kept):
     tying = detect_tying(tensors)
     assert (tying["share_encoder_decoder_embeddings"], tying["tie_word_embeddings"]) == expected
     assert len(tensors) == kept
-    spelled = untie(tensors, VanillaTransformerConfig(**SMALL, **tying))
-    assert {name: spelled[name][0, 0].item() for name in names} == {name: before[name][0, 0].item() for name in names}
+    untied = untie(tensors, VanillaTransformerConfig(**SMALL, **tying))
+    assert {name: untied[name][0, 0].item() for name in names} == {name: before[name][0, 0].item() for name in names}
+
+
+def test_layers_are_counted_by_their_largest_number():
+    names = ["encoder.layers.0.x", "net.encoder.layers.11.x", "decoder.layers.2.y", "encoder.norm"]
+    assert [count_layers(names, stack) for stack in ("encoder", "decoder")] == [12, 3]
+    assert count_layers([], "encoder") == 0
 
 
 def test_names_come_back():
@@ -111,8 +118,10 @@ def test_names_of_several_layers_are_one_entry():
     assert list_names(["a.layers.7.x"]) == "a.layers.7.x"
 
 
-@pytest.mark.parametrize("key_map", [_FSMT, _FAIRSEQ, _UNTIED, _STACKS], ids=["fsmt", "fairseq", "marian", "torch"])
-def test_maps_cover_every_layer_of_ours_and_name_nothing_else(key_map):
+@pytest.mark.parametrize(
+    "key_map", [FSMT_KEYS, FAIRSEQ_KEYS, UNTIED_KEYS, STACK_KEYS], ids=["fsmt", "fairseq", "marian", "torch"]
+)
+def test_maps_cover_every_layer_and_name_no_other_tensor(key_map):
     config = VanillaTransformerConfig(
         **SMALL, attention_bias=True, output_bias=True, final_norm=True, share_encoder_decoder_embeddings=False,
         tie_word_embeddings=False,
@@ -123,11 +132,11 @@ def test_maps_cover_every_layer_of_ours_and_name_nothing_else(key_map):
     assert {name for name in expected if "layers" in name} <= named
 
 
-def test_every_tensor_of_ours_has_a_known_model_axis():
+def test_the_d_model_axis_of_every_tensor_is_known():
     config = VanillaTransformerConfig(
         **{**SMALL, "vocab_size": 7, "d_ff": 12}, attention_bias=True, output_bias=True, d_k=3, d_v=5
     )
     for name, shape in expected_shapes(config).items():
-        axis = _MODEL_AXIS[".".join(name.split(".")[-2:])]
-        # d_model is 8 and no other size is; so the axis of length 8 is the model's.
+        axis = MODEL_AXIS[".".join(name.split(".")[-2:])]
+        # d_model is 8 and no other size is, so the axis of length 8 is that of d_model.
         assert (shape.index(8) if 8 in shape else None) == axis, name

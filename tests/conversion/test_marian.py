@@ -280,10 +280,10 @@ def test_everything_inexpressible_is_listed_at_once(tmp_path):
     save_file(weights, tmp_path / "marian" / "model.safetensors", metadata={"format": "pt"})
     message = refusal(tmp_path)
     for part in (
-        "encoder_attention_heads is 3 and decoder_attention_heads 2",
-        "encoder_ffn_dim is 20 and decoder_ffn_dim 24",
+        "encoder_attention_heads is 3 and decoder_attention_heads is 2",
+        "encoder_ffn_dim is 20 and decoder_ffn_dim is 24",
         "normalize_before is True",
-        "nothing here takes model.encoder.layernorm_embedding.weight",
+        "there is no counterpart for model.encoder.layernorm_embedding.weight",
         "finite in model.encoder.layers.0.fc1.weight",
     ):
         assert part in message
@@ -297,8 +297,8 @@ def test_missing_and_misshapen_weights_are_listed_at_once(tmp_path):
     weights["final_logits_bias"] = torch.zeros(1, 5)
     save_file(weights, tmp_path / "marian" / "model.safetensors", metadata={"format": "pt"})
     message = refusal(tmp_path)
-    assert "no weight is there for model.encoder.layers.{0,1}.feed_forward.w_2.bias" in message
-    assert "lm_head.bias is (5,) instead of (23,)" in message
+    assert "there is no tensor for model.encoder.layers.{0,1}.feed_forward.w_2.bias" in message
+    assert "lm_head.bias has shape (5,) instead of (23,)" in message
 
 
 def test_another_model_and_a_folder_without_weights_are_refused(tmp_path):

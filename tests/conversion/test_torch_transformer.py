@@ -201,7 +201,7 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path):
     torch.save(state, tmp_path / "model.pt")
     message = refusal(tmp_path / "model.pt", **NAMES | dict(generator="head"))
     assert "has no tensor named head.weight" in message
-    assert "nothing here takes positions, generator.weight, generator.bias" in message
+    assert "there is no counterpart for positions, generator.weight, generator.bias" in message
     assert "finite in transformer.encoder.layers.0.linear1.weight" in message
 
 
@@ -216,14 +216,17 @@ def test_missing_layers_and_norms_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "num_heads is not in a state dict"),
+        ({}, "a state dict does not contain num_heads"),
         (dict(num_heads="three"), "num_heads='three' is not a number"),
         (dict(num_heads=3, heads=3), "there is no option heads; the options are: num_heads, embedding"),
-        (dict(num_heads=3, norm_first="yes"), "norm_first='yes' is not a truth value"),
+        (dict(num_heads=3, norm_first="yes"), "norm_first='yes' is not a boolean"),
         (dict(num_heads=3, embedding=5), "embedding=5 is not a name"),
         (NAMES | dict(generator="generator", ignore="positions", num_heads=5), "not divisible by num_heads=5"),
-        (NAMES | dict(generator="generator", ignore="positions", prefix=""), "nothing here takes transformer.encoder"),
-        (NAMES | dict(generator="generator", position_embedding_type="learned"), "positions=…, go together"),
+        (
+            NAMES | dict(generator="generator", ignore="positions", prefix=""),
+            "there is no counterpart for transformer.encoder",
+        ),
+        (NAMES | dict(generator="generator", position_embedding_type="learned"), "positions=…, and the reverse"),
     ],
 )
 def test_bad_options_are_refused(options, message, tmp_path):
