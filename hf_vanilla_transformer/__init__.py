@@ -64,6 +64,7 @@ _MODULES = {  # public name -> module that defines it
     "convert_checkpoint": "conversion.convert",
     "embedded_corpus": "data.embedded_corpus",
     "export_checkpoint": "export.writing",
+    "generate_with_paper_beam_search": "model.generate_vanilla_transformer",
     "load_engine": "export.engines",
     "paper_beam_search": "model.beam_search_vanilla_transformer",
     "preset": "presets",

@@ -178,7 +178,9 @@ class _Check:
         if not self.library:
             return ""
         wanted = f"{self.library}{getattr(_requirements().get(self.library), 'specifier', '')}"
-        advice = f'run `pip install --force-reinstall "{wanted}"` and check again; if it fails again, report this output.'
+        advice = (
+            f'run `pip install --force-reinstall "{wanted}"` and check again; if it fails again, report this output.'
+        )
         return f"{advice} Until then {self.meanwhile}." if self.meanwhile else advice
 
 

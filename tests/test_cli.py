@@ -12,7 +12,6 @@ import sys
 import pytest
 import torch
 import yaml
-from platforms import posix_only
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (

@@ -47,6 +47,7 @@ PUBLIC = REQUIRED | {
     "check_installation",
     "convert_checkpoint",
     "export_checkpoint",
+    "generate_with_paper_beam_search",
     "load_engine",
     "translate",
     "TranslationMetric",

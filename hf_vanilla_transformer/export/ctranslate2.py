@@ -19,9 +19,9 @@ from ctranslate2.converters.transformers import ModelLoader, register_loader
 from ctranslate2.specs import common_spec, transformer_spec
 from torch import Tensor, nn
 
-from ..model.beam_search_vanilla_transformer import _SpecialTokens
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.layers_vanilla_transformer import MultiHeadAttention
+from ..model.special_tokens_vanilla_transformer import SpecialTokens
 
 # Rows of the position table that goes with the weights: tokens a source or a target may have there.
 POSITIONS = 4096
@@ -137,10 +137,12 @@ def _positions(config: VanillaTransformerConfig) -> int:
 
 
 def _set_config(written: Any, model: Any, source_tokens: Sequence[str], target_tokens: Sequence[str]) -> None:
-    config, special = model.config, _SpecialTokens.of(model, None)
+    config, special = model.config, SpecialTokens.of(model, None)
     written.unk_token = source_tokens[config.unk_token_id]
-    written.eos_token = target_tokens[special.end[0]]  # the file has room for one; the engine is told of the others
-    written.decoder_start_token = target_tokens[special.start]
+    written.eos_token = target_tokens[
+        special.eos_token_id[0]
+    ]  # the file has room for one; the engine is told of the others
+    written.decoder_start_token = target_tokens[special.decoder_start_token_id]
     written.bos_token = written.decoder_start_token
     written.layer_norm_epsilon = config.layer_norm_eps
 

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..atomic_files import write_json
 from ..checkpoints.loading import fetch, load_checkpoint
-from ..model.beam_search_vanilla_transformer import _SpecialTokens
+from ..model.special_tokens_vanilla_transformer import SpecialTokens
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..overwriting import check_folder, output_folder
 from ..version import __version__
@@ -68,7 +68,7 @@ def export_checkpoint(
     folder = fetch(source)
     model, tokenizer = load_checkpoint(folder)
     tokenizers = TranslationTokenizers(tokenizer)
-    special = _SpecialTokens.of(model, None)  # as the search in torch reads them: generation_config.json comes first
+    special = SpecialTokens.of(model, None)  # as the search in torch reads them: generation_config.json comes first
     with output_folder(output, "export", inputs=[folder], overwrite=overwrite) as staging:
         if target_format == "ctranslate2":
             from .ctranslate2 import write_ctranslate2
@@ -81,8 +81,12 @@ def export_checkpoint(
 
             notes = write_onnx(model, staging, quantization)
         tokenizers.save_pretrained(staging)
-        notes["special_tokens"] = {"start": special.start, "end": list(special.end), "pad": special.pad}
-        notes["special_tokens"]["never"] = list(special.never)
+        notes["special_tokens"] = {
+            "start": special.decoder_start_token_id,
+            "end": list(special.eos_token_id),
+            "pad": special.pad_token_id,
+            "never": list(special.suppress_tokens),
+        }
         fields = model.config.to_dict()
         fields.pop("_name_or_path", None)  # a published file should not tell where it was made
         record = {"format": target_format, "hf_vanilla_transformer": __version__, **notes, "config": fields}

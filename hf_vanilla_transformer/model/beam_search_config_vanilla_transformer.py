@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of the paper's beam search (§6.1), validated once and passed on as one object."""
+"""The settings of the paper's beam search (§6.1), validated once and passed as one object."""
 
 import dataclasses
 import math
@@ -18,19 +18,24 @@ class BeamSearchConfig:
     ``length_normalization="gnmt"``, ``length_penalty`` is the exponent of another function of the length.
 
     Attributes:
-        num_beams: open hypotheses per sentence; 1 is greedy search.
-        num_return_sequences: hypotheses to return per sentence, at most ``num_beams``.
-        length_penalty: exponent α of the divisor of a log-probability; 0 ranks by the plain log-probability.
-        length_normalization: the divisor for n tokens with the EOS token. "gnmt" is ((5 + n) / 6)^α, the paper's (Wu
-            et al. 2016, Eq. 14); "power" is n^α, the one of `generate`, Marian, fairseq and CTranslate2.
-        early_stopping: when a sentence is finished. False (default): when no open hypothesis can still score higher
-            than the ``num_return_sequences`` best finished ones, which is exact. True: as soon as ``num_beams``
-            hypotheses are finished, which is faster and may miss a better one.
-        coverage_penalty: β ≥ 0 of Wu et al. 2016, Eq. 14: adds β Σ_source log(min(Σ_target p, 1)) to a finished score,
-            where p is the last decoder layer's encoder-decoder attention, averaged over heads. 0 (the paper's) is free.
-        max_extra_tokens: tokens a target may have beyond its own source, both counted with their EOS tokens.
-        max_target_tokens: upper limit for every target, in tokens with the EOS token; None sets none. Learned
-            positions are a limit as well.
+        num_beams: open hypotheses per sentence; 1 is greedy search. (§6.1: "beam size of 4"; transformers' name.)
+        num_return_sequences: hypotheses to return per sentence, at most ``num_beams``. (transformers' name.)
+        length_penalty: exponent α of the divisor of a log-probability; 0 ranks by the plain log-probability. (§6.1:
+            α = 0.6; transformers' name, which has the meaning of transformers under "power" only.)
+        length_normalization: the divisor for n tokens with the EOS token. "gnmt" is ((5 + n) / 6)^α, the paper's
+            (§6.1, from Wu et al. 2016, Eq. 14); "power" is n^α, the one of `generate`, Marian, fairseq and CTranslate2.
+        early_stopping: when a sentence is finished. False and "never": when no open hypothesis can still score higher
+            than the ``num_return_sequences`` best finished ones. This is exact, and what transformers does for
+            "never"; its own False stops by an estimate. True: as soon as ``num_beams`` hypotheses are finished, as in
+            transformers; faster, but may miss a better hypothesis. (transformers' name. The paper's "terminate early
+            when possible" does not change the result, so it is False here.)
+        coverage_penalty: β ≥ 0 of Wu et al. 2016, Eq. 14: adds β Σ_source log(min(Σ_target p, 1)) to the score of a
+            finished hypothesis, where p is the encoder-decoder attention of the last decoder layer, averaged over
+            heads. 0 (the paper's) costs no time.
+        max_extra_tokens: tokens a target may have beyond its own source, both counted with their EOS tokens. (§6.1:
+            "input length + 50".)
+        max_target_tokens: upper limit of every target, in tokens with the EOS token; None sets none. Learned positions
+            are a limit as well. (Not in the paper.)
 
     Raises:
         ValueError: If a value is out of range; the message names it and says what to choose.
@@ -40,24 +45,24 @@ class BeamSearchConfig:
     num_return_sequences: int = 1
     length_penalty: float = 0.6
     length_normalization: str = "gnmt"
-    early_stopping: bool = False
+    early_stopping: bool | str = False
     coverage_penalty: float = 0.0
     max_extra_tokens: int = 50
     max_target_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _check_integer("num_beams", self.num_beams, minimum=1)
-        _check_integer("num_return_sequences", self.num_return_sequences, minimum=1)
-        _check_integer("max_extra_tokens", self.max_extra_tokens, minimum=0)
+        check_integer("num_beams", self.num_beams, minimum=1)
+        check_integer("num_return_sequences", self.num_return_sequences, minimum=1)
+        check_integer("max_extra_tokens", self.max_extra_tokens, minimum=0)
         if self.max_target_tokens is not None:
-            _check_integer("max_target_tokens", self.max_target_tokens, minimum=1)
+            check_integer("max_target_tokens", self.max_target_tokens, minimum=1)
         if self.length_normalization not in LENGTH_NORMALIZATIONS:
             raise ValueError(
                 f"length_normalization={self.length_normalization!r} is unknown; choose 'gnmt', which divides by "
                 "((5 + n) / 6)^α, or 'power', which divides by n^α, and give the exponent α as length_penalty"
             )
-        if not isinstance(self.early_stopping, bool):
-            raise ValueError(f"early_stopping={self.early_stopping!r} is not supported; choose True or False")
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
+            raise ValueError(f"early_stopping={self.early_stopping!r} is unknown; choose True, False or 'never'")
         _check_finite("length_penalty", self.length_penalty)
         _check_finite("coverage_penalty", self.coverage_penalty)
         if self.coverage_penalty < 0:
@@ -75,7 +80,7 @@ class BeamSearchConfig:
         return dataclasses.replace(self, **changes)
 
     def length_divisor(self, length: Any) -> Any:
-        """Compute the divisor of a log-probability, which keeps long targets from a disadvantage (§6.1).
+        """Compute the divisor of a log-probability, which compensates for the length of a target (§6.1).
 
         Args:
             length: n, tokens with the EOS token; a number or a tensor.
@@ -84,7 +89,12 @@ class BeamSearchConfig:
         return base**self.length_penalty
 
 
-def _check_integer(name: str, value: Any, minimum: int) -> None:
+def check_integer(name: str, value: Any, minimum: int) -> None:
+    """Check that an argument is an integer of at least ``minimum``.
+
+    Raises:
+        ValueError: If it isn't; the message names the argument.
+    """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name}={value!r} is not an integer ≥ {minimum}")
 
@@ -94,4 +104,4 @@ def _check_finite(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r} is not a finite number")
 
 
-__all__ = ["LENGTH_NORMALIZATIONS", "BeamSearchConfig"]
+__all__ = ["LENGTH_NORMALIZATIONS", "BeamSearchConfig", "check_integer"]

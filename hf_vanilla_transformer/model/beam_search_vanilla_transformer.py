@@ -1,49 +1,32 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's beam search (§6.1), on a decoder that keeps what it can from step to step.
+"""The paper's beam search (§6.1): `paper_beam_search` searches, `score_targets` scores given targets.
 
-`paper_beam_search` searches; `score_targets` scores targets that are given. Both count the length of a target in tokens
-with its end symbol, and both divide log-probabilities by `length_divisor`. The search runs the model's own sub-modules
-one position at a time (`_IncrementalDecoder`); what it knows of open and finished hypotheses is in `_Search`.
-
-The beams of a sentence stand side by side on the axis on which training has target positions. So they share the
-sentence's encoder keys and values without copies, and self-attention's keys and values stay where they were written:
-a mask says which of them belong to a beam's own past, and only that mask is reordered.
+Both count the length of a target in tokens with its EOS token, and divide its log-probability by
+`BeamSearchConfig.length_divisor`. `_BeamSearch.run` is the loop over positions.
 """
 
-# Shapes: B batch · S source length · T target length · W beam width · C candidates · N hypotheses returned a sentence
-#         P positions written · L most tokens of any hypothesis · D d_model · H heads · K d_k · V vocabulary
+# Shapes: B batch · S source length · T target length · W beam width · C candidates · N hypotheses returned per sentence
+#         L longest hypothesis allowed, in tokens · D d_model · V vocabulary
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import GenerationConfig
-from transformers.generation import LogitsProcessorList, StoppingCriteriaList
-from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
-from .layers_vanilla_transformer import scaled_dot_product_attention
+from .incremental_decoder_vanilla_transformer import IncrementalDecoder
 from .loss_vanilla_transformer import IGNORE_INDEX
+from .special_tokens_vanilla_transformer import SpecialTokens
 
-_IMPOSSIBLE = -1e4  # nats; at the length limit an end symbol of probability 0 counts as this, so that hypotheses rank
-_NOT_FOR_BEAMS = {  # what generate() may be asked for and gets from itself only, with the value that asks for nothing
-    "do_sample": False,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_scores": False,
-    "output_logits": False,
-}
-_FIELDS = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
-_USED_BY_GENERATE_ITSELF = {"encoder_outputs", "cache", "past_key_values", "use_cache", "logits_to_keep"}
+# At the length limit an EOS token of probability 0 counts as e^−10,000, so that hypotheses can still be ranked.
+_LOWEST_FORCED_LOG_PROB = -1e4  # nats
 
 
 @dataclass
@@ -53,10 +36,12 @@ class BeamSearchOutput(ModelOutput):
     A row whose sentence has fewer than N hypotheses (vocabularies of a few tokens) has length 0 and score −inf.
 
     Attributes:
-        sequences: (B·N, 1 + T) token ids: the start symbol, the tokens up to the end symbol, padding.
-        sequences_scores: (B·N,) log-probability in nats divided by `length_divisor`, plus the coverage term.
-        token_log_probs: (B·N, T) log-probability in nats of each token after the start symbol; 0 at padding.
-        lengths: (B·N,) tokens with the end symbol and without the start symbol.
+        sequences: (B·N, 1 + T) token ids: the decoder start token, the tokens up to the EOS token, padding.
+        sequences_scores: (B·N,) log-probability in nats divided by `BeamSearchConfig.length_divisor`, plus the coverage
+            penalty.
+        token_log_probs: (B·N, T) log-probability in nats of each token after the decoder start token; 0 at padding.
+            None from exported models.
+        lengths: (B·N,) tokens with the EOS token and without the decoder start token.
         num_return_sequences: N.
     """
 
@@ -67,7 +52,7 @@ class BeamSearchOutput(ModelOutput):
     num_return_sequences: int | None = None
 
     def hypotheses(self) -> list[list[list[int]]]:
-        """List, for each sentence, its hypotheses as token ids, best first: no start symbol, the end symbol last."""
+        """List the hypotheses of each sentence as token ids, best first, without the decoder start token."""
         assert self.sequences is not None and self.lengths is not None and self.num_return_sequences is not None
         rows = [row[1 : 1 + n] for row, n in zip(self.sequences.tolist(), self.lengths.tolist(), strict=True)]
         return [rows[i : i + self.num_return_sequences] for i in range(0, len(rows), self.num_return_sequences)]
@@ -78,10 +63,10 @@ class TargetScores(ModelOutput):
     """Scores of given targets.
 
     Attributes:
-        scores: (B,) log-probability in nats divided by `length_divisor`, as the search ranks; no coverage term.
-        log_probs: (B,) log-probability of the whole target, in nats.
+        scores: (B,) log-probability in nats divided by `BeamSearchConfig.length_divisor`; no coverage penalty.
+        log_probs: (B,) log-probability of the target, in nats.
         token_log_probs: (B, T) log-probability of each token, in nats; 0 where there is no label.
-        lengths: (B,) tokens scored, the end symbol included.
+        lengths: (B,) tokens scored, the EOS token included.
     """
 
     scores: Tensor | None = None
@@ -90,98 +75,79 @@ class TargetScores(ModelOutput):
     lengths: Tensor | None = None
 
 
+# --------------------------------------------------------------------------- public functions
+
+
 def paper_beam_search(
-    model: Any,
-    input_ids: Tensor,
-    attention_mask: Tensor | None = None,
-    config: BeamSearchConfig | None = None,
-    *,
-    generation_config: GenerationConfig | None = None,
-    logits_processor: LogitsProcessorList | None = None,
-    stopping_criteria: StoppingCriteriaList | None = None,
-    inputs_tensor: Tensor | None = None,
-    **from_generate: Any,
-) -> BeamSearchOutput | Tensor:
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, config: BeamSearchConfig | None = None
+) -> BeamSearchOutput:
     """Translate by beam search as in §6.1: beam 4, GNMT length penalty α = 0.6, at most source + 50 tokens.
 
-    Call it with a batch of sources, or hand it to ``model.generate(**inputs, custom_generate=paper_beam_search)`` with
-    the keywords below. There ``num_beams`` and ``num_return_sequences``, given or of the generation configuration, are
-    honoured as ``num_beams`` and ``num_return_sequences``, ``renormalize_logits`` gives the share of the tokens that are never
-    written to the others, and the result is what `generate` returns: the tensor of sequences, or all of it with
-    ``return_dict_in_generate=True``.
+    At each step, the (number of EOS tokens + 1)·W best continuations of a sentence's W open hypotheses are considered.
+    Those of the first W that end are finished hypotheses; the best W that don't end stay open. A sentence is finished
+    when no open hypothesis can still score higher than its N best finished ones. This stop is exact: log-probabilities
+    never increase, so the highest score that a hypothesis can reach is its log-probability over the largest divisor
+    that is still possible. (``early_stopping=True`` stops earlier.) At the length limit every open hypothesis is ended,
+    at the cost of its EOS token, so each sentence has a result and each result has an EOS token. With a beam of 1 the
+    search is greedy: the first EOS token ends it. Padding and the decoder start token are never generated; other tokens
+    don't get their share of the probability.
 
-    At each step the (number of end symbols + 1)·W best continuations of a sentence's W open hypotheses are looked at:
-    those among the first W that end are finished, the best W that don't end stay open. A sentence is done when no open
-    hypothesis can still beat its N finished ones. That is exact: log-probabilities only fall, so the best a hypothesis
-    can come to is what it has now over the largest divisor still ahead. At the length limit every open hypothesis is
-    ended by force, at the cost of its end symbol, so each sentence has a result and each result ends. With a beam of 1
-    the search is greedy: the first end symbol that wins ends it. Padding and the start symbol are never written; their
-    share of the probability is not given to other tokens, unless `generate` is asked for ``renormalize_logits``.
+    `generate_with_paper_beam_search` runs the same search in ``model.generate(custom_generate=…)``.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`; runs in evaluation mode, whatever mode it is in.
-        input_ids: (B, S) source tokens, padded on either side. (From `generate`: the decoder's start symbols.)
-        attention_mask: (B, S), 1 keeps, 0 is padding; None takes what equals the padding id for padding.
-        config: settings of the search; None takes the paper's.
-        generation_config: names the special tokens; None takes the model's.
-        logits_processor, stopping_criteria, inputs_tensor, from_generate: what `generate` hands over.
+        model: `VanillaTransformerForConditionalGeneration`, in evaluation or training mode (dropout is off); with PEFT
+            adapters of weights, such as LoRA, or without. Or an exported model from `load_engine`.
+        input_ids: (B, S) source tokens, padded on either side.
+        attention_mask: (B, S), 1 keeps, 0 is padding; None hides what equals ``pad_token_id``.
+        config: settings of the search; None uses the paper's.
 
     Returns:
         The hypotheses with their scores; see `BeamSearchOutput`.
 
     Raises:
-        ValueError: If an argument is out of range, a source is empty, `generate` was asked for something that this
-            search doesn't do, or the model's logits are not numbers.
+        ValueError: If a source is empty, the model or the settings are not supported, or the model's logits are NaN.
     """
-    model = _plain_model(model)
-    flat = {name: from_generate.pop(name) for name in _FIELDS if name in from_generate}
-    if flat and config is not None:
-        raise ValueError(f"config and {', '.join(flat)} were both given; give only one of them")
-    given = BeamSearchConfig() if config is None else config
-    if unknown := sorted(set(from_generate) - _USED_BY_GENERATE_ITSELF):
-        raise ValueError(f"paper_beam_search has no argument {', '.join(unknown)}; see its documentation")
-    source, encoder_outputs = input_ids, from_generate.get("encoder_outputs")
-    renormalize = False
-    if inputs_tensor is not None:
-        source = inputs_tensor  # generate() calls: input_ids are the decoder's
-        assert generation_config is not None  # generate() always hands one over
-        for name in ("num_beams", "num_return_sequences"):
-            asked = getattr(generation_config, name, None)
-            if asked not in (None, 1):
-                if flat.get(name, asked) != asked:
-                    raise ValueError(
-                        f"{name}={asked} of generate and {name}={flat[name]} contradict each other; give one"
-                    )
-                flat[name] = asked
-        given = given.replace(**flat)
-        max_target_tokens = _limit_from_generate(
-            model, input_ids, generation_config, logits_processor, stopping_criteria, given.max_target_tokens
-        )
-        given = given.replace(max_target_tokens=max_target_tokens)
-        renormalize = bool(getattr(generation_config, "renormalize_logits", False))
-        encoder_outputs = _without_copies(encoder_outputs, copies=input_ids.shape[0] // source.shape[0])
-    elif flat:
-        given = given.replace(**flat)
+    config = BeamSearchConfig() if config is None else config
+    if hasattr(model, "beam_search"):
+        return model.beam_search(input_ids, attention_mask, config)
+    model = unwrap_model(model)
+    mask = source_padding_mask(input_ids, attention_mask, model.config.pad_token_id).to(model.device)
+    source = {"inputs_embeds" if input_ids.is_floating_point() else "input_ids": input_ids.to(model.device)}
     with torch.no_grad(), _evaluation_mode(model):
-        states, attention_mask = _encode(model, source, attention_mask, encoder_outputs)
-        limits = [int(length) + given.max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
-        for cap in (given.max_target_tokens, model.model.decoder.embed_positions.max_length):
-            limits = limits if cap is None else [min(limit, cap) for limit in limits]
-        search = _Search(
-            config=given,
-            limits=limits,
-            special=_SpecialTokens.of(model, generation_config),
-            renormalize=renormalize,
-            source_mask=attention_mask,
-            dtype=torch.promote_types(states.dtype, torch.float32),
+        encoder_states = model.model.encoder(attention_mask=mask, **source).last_hidden_state
+    return search_encoded(model, encoder_states, mask, config)
+
+
+def search_encoded(
+    model: Any,
+    encoder_states: Tensor,
+    attention_mask: Tensor,
+    config: BeamSearchConfig,
+    special_tokens: SpecialTokens | None = None,
+    renormalize_logits: bool = False,
+) -> BeamSearchOutput:
+    """Run `paper_beam_search` on sources that are already encoded.
+
+    Args:
+        model: `VanillaTransformerForConditionalGeneration`.
+        encoder_states: (B, S, D), the encoder's output.
+        attention_mask: (B, S), 1 keeps, 0 is padding.
+        config: settings of the search.
+        special_tokens: None reads the model's.
+        renormalize_logits: whether other tokens get the probability of those that are never generated.
+    """
+    limits = [int(length) + config.max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
+    for limit in (config.max_target_tokens, model.max_sequence_length):
+        limits = limits if limit is None else [min(own, limit) for own in limits]
+    special_tokens = SpecialTokens.of(model) if special_tokens is None else special_tokens
+    dtype = torch.promote_types(encoder_states.dtype, torch.float32)
+    with torch.no_grad(), _evaluation_mode(model):
+        decoder = IncrementalDecoder(
+            model.model.decoder, encoder_states, attention_mask, config.num_beams, max_steps=max(limits)
         )
-        output = search.run(
-            _IncrementalDecoder(model, states, attention_mask, given.num_beams, max(limits)), model.lm_head
-        )
-    if inputs_tensor is None or getattr(generation_config, "return_dict_in_generate", False):
-        return output
-    assert output.sequences is not None
-    return output.sequences
+        sentences = _Sentences.of(config, limits, attention_mask, dtype)
+        search = _BeamSearch(config, special_tokens, renormalize_logits, encoder_states.device)
+        return search.run(decoder, model.lm_head, sentences, dtype)
 
 
 def score_targets(
@@ -191,28 +157,28 @@ def score_targets(
     labels: Tensor,
     config: BeamSearchConfig | None = None,
 ) -> TargetScores:
-    """Score given targets as the search scores its own, with no coverage term.
+    """Score given targets as the search scores its hypotheses, without a coverage penalty.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`; runs in evaluation mode, whatever mode it is in.
+        model: `VanillaTransformerForConditionalGeneration`, in evaluation or training mode (dropout is off).
         input_ids: (B, S) source tokens.
-        attention_mask: (B, S), 1 keeps, 0 is padding; None takes what equals the padding id for padding.
-        labels: (B, T) target tokens with their end symbols, padded on the right with −100 or the padding id.
-        config: its length normalization is used; None takes the paper's.
+        attention_mask: (B, S), 1 keeps, 0 is padding; None hides what equals ``pad_token_id``.
+        labels: (B, T) target tokens with their EOS tokens, padded on the right with −100 or the padding id.
+        config: its length normalization is used; None uses the paper's.
 
     Returns:
         See `TargetScores`.
 
     Raises:
-        ValueError: If an argument is out of range or a target has no tokens.
+        ValueError: If the model is not supported or a target has no tokens.
     """
     config = BeamSearchConfig() if config is None else config
-    model = _plain_model(model)
+    model = unwrap_model(model)
     if model.config.pad_token_id is not None:
         labels = labels.masked_fill(labels == model.config.pad_token_id, IGNORE_INDEX)
     scored = labels != IGNORE_INDEX  # (B, T)
     if not bool(scored.any(dim=-1).all()):
-        raise ValueError("a target has no tokens to score; give it at least its end symbol")
+        raise ValueError("a target has no tokens to score; give it at least its EOS token")
     with torch.no_grad(), _evaluation_mode(model):
         states = model.model(
             input_ids=input_ids,
@@ -220,16 +186,10 @@ def score_targets(
             decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
             use_cache=False,
         ).last_hidden_state
-        # 1,024 positions at a time: logits of a whole batch can be larger than the model.
-        token_log_probs = torch.cat(
-            [
-                _log_probs_of(model.lm_head(chunk), ids)
-                for chunk, ids in zip(
-                    states.flatten(0, 1).split(1024), labels.clamp(min=0).flatten().split(1024), strict=True
-                )
-            ]
-        ).view(labels.shape)
-    token_log_probs = token_log_probs.masked_fill(~scored, 0.0)
+        # 1,024 positions at a time: the logits of a whole batch can be larger than the model.
+        chunks = zip(states.flatten(0, 1).split(1024), labels.clamp(min=0).flatten().split(1024), strict=True)
+        token_log_probs = torch.cat([_log_probs_of(model.lm_head(chunk), ids) for chunk, ids in chunks])
+    token_log_probs = token_log_probs.view(labels.shape).masked_fill(~scored, 0.0)
     log_probs, lengths = token_log_probs.sum(dim=-1), scored.sum(dim=-1)
     return TargetScores(
         scores=log_probs / config.length_divisor(lengths.to(log_probs.dtype)),
@@ -240,28 +200,41 @@ def score_targets(
 
 
 def _log_probs_of(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probabilities (rows,) of one id each, from logits (rows, V)."""
+    """Return the log-probabilities (rows,) of one id per row of logits (rows, V)."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
 
 
-# --------------------------------------------------------------------------- arguments
+# --------------------------------------------------------------------------- models and inputs
 
 
-def _plain_model(model: Any) -> Any:
-    """Return the model that the search can run, out of an adapter's wrapper.
+def check_beam_search(model: Any, config: BeamSearchConfig) -> None:
+    """Check that `paper_beam_search` can run this model with these settings.
 
     Raises:
-        ValueError: If it is another kind of model, is spread over devices, or has an adapter that lives outside of the
-            model's modules, as prompt and prefix tuning do: the search would leave it out.
+        ValueError: If it can't; the message says what to change.
     """
-    adapters: Any = getattr(model, "peft_config", None)
+    if hasattr(model, "check_beam_search"):
+        model.check_beam_search(config)
+    else:
+        unwrap_model(model)
+
+
+def unwrap_model(model: Any) -> Any:
+    """Return the `VanillaTransformerForConditionalGeneration` inside a PEFT wrapper, or the model itself.
+
+    Raises:
+        ValueError: If it is another model, is not on one device, or has an adapter outside of the model's modules
+            (prompt and prefix tuning), which the search would not apply.
+    """
     if hasattr(model, "get_base_model"):
+        adapters: Any = getattr(model, "peft_config", None)
         for name in model.active_adapters:
             if getattr(adapters[name], "is_prompt_learning", False):
                 raise ValueError(
                     f"adapter {name!r} ({adapters[name].peft_type.value}) adds virtual tokens outside of the model's "
-                    "modules, which beam search here can't apply; use generate(), or an adapter of weights such as LoRA"
+                    "modules, which paper_beam_search does not support; use generate(), or an adapter of weights such "
+                    "as LoRA"
                 )
         model = model.get_base_model()
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
@@ -275,96 +248,39 @@ def _plain_model(model: Any) -> Any:
     return model
 
 
-def _without_copies(encoder_outputs: Any, copies: int) -> Any:
-    """Undo what `generate` did for its own beam search: every sentence's row `copies` times in a row."""
-    if encoder_outputs is None or copies == 1:
-        return encoder_outputs
-    return BaseModelOutput(encoder_outputs[0][::copies])
+def source_padding_mask(source: Tensor, attention_mask: Tensor | None, pad_token_id: int | None) -> Tensor:
+    """Return the padding mask of a batch of sources, and check it.
 
+    Args:
+        source: (B, S) token ids or (B, S, D) embeddings.
+        attention_mask: (B, S), 1 keeps, 0 is padding; None hides the ids that equal ``pad_token_id``.
+        pad_token_id: None if there is no padding token.
 
-def _limit_from_generate(
-    model: Any,
-    start_ids: Tensor,
-    config: GenerationConfig,
-    processors: LogitsProcessorList | None,
-    criteria: StoppingCriteriaList | None,
-    max_tokens: int | None,
-) -> int | None:
-    """Refuse what `generate` was asked for in vain, and return the caller's limit in tokens, None if there is none."""
-    for name, nothing in _NOT_FOR_BEAMS.items():
-        value = getattr(config, name, None)
-        if value is not None and value != nothing:
-            raise ValueError(f"paper_beam_search doesn't take {name}={value}; leave it out or use plain generate()")
-    if start_ids.shape[1] != 1:
-        raise ValueError("paper_beam_search starts from the start symbol alone; leave decoder_input_ids out")
-    special = _SpecialTokens.of(model, config)
-    own_words = [[token_id] for token_id in special.never]
-    forced = getattr(config, "forced_eos_token_id", None)
-    banned = getattr(config, "bad_words_ids", None)
-    done_here = {  # what Marian's generation configurations ask for and the search does anyway
-        "NoBadWordsLogitsProcessor": all(word in own_words for word in banned or []),  # padding is never written
-        "ForcedEOSTokenLogitsProcessor": {*(forced if isinstance(forced, list) else [forced])} <= {*special.end},
-        "LogitNormalization": True,  # renormalize_logits
-    }
-    for processor in processors or []:
-        if done_here.get(type(processor).__name__, False):
-            continue
-        raise ValueError(
-            f"paper_beam_search applies no {type(processor).__name__}; take its setting out of the generation "
-            "configuration or use plain generate()"
-        )
-    for criterion in criteria or []:
-        if type(criterion).__name__ not in ("MaxLengthCriteria", "EosTokenCriteria"):
-            raise ValueError(f"paper_beam_search applies no {type(criterion).__name__}; leave it out")
-    # The model's default max_length is there so that plain generate() doesn't stop at 20; only another one is a wish.
-    if config.max_length is None or config.max_length == model.generation_config.max_length:
-        return max_tokens
-    limit = max(1, config.max_length - 1)  # it counts the start symbol
-    return limit if max_tokens is None else min(limit, max_tokens)
+    Returns:
+        (B, S) int64 on the device of ``source``, 1 keeps, 0 is padding.
 
-
-@dataclass(frozen=True)
-class _SpecialTokens:
-    """The ids that mean something to the search.
-
-    Attributes:
-        start: first decoder input.
-        end: ids that end a hypothesis.
-        pad: fills short rows.
-        never: ids that are not written: padding and the start symbol, unless they are end symbols.
+    Raises:
+        ValueError: If the mask has another shape than the source, or a source is empty.
     """
-
-    start: int
-    end: tuple[int, ...]
-    pad: int
-    never: tuple[int, ...]
-
-    @classmethod
-    def of(cls, model: Any, generation_config: GenerationConfig | None) -> "_SpecialTokens":
-        """Read them from the generation configuration, and what it lacks from the model's configuration."""
-
-        def read(name: str) -> Any:
-            for source in (generation_config, model.generation_config, model.config):
-                if getattr(source, name, None) is not None:
-                    return getattr(source, name)
-            return None
-
-        start, end, pad, begin = (
-            read(f"{name}_token_id") for name in ("decoder_start", "eos", "pad", "bos")
-        )  # any may be None
-        start = begin if start is None else start
-        end = () if end is None else tuple(end) if isinstance(end, (list, tuple)) else (end,)
-        if start is None or not end:
-            missing = "decoder_start_token_id" if start is None else "eos_token_id"
-            raise ValueError(f"beam search needs a {missing}; set it in the model's generation_config")
-        vocabulary = model.config.output_vocab_size
-        never = {token_id for token_id in (pad, start, begin) if token_id is not None and token_id not in end}
-        return cls(start, end, end[0] if pad is None else pad, tuple(sorted(i for i in never if 0 <= i < vocabulary)))
+    if attention_mask is not None:
+        mask = attention_mask.to(source.device).long()
+    elif source.is_floating_point() or pad_token_id is None:
+        mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
+    else:
+        mask = (source != pad_token_id).long()
+    if mask.shape != source.shape[:2]:
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}, but the source has {tuple(source.shape[:2])}; give both "
+            "the same shape"
+        )
+    if source.shape[0] == 0 or source.shape[1] == 0 or not bool(mask.any(dim=-1).all()):
+        raise ValueError("a source has no tokens; give every sentence at least its EOS token")
+    return mask
 
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a while."""
+    """Turn dropout off inside the context."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -375,404 +291,368 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _encode(model: Any, source: Tensor, attention_mask: Tensor | None, encoder_outputs: Any) -> tuple[Tensor, Tensor]:
-    """Encode the source once, unless `generate` has done it; returns the states (B, S, D) and the mask (B, S)."""
-    is_ids = not source.is_floating_point()
-    absent = is_ids and bool((source < 0).all())  # what generate() makes up where only encoder_outputs are given
-    derived = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
-    if is_ids and not absent and model.config.pad_token_id is not None:
-        derived = (source != model.config.pad_token_id).long()
-    # generate() hands a mask that we name to us alone, so its encoder used the derived one.
-    mask = derived if attention_mask is None else attention_mask.to(source.device)
-    if mask.shape != source.shape[:2]:
-        raise ValueError(
-            f"attention_mask has shape {tuple(mask.shape)}, the source {tuple(source.shape[:2])}; they have to agree"
-        )
-    mask = mask.long()
-    if source.shape[0] == 0 or source.shape[1] == 0 or not bool(mask.any(dim=-1).all()):
-        raise ValueError("a source has no tokens; give every sentence at least its end symbol")
-    if encoder_outputs is not None and (absent or bool((mask == derived).all())):
-        if not isinstance(encoder_outputs, BaseModelOutput):
-            encoder_outputs = BaseModelOutput(encoder_outputs[0])
-        states = encoder_outputs.last_hidden_state
-        return states, mask.to(states.device)
-    mask = mask.to(model.device)
-    inputs = {"input_ids" if is_ids else "inputs_embeds": source.to(model.device)}
-    return model.model.encoder(attention_mask=mask, **inputs).last_hidden_state, mask
+# --------------------------------------------------------------------------- state: a row per unfinished sentence
 
 
-# --------------------------------------------------------------------------- the decoder, one position at a time
+@dataclass(frozen=True)
+class _TensorState:
+    """Tensors that have one row per unfinished sentence."""
+
+    def select(self, rows: list[int] | slice) -> Self:
+        """Return the state of these rows, in this order."""
+        fields = {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **fields)
 
 
-class _IncrementalDecoder:
-    """The model's decoder for W beams a sentence, one position a step.
+@dataclass(frozen=True)
+class _Sentences:
+    """The unfinished sentences.
 
-    It calls the layers' own sub-modules (so adapters, biases and both norm positions are honoured) and keeps, for each
-    layer, the encoder's keys and values (B, H, S, K) and those of earlier positions (B, H, P·W, K).
+    Attributes:
+        places: of each, its row in the batch that is searched.
+        limits: of each, the most tokens of a hypothesis.
+        source_mask: (B, S), 1 keeps, 0 is padding.
+        largest_divisor: (B, L), at place n − 1 the largest length divisor that an open hypothesis of n tokens can end
+            with.
     """
 
-    def __init__(self, model: Any, encoder_states: Tensor, source_mask: Tensor, num_beams: int, most_steps: int):
-        self.decoder = model.model.decoder
-        self.num_beams, self.most_steps = num_beams, most_steps
-        self.steps = 0  # positions written
-        self.sentences = encoder_states.shape[0]  # those still searched: the first so many rows of every tensor
-        device, dtype = encoder_states.device, encoder_states.dtype
-        self.cross = [
-            [states.contiguous() for states in layer.cross_attn.project_key_value(encoder_states)]
-            for layer in self.decoder.layers
-        ]
-        # 0 keeps, −inf hides; no mask at all where nothing is padded.
-        padded = not bool(source_mask.all())
-        hidden = torch.zeros(source_mask.shape, dtype=dtype, device=device).masked_fill(source_mask == 0, -math.inf)
-        self.source_mask = hidden[:, None, None, :] if padded else None  # (B, 1, 1, S)
-        steps = torch.arange(most_steps, device=device)
-        self.positions = self.decoder.embed_positions(steps, dtype)  # (L, D)
-        # Most translations are about as long as their source: room for that, and more when it is needed.
-        self.room = min(most_steps, source_mask.shape[1] + 8)
-        self.past = [
-            [
-                states.new_empty(states.shape[0], states.shape[1], self.room * num_beams, states.shape[3])
-                for states in key_value
-            ]
-            for key_value in self.cross
-        ]
-        # Which written positions are a beam's own past: 0 keeps, −inf hides.
-        self.past_mask = torch.full(
-            (self.sentences, num_beams, self.room * num_beams), -math.inf, dtype=dtype, device=device
-        )
-        self.own_position = torch.full((num_beams, num_beams), -math.inf, dtype=dtype, device=device)
-        self.own_position.fill_diagonal_(0.0)
+    places: list[int]
+    limits: list[int]
+    source_mask: Tensor
+    largest_divisor: Tensor
 
-    def step(self, tokens: Tensor, parents: Tensor | None, with_attention: bool) -> tuple[Tensor, Tensor | None]:
-        """Decode one position.
+    @classmethod
+    def of(cls, config: BeamSearchConfig, limits: list[int], source_mask: Tensor, dtype: torch.dtype) -> "_Sentences":
+        longest = max(limits)
+        divisors = torch.tensor([config.length_divisor(n) for n in range(1, longest + 1)], dtype=torch.float64)
+        # The divisor rises or falls with the length, so the largest is that of the next token or that of the last.
+        last = torch.tensor(limits).unsqueeze(-1)
+        following = torch.minimum(torch.arange(2, longest + 2), last)
+        largest = torch.maximum(divisors[following - 1], divisors[last - 1]).to(dtype).to(source_mask.device)
+        return cls(list(range(len(limits))), limits, source_mask, largest)
+
+    def select(self, rows: list[int]) -> "_Sentences":
+        """Return these sentences, in this order."""
+        return _Sentences(
+            [self.places[row] for row in rows],
+            [self.limits[row] for row in rows],
+            self.source_mask[rows],
+            self.largest_divisor[rows],
+        )
+
+
+@dataclass(frozen=True)
+class _Continuations:
+    """The best continuations of the open hypotheses by one token, best first.
+
+    Attributes:
+        beams: (B, C), the open hypothesis that each continues.
+        tokens: (B, C), the token that it adds.
+        log_probs: (B, C), the log-probability of that token, nats.
+        totals: (B, C), the log-probability of the hypothesis with that token, nats.
+    """
+
+    beams: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+    totals: Tensor
+
+    def first(self, number: int) -> "_Continuations":
+        """Return the best ``number`` of each sentence."""
+        beams, tokens, log_probs, totals = self.beams, self.tokens, self.log_probs, self.totals
+        return _Continuations(beams[:, :number], tokens[:, :number], log_probs[:, :number], totals[:, :number])
+
+
+@dataclass(frozen=True)
+class _OpenHypotheses(_TensorState):
+    """The hypotheses that have no EOS token yet, best first.
+
+    Attributes:
+        totals: (B, W), log-probability so far, nats.
+        last_tokens: (B, W), the next decoder input.
+        tokens: (B, W, L), padded.
+        log_probs: (B, W, L), of each token, nats.
+        coverage: (B, W, S), attention that each source token has received.
+    """
+
+    totals: Tensor
+    last_tokens: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+    coverage: Tensor
+
+    @classmethod
+    def start(
+        cls, sentences: _Sentences, num_beams: int, special: SpecialTokens, dtype: torch.dtype
+    ) -> "_OpenHypotheses":
+        (batch, source_length), device = sentences.source_mask.shape, sentences.source_mask.device
+        longest = max(sentences.limits)
+        # All beams are equal at first. Only the first counts, or the search would find everything W times.
+        totals = torch.full((batch, num_beams), -math.inf, dtype=dtype, device=device)
+        totals[:, 0] = 0.0
+        return cls(
+            totals=totals,
+            last_tokens=torch.full((batch, num_beams), special.decoder_start_token_id, device=device),
+            tokens=torch.full((batch, num_beams, longest), special.pad_token_id, device=device),
+            log_probs=torch.zeros((batch, num_beams, longest), dtype=dtype, device=device),
+            coverage=torch.zeros((batch, num_beams, source_length), dtype=dtype, device=device),
+        )
+
+    def add_attention(self, attention: Tensor) -> "_OpenHypotheses":
+        """Add a step's attention over the source (B, W, S) to the coverage."""
+        return dataclasses.replace(self, coverage=self.coverage + attention)
+
+    def log_coverage(self, source_mask: Tensor) -> Tensor:
+        """Compute Σ_source log(min(Σ_target p, 1)) of every hypothesis (B, W), where p is the attention."""
+        smallest = torch.finfo(self.coverage.dtype).tiny  # attention can underflow to 0, whose logarithm is −inf
+        terms = self.coverage.clamp(min=smallest, max=1.0).log()
+        return terms.masked_fill((source_mask == 0).unsqueeze(1), 0.0).sum(dim=-1)
+
+    def extended(self, continuations: _Continuations, length: int) -> tuple[Tensor, Tensor]:
+        """Return tokens and log-probabilities (B, C, L) of the continuations, which are ``length`` tokens long."""
+        tokens = _gather_beams(self.tokens, continuations.beams)
+        log_probs = _gather_beams(self.log_probs, continuations.beams)
+        tokens[:, :, length - 1] = continuations.tokens
+        log_probs[:, :, length - 1] = continuations.log_probs
+        return tokens, log_probs
+
+
+@dataclass(frozen=True)
+class _FinishedHypotheses(_TensorState):
+    """The N best hypotheses with an EOS token, best first; −inf and 0 tokens where there are fewer.
+
+    Attributes:
+        scores: (B, N).
+        lengths: (B, N), tokens with the EOS token.
+        tokens: (B, N, L), padded.
+        log_probs: (B, N, L), of each token, nats.
+        counts: (B,), all that finished so far, also those that are not among the best.
+    """
+
+    scores: Tensor
+    lengths: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+    counts: Tensor
+
+    @classmethod
+    def start(cls, open_hypotheses: _OpenHypotheses, number: int, pad_token_id: int) -> "_FinishedHypotheses":
+        totals, (batch, _, longest) = open_hypotheses.totals, open_hypotheses.tokens.shape
+        return cls(
+            scores=totals.new_full((batch, number), -math.inf),
+            lengths=totals.new_zeros((batch, number), dtype=torch.long),
+            tokens=totals.new_full((batch, number, longest), pad_token_id, dtype=torch.long),
+            log_probs=totals.new_zeros((batch, number, longest)),
+            counts=totals.new_zeros(batch, dtype=torch.long),
+        )
+
+    def merge(
+        self, scores: Tensor, origins: Tensor, lengths: Tensor, tokens: Tensor, log_probs: Tensor
+    ) -> "_FinishedHypotheses":
+        """Keep the N best of these hypotheses and W new ones.
 
         Args:
-            tokens: (B, W) the latest token of every beam.
-            parents: (B, W) the beam of the step before that each beam continues; None at the first step.
-            with_attention: whether to return the attention over the source.
-
-        Returns:
-            The decoder's output (B, W, D), and the last layer's encoder-decoder attention (B, W, S) averaged over heads
-            if asked for.
+            scores: (B, N), the N best scores of both.
+            origins: (B, N), where each of them is: below N in this state, from N on among the new ones.
+            lengths: (B, W), of the new ones; 0 for those that have not ended.
+            tokens: (B, W, L), of the new ones.
+            log_probs: (B, W, L), of the new ones.
         """
-        if self.steps == self.room:
-            self._make_room()
-        width = self.num_beams
-        start, stop = self.steps * width, (self.steps + 1) * width
-        past_mask = self.past_mask[: self.sentences]
-        if parents is not None and width > 1:
-            own = past_mask[:, :, :start]
-            past_mask[:, :, :start] = own.gather(1, parents.unsqueeze(-1).expand(-1, -1, start))
-        past_mask[:, :, start:stop] = self.own_position
-        mask = past_mask[:, None, :, :stop] if width > 1 else None  # (B, 1, W, P·W)
-        states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale + self.positions[self.steps]
-        attention = None
-        for index in range(len(self.decoder.layers)):
-            wanted = with_attention and index == len(self.decoder.layers) - 1
-            states, attention = self._run_layer(index, states, mask, start, stop, wanted)
-        self.steps += 1
-        if self.decoder.final_norm is not None:
-            states = self.decoder.final_norm(states)
-        return states, attention
-
-    def _run_layer(
-        self, index: int, states: Tensor, mask: Tensor | None, start: int, stop: int, with_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        layer, count = self.decoder.layers[index], self.sentences
-        attention: Tensor | None = None
-
-        def self_attention(states: Tensor) -> Tensor:
-            module = layer.self_attn
-            past = []
-            for cache, new in zip(self.past[index], module.project_key_value(states), strict=True):
-                cache[:count, :, start:stop] = new
-                past.append(cache[:count, :, :stop])
-            return _attend(module, module.project_query(states), past[0], past[1], mask)
-
-        def cross_attention(states: Tensor) -> Tensor:
-            nonlocal attention
-            module = layer.cross_attn
-            query, (key, value) = module.project_query(states), (cache[:count] for cache in self.cross[index])
-            source_mask = None if self.source_mask is None else self.source_mask[:count]
-            if with_attention:
-                attention = scaled_dot_product_attention(query, key, value, source_mask, scale=module.scaling)[1]
-            return _attend(module, query, key, value, source_mask)
-
-        states = layer.add_and_norm(states, self_attention, layer.self_attn_norm)
-        states = layer.add_and_norm(states, cross_attention, layer.cross_attn_norm)
-        states = layer.add_and_norm(states, layer.feed_forward, layer.feed_forward_norm)
-        return states, None if attention is None else attention.mean(dim=1)
-
-    def _make_room(self) -> None:
-        more = min(self.most_steps, 2 * self.room) - self.room
-        self.room += more
-        columns = more * self.num_beams
-        for caches in self.past:
-            for number, cache in enumerate(caches):
-                caches[number] = functional.pad(cache[: self.sentences], (0, 0, 0, columns))
-        self.past_mask = functional.pad(self.past_mask[: self.sentences], (0, columns), value=-math.inf)
-
-    def keep(self, rows: list[int]) -> None:
-        """Keep these rows of the batch, which then are the first; a row that keeps its place costs nothing."""
-        moved = [(new, old) for new, old in enumerate(rows) if new != old]
-        self.sentences = len(rows)
-        if not moved:
-            return
-        new, old = (torch.tensor(side, device=self.past_mask.device) for side in zip(*moved, strict=True))
-        tensors = [self.past_mask, *([] if self.source_mask is None else [self.source_mask])]
-        for tensor in tensors + [cache for caches in self.cross for cache in caches]:
-            tensor[new] = tensor[old]
-        written = self.steps * self.num_beams
-        for cache in (cache for caches in self.past for cache in caches):
-            cache[new, :, :written] = cache[old, :, :written]
-
-
-def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with the beams (B, H, W, K) to (B, H, S, K): (B, W, D)."""
-    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=module.scaling)
-    return module.out_proj(context.transpose(1, 2).flatten(2))
+        return _FinishedHypotheses(
+            scores=scores,
+            lengths=torch.cat([self.lengths, lengths], dim=1).gather(1, origins),
+            tokens=_gather_beams(torch.cat([self.tokens, tokens], dim=1), origins),
+            log_probs=_gather_beams(torch.cat([self.log_probs, log_probs], dim=1), origins),
+            counts=self.counts + (lengths > 0).sum(dim=1),
+        )
 
 
 # --------------------------------------------------------------------------- the search
 
 
-class _Search:
-    """Open and finished hypotheses of a batch; row i of every tensor belongs to sentence ``self.rows[i]``."""
+class _BeamSearch:
+    """The search with one set of settings."""
 
     def __init__(
-        self,
-        config: BeamSearchConfig,
-        limits: list[int],
-        special: _SpecialTokens,
-        renormalize: bool,
-        source_mask: Tensor,
-        dtype: torch.dtype,
+        self, config: BeamSearchConfig, special: SpecialTokens, renormalize_logits: bool, device: torch.device
     ) -> None:
         self.config = config
-        self.num_beams, self.num_return_sequences = config.num_beams, config.num_return_sequences
-        self.coverage_penalty = config.coverage_penalty
-        num_beams, num_return_sequences = self.num_beams, self.num_return_sequences
-        self.special, self.renormalize = special, renormalize
-        batch, device = len(limits), source_mask.device
-        self.rows = list(range(batch))
-        self.limits = limits  # tokens, by sentence
-        most = max(limits)
-        # By sentence and length, the largest divisor still ahead. A score is a total ≤ 0 over a divisor that rises or
-        # falls with length, so it is the first one or the last.
-        lengths = range(1, most + 1)
-        divisors = torch.tensor([config.length_divisor(n) for n in lengths], dtype=torch.float64)
-        last = torch.tensor(limits).unsqueeze(-1)
-        following = torch.minimum(torch.arange(2, most + 2), last)
-        self.largest_divisor = torch.maximum(divisors[following - 1], divisors[last - 1]).to(dtype).to(device)  # (B, L)
-        self.end_ids = torch.tensor(special.end, device=device)
-        self.never_ids = torch.tensor(special.never, dtype=torch.long, device=device)
-        self.source_mask = source_mask
+        self.special = special
+        self.renormalize_logits = renormalize_logits
+        self.eos_ids = torch.tensor(special.eos_token_id, device=device)
+        self.suppressed_ids = torch.tensor(special.suppress_tokens, dtype=torch.long, device=device)
 
-        def of_open(*shape: int, fill: float, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.full((batch, num_beams, *shape), fill, dtype=dtype, device=device)
+    def run(
+        self, decoder: IncrementalDecoder, lm_head: nn.Module, sentences: _Sentences, dtype: torch.dtype
+    ) -> BeamSearchOutput:
+        """Search until every sentence is finished.
 
-        def of_finished(*shape: int, fill: float, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.full((batch, num_return_sequences, *shape), fill, dtype=dtype, device=device)
-
-        # All beams start alike; only the first counts, or the search would find everything W times.
-        self.totals = of_open(fill=-math.inf)  # (B, W) log-probability so far, nats, best first
-        self.totals[:, 0] = 0.0
-        self.last = of_open(fill=special.start, dtype=torch.long)
-        self.tokens = of_open(most, fill=special.pad, dtype=torch.long)  # (B, W, L)
-        self.log_probs = of_open(most, fill=0.0)
-        self.covered = of_open(source_mask.shape[1], fill=0.0)  # (B, W, S) attention that a source token had so far
-        self.finished_scores = of_finished(fill=-math.inf)  # (B, N), best first
-        self.finished_lengths = of_finished(fill=0, dtype=torch.long)
-        self.finished_tokens = of_finished(most, fill=special.pad, dtype=torch.long)
-        self.finished_log_probs = of_finished(most, fill=0.0)
-        self.by_sentence = (
-            "source_mask largest_divisor totals last tokens log_probs covered "
-            "finished_scores finished_lengths finished_tokens finished_log_probs"
-        ).split()
-        self.kept = self.rows  # rows that the last `_let_go` kept, in their new order
-        self.results: dict[int, list[Tensor]] = {}  # by sentence: scores, lengths, tokens, log-probabilities
-
-    def run(self, decoder: _IncrementalDecoder, lm_head: nn.Module) -> BeamSearchOutput:
-        """Search until every sentence is done."""
+        Args:
+            decoder: at position 0, with a row for each sentence.
+            lm_head: projects the decoder's output to logits.
+            sentences: all of them.
+            dtype: of log-probabilities and scores.
+        """
+        open_hypotheses = _OpenHypotheses.start(sentences, self.config.num_beams, self.special, dtype)
+        finished = _FinishedHypotheses.start(
+            open_hypotheses, self.config.num_return_sequences, self.special.pad_token_id
+        )
+        results: dict[int, _FinishedHypotheses] = {}  # by place in the batch, one row each
         parents: Tensor | None = None
-        length = 0
-        while self.rows:
+        with_attention = self.config.coverage_penalty > 0
+        length = 0  # tokens of the hypotheses
+        while sentences.places:
             length += 1
-            states, attention = decoder.step(self.last, parents, with_attention=self.coverage_penalty > 0)
+            states, attention = decoder.step(open_hypotheses.last_tokens, parents, with_attention)
             if attention is not None:
-                self.covered = self.covered + attention
-            parents, ended, keep = self._extend(lm_head(states), length)
-            any_ended, done, failed = self._look(length, ended)
+                open_hypotheses = open_hypotheses.add_attention(attention)
+            best = self._best_continuations(open_hypotheses, lm_head(states), sentences, length)
+            is_eos = torch.isin(best.tokens, self.eos_ids)  # (B, C)
+            first = best.first(self.config.num_beams)
+            ended = is_eos[:, : first.totals.shape[1]] & (first.totals > -math.inf)  # (B, W)
+            scores = first.totals / self.config.length_divisor(length)
+            if with_attention:
+                coverage = open_hypotheses.log_coverage(sentences.source_mask).gather(1, first.beams)
+                scores = scores + self.config.coverage_penalty * coverage
+            scores = scores.masked_fill(~ended, -math.inf)
+            best_scores, origins = torch.cat([finished.scores, scores], dim=1).topk(self.config.num_return_sequences)
+            continued, parents = self._continue(open_hypotheses, best, is_eos, length)
+            any_ended, done = self._read_progress(continued, ended, best_scores, finished.counts, sentences, length)
             if any_ended:
-                keep()
-            self._let_go(done, failed, decoder)
-            parents = parents if len(self.rows) == parents.shape[0] else parents[self.kept]
-        return self._output()
+                tokens, log_probs = open_hypotheses.extended(first, length)
+                lengths = torch.full_like(first.tokens, length).masked_fill(~ended, 0)
+                finished = finished.merge(best_scores, origins, lengths, tokens, log_probs)
+            open_hypotheses = continued
+            if any(done):
+                for row in (row for row, is_done in enumerate(done) if is_done):
+                    results[sentences.places[row]] = finished.select(slice(row, row + 1))
+                kept = _unfinished_rows(done)
+                sentences, parents = sentences.select(kept), parents[kept]
+                open_hypotheses, finished = open_hypotheses.select(kept), finished.select(kept)
+                decoder.select(kept)
+        return self._output([results[place] for place in range(len(results))])
 
-    def _extend(self, logits: Tensor, length: int) -> tuple[Tensor, Tensor, Callable[[], None]]:
-        """Choose each sentence's best continuations of its open beams.
+    def _best_continuations(
+        self, open_hypotheses: _OpenHypotheses, logits: Tensor, sentences: _Sentences, length: int
+    ) -> _Continuations:
+        """Find each sentence's best continuations; so many that W remain open even if all others end.
 
         Args:
+            open_hypotheses: to be continued.
             logits: (B, W, V); overwritten.
-            length: tokens of a hypothesis with this one.
-
-        Returns:
-            The beam that each new open beam continues (B, W), whether a hypothesis of the sentence ended (B,), and what
-            is to be called if any did: it keeps the tokens of those that are among the sentence's N best.
+            sentences: their limits; at its limit a sentence has continuations with EOS tokens only.
+            length: tokens of a continuation.
         """
-        width = self.num_beams
+        totals = open_hypotheses.totals
         logits = logits.detach()
-        if self.renormalize:
-            logits.index_fill_(-1, self.never_ids, -math.inf)
-        normalizer = _logsumexp(logits).to(self.totals.dtype)  # (B, W)
-        logits.index_fill_(-1, self.never_ids, -math.inf)
-        self._force_the_end(logits, normalizer, length)
-        candidates = (1 + len(self.special.end)) * width  # so many that W stay open even if all others end
-        values, ids = _top_of_rows(logits, min(candidates, logits.shape[-1]))
-        each = ids.shape[-1]
-        log_probs = values.to(self.totals.dtype) - normalizer.unsqueeze(-1)  # (B, W, C)
-        totals = (self.totals.unsqueeze(-1) + log_probs).flatten(1)  # (B, W·C)
-        best, chosen = totals.topk(min(candidates, totals.shape[1]))  # (B, C), best first
-        beams = chosen // each
-        ids = ids.flatten(1).gather(1, chosen)
-        log_probs = log_probs.flatten(1).gather(1, chosen)
-        ends = torch.isin(ids, self.end_ids)
-        finished = (ends & (best > -math.inf))[:, :width]  # an end further down is no result: it lost to W others
-        ended = (beams[:, :width], ids[:, :width], log_probs[:, :width])
-        chosen = self._rank_finished(best[:, :width], ended[0], finished, length)
-        keep = functools.partial(self._keep, self.tokens, self.log_probs, *ended, finished, chosen, length)
-        self.totals, order = best.masked_fill(ends, -math.inf).topk(width)
-        parents = beams.gather(1, order)
-        self.last = ids.gather(1, order)
-        self.tokens = _of_beams(self.tokens, parents)
-        self.log_probs = _of_beams(self.log_probs, parents)
-        self.tokens[:, :, length - 1] = self.last
-        self.log_probs[:, :, length - 1] = log_probs.gather(1, order)
-        if self.coverage_penalty > 0:
-            self.covered = _of_beams(self.covered, parents)
-        return parents, finished.any(dim=1), keep
+        if self.renormalize_logits:
+            logits.index_fill_(-1, self.suppressed_ids, -math.inf)
+        normalizer = _logsumexp(logits).to(totals.dtype)  # (B, W)
+        logits.index_fill_(-1, self.suppressed_ids, -math.inf)
+        self._force_eos(logits, normalizer, [row for row, limit in enumerate(sentences.limits) if limit == length])
+        number = (1 + len(self.special.eos_token_id)) * self.config.num_beams  # C
+        values, ids = _top_of_rows(logits, min(number, logits.shape[-1]))
+        per_beam = ids.shape[-1]
+        log_probs = values.to(totals.dtype) - normalizer.unsqueeze(-1)  # (B, W, per_beam)
+        totals = (totals.unsqueeze(-1) + log_probs).flatten(1)  # (B, W·per_beam)
+        best, chosen = totals.topk(min(number, totals.shape[1]))
+        return _Continuations(
+            beams=chosen // per_beam,
+            tokens=ids.flatten(1).gather(1, chosen),
+            log_probs=log_probs.flatten(1).gather(1, chosen),
+            totals=best,
+        )
 
-    def _force_the_end(self, logits: Tensor, normalizer: Tensor, length: int) -> None:
-        """Leave only the end symbols to the sentences whose limit this length is."""
-        at_limit = [row for row, sentence in enumerate(self.rows) if self.limits[sentence] == length]
-        if not at_limit:
+    def _force_eos(self, logits: Tensor, normalizer: Tensor, rows: list[int]) -> None:
+        """Leave only the EOS tokens to these rows."""
+        if not rows:
             return
-        ends = logits[at_limit][..., self.end_ids]
-        least = (normalizer[at_limit] + _IMPOSSIBLE).unsqueeze(-1).to(ends.dtype)
-        forced = torch.full_like(logits[at_limit], -math.inf)
-        forced[..., self.end_ids] = torch.maximum(ends, least)
-        logits[at_limit] = forced
+        eos = logits[rows][..., self.eos_ids]
+        lowest = (normalizer[rows] + _LOWEST_FORCED_LOG_PROB).unsqueeze(-1).to(eos.dtype)
+        forced = torch.full_like(logits[rows], -math.inf)
+        forced[..., self.eos_ids] = torch.maximum(eos, lowest)
+        logits[rows] = forced
 
-    def _rank_finished(self, totals: Tensor, beams: Tensor, finished: Tensor, length: int) -> Tensor:
-        """Put the scores of the continuations (B, W) that are ``finished`` among the sentence's N best.
+    def _continue(
+        self, open_hypotheses: _OpenHypotheses, best: _Continuations, is_eos: Tensor, length: int
+    ) -> tuple[_OpenHypotheses, Tensor]:
+        """Keep the best W continuations that don't end.
 
         Returns:
-            Where each of these N comes from (B, N): below N from those of before, from N on from the continuations.
+            Them, and the open hypothesis that each of them continues (B, W).
         """
-        scores = totals / self.config.length_divisor(length)
-        if self.coverage_penalty > 0:
-            scores = scores + self.coverage_penalty * self._coverage().gather(1, beams)
-        scores = scores.masked_fill(~finished, -math.inf)
-        self.finished_scores, chosen = torch.cat([self.finished_scores, scores], dim=1).topk(self.num_return_sequences)
-        return chosen
+        totals, order = best.totals.masked_fill(is_eos, -math.inf).topk(self.config.num_beams)
+        kept = _Continuations(
+            best.beams.gather(1, order), best.tokens.gather(1, order), best.log_probs.gather(1, order), totals
+        )
+        tokens, log_probs = open_hypotheses.extended(kept, length)
+        coverage = open_hypotheses.coverage
+        if self.config.coverage_penalty > 0:
+            coverage = _gather_beams(coverage, kept.beams)
+        return _OpenHypotheses(totals, kept.tokens, tokens, log_probs, coverage), kept.beams
 
-    def _keep(
+    def _read_progress(
         self,
-        tokens: Tensor,
-        log_probs: Tensor,
-        beams: Tensor,
-        ids: Tensor,
-        token_log_probs: Tensor,
-        finished: Tensor,
-        chosen: Tensor,
+        continued: _OpenHypotheses,
+        ended: Tensor,
+        best_scores: Tensor,
+        counts: Tensor,
+        sentences: _Sentences,
         length: int,
-    ) -> None:
-        """Keep the tokens of the N best.
+    ) -> tuple[bool, list[bool]]:
+        """Return whether any hypothesis ended in this step, and which sentences are finished.
 
-        Args:
-            tokens, log_probs: (B, W, L) of the open beams of the step before.
-            beams, ids, token_log_probs: (B, W), of each continuation the beam, the token and its log-probability.
-            finished, chosen, length: see `_rank_finished`.
+        On a GPU this is the one place in a step where the host waits for the device.
+
+        Raises:
+            ValueError: If the model's logits are NaN.
         """
-        tokens, log_probs = _of_beams(tokens, beams), _of_beams(log_probs, beams)
-        tokens[:, :, length - 1] = ids
-        log_probs[:, :, length - 1] = token_log_probs
-        lengths = torch.full_like(ids, length).masked_fill(~finished, 0)
-        self.finished_lengths = torch.cat([self.finished_lengths, lengths], dim=1).gather(1, chosen)
-        self.finished_tokens = _of_beams(torch.cat([self.finished_tokens, tokens], dim=1), chosen)
-        self.finished_log_probs = _of_beams(torch.cat([self.finished_log_probs, log_probs], dim=1), chosen)
+        highest = continued.totals[:, 0]
+        # Log-probabilities never increase and the coverage penalty is at most 0: no open hypothesis can score higher.
+        stopped = ~(highest / sentences.largest_divisor[:, length - 1] > best_scores[:, -1])
+        any_ended = ended.any(dim=1)
+        if self.config.num_beams == 1:
+            stopped = stopped | any_ended
+        elif self.config.early_stopping is True:
+            stopped = stopped | (counts + ended.sum(dim=1) >= self.config.num_beams)
+        ends, stops, failures = torch.stack([any_ended, stopped, highest.isnan()]).tolist()
+        done = [stop or limit == length for stop, limit in zip(stops, sentences.limits, strict=True)]
+        if any(is_done and failed for is_done, failed in zip(done, failures, strict=True)):
+            raise ValueError("the model's logits are NaN, so its weights are damaged; load a valid checkpoint")
+        return any(ends), done
 
-    def _coverage(self) -> Tensor:
-        """Σ_source log(min(Σ_target p, 1)) of every open beam (B, W); attention can underflow to 0, its log may not."""
-        smallest = torch.finfo(self.covered.dtype).tiny
-        terms = self.covered.clamp(min=smallest, max=1.0).log()
-        return terms.masked_fill((self.source_mask == 0).unsqueeze(1), 0.0).sum(dim=-1)
-
-    def _look(self, length: int, ended: Tensor) -> tuple[bool, list[bool], list[bool]]:
-        """Read what the search has to know of this step; the one place in a step where it waits for the device.
-
-        Returns:
-            Whether any hypothesis ended, which sentences have nothing more to gain, and which have NaN for a total.
-        """
-        best = self.totals[:, 0]
-        # Log-probabilities only fall and the coverage term is at most 0, so no open hypothesis can come to more.
-        hopeless = ~(best / self.largest_divisor[:, length - 1] > self.finished_scores[:, -1])
-        if self.num_beams == 1:
-            hopeless = hopeless | ended
-        ends, lost, failed = torch.stack([ended, hopeless, best.isnan()]).tolist()
-        limits = [self.limits[sentence] for sentence in self.rows]
-        done = [hope_lost or limit == length for hope_lost, limit in zip(lost, limits, strict=True)]
-        return any(ends), done, failed
-
-    def _let_go(self, done: list[bool], failed: list[bool], decoder: _IncrementalDecoder) -> None:
-        """Take the sentences that are done out of the batch; the last rows move into the gaps."""
-        if not any(done):
-            return
-        for row in (row for row, is_done in enumerate(done) if is_done):
-            if failed[row]:
-                raise ValueError(
-                    "the model's logits are not numbers (NaN), so its weights are; load a sound checkpoint"
-                )
-            self.results[self.rows[row]] = [
-                self.finished_scores[row],
-                self.finished_lengths[row],
-                self.finished_tokens[row],
-                self.finished_log_probs[row],
-            ]
-        alive = [row for row, is_done in enumerate(done) if not is_done]
-        gaps = [row for row in range(len(alive)) if done[row]]
-        self.kept = list(range(len(alive)))
-        for gap in gaps:
-            self.kept[gap] = alive.pop()
-        self.rows = [self.rows[row] for row in self.kept]
-        if self.rows:
-            for name in self.by_sentence:
-                setattr(self, name, getattr(self, name)[self.kept])
-            decoder.keep(self.kept)
-
-    def _output(self) -> BeamSearchOutput:
-        results = [self.results[sentence] for sentence in range(len(self.results))]
-        scores, lengths, tokens, log_probs = (torch.cat(parts) for parts in zip(*results, strict=True))
+    def _output(self, results: list[_FinishedHypotheses]) -> BeamSearchOutput:
+        tokens = torch.cat([result.tokens for result in results]).flatten(0, 1)  # (B·N, L)
+        lengths = torch.cat([result.lengths for result in results]).flatten()
         longest = int(lengths.max())
-        start = torch.full((tokens.shape[0], 1), self.special.start, dtype=torch.long, device=tokens.device)
+        start = torch.full_like(tokens[:, :1], self.special.decoder_start_token_id)
         return BeamSearchOutput(
             sequences=torch.cat([start, tokens[:, :longest]], dim=1),
-            sequences_scores=scores,
-            token_log_probs=log_probs[:, :longest],
+            sequences_scores=torch.cat([result.scores for result in results]).flatten(),
+            token_log_probs=torch.cat([result.log_probs for result in results]).flatten(0, 1)[:, :longest],
             lengths=lengths,
-            num_return_sequences=self.num_return_sequences,
+            num_return_sequences=self.config.num_return_sequences,
         )
 
 
-def _of_beams(values: Tensor, beams: Tensor) -> Tensor:
-    """Gather rows (B, W, …) → (B, any, …) by ``beams`` (B, any)."""
+def _unfinished_rows(done: list[bool]) -> list[int]:
+    """List the rows that are not done; the last ones fill the gaps, so that few rows change their place."""
+    unfinished = [row for row, is_done in enumerate(done) if not is_done]
+    kept = list(range(len(unfinished)))
+    for gap in (row for row in range(len(kept)) if done[row]):
+        kept[gap] = unfinished.pop()
+    return kept
+
+
+def _gather_beams(values: Tensor, beams: Tensor) -> Tensor:
+    """Gather rows of (B, W, …) by ``beams`` (B, any) to (B, any, …)."""
     return values.gather(1, beams.unsqueeze(-1).expand(*beams.shape, values.shape[-1]))
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
     """log Σ exp over the vocabulary in at least fp32: (B, W, V) → (B, W).
 
-    On the CPU a few rows at a time, so that what lies between stays in the processor's cache.
+    The CPU computes a few rows at a time, so that intermediate results stay in its cache.
     """
     precise = torch.promote_types(logits.dtype, torch.float32)
     if logits.device.type != "cpu":
@@ -783,7 +663,7 @@ def _logsumexp(logits: Tensor) -> Tensor:
 
 
 def _top_of_rows(logits: Tensor, k: int, chunk: int = 64) -> tuple[Tensor, Tensor]:
-    """`logits.topk(k)` in one pass over (B, W, V): the k best lie in the k chunks with the largest maxima."""
+    """Compute ``logits.topk(k)`` in one pass over (B, W, V): the k best are in the k chunks with the largest maxima."""
     vocabulary = logits.shape[-1]
     chunks = vocabulary // chunk
     if chunks <= 4 * k:
@@ -801,6 +681,10 @@ def _top_of_rows(logits: Tensor, k: int, chunk: int = 64) -> tuple[Tensor, Tenso
 __all__ = [
     "BeamSearchOutput",
     "TargetScores",
+    "check_beam_search",
     "paper_beam_search",
     "score_targets",
+    "search_encoded",
+    "source_padding_mask",
+    "unwrap_model",
 ]

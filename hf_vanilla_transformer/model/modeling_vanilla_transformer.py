@@ -472,9 +472,14 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         self.lm_head = nn.Linear(config.d_model, config.output_vocab_size, bias=config.output_bias)
         # transformers' default is 20 tokens. The checkpoint's generation_config.json overrides this value. With learned
         # positions a sequence may be one token longer than the table, because the last token is never an input.
-        limit = self.model.decoder.embed_positions.max_length
+        limit = self.max_sequence_length
         self.generation_config.max_length = DEFAULT_MAX_LENGTH if limit is None else min(DEFAULT_MAX_LENGTH, limit + 1)
         self.post_init()
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        """Tokens that a source or a target may have; None where positions set no limit."""
+        return self.model.decoder.embed_positions.max_length
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the output projection."""

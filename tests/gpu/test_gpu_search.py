@@ -4,9 +4,8 @@ import pytest
 import torch
 from small_models import PADDINGS, batch, build, sharp, waits
 
-from hf_vanilla_transformer import BeamSearchConfig, paper_beam_search
-from hf_vanilla_transformer.model import beam_search_vanilla_transformer as decoding
-from hf_vanilla_transformer.model.beam_search_vanilla_transformer import score_targets
+from hf_vanilla_transformer import BeamSearchConfig, paper_beam_search, score_targets
+from hf_vanilla_transformer.model.incremental_decoder_vanilla_transformer import IncrementalDecoder
 
 SETTINGS = {
     "greedy": {"num_beams": 1},
@@ -73,7 +72,7 @@ def test_a_step_of_the_search_looks_at_the_device_once(device, settings, monkeyp
     with torch.no_grad():
         model.lm_head.bias[2] = -1e4  # no sentence ends before its limit
     inputs, looks, open_steps, number = sources(device), [], [], 0
-    step = decoding._IncrementalDecoder.step
+    step = IncrementalDecoder.step
 
     def counted(decoder, *arguments, **keywords):
         nonlocal number
@@ -85,7 +84,7 @@ def test_a_step_of_the_search_looks_at_the_device_once(device, settings, monkeyp
             open_steps[0].__enter__()
         return step(decoder, *arguments, **keywords)
 
-    monkeypatch.setattr(decoding._IncrementalDecoder, "step", counted)
+    monkeypatch.setattr(IncrementalDecoder, "step", counted)
     paper_beam_search(model, **inputs, config=BeamSearchConfig(**settings, max_extra_tokens=6))
     assert number > 4
     assert len(looks) == 1, looks

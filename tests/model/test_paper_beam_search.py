@@ -6,32 +6,32 @@ and its lengths follow its sources.
 """
 
 import copy
+import dataclasses
 import functools
+import inspect
 import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
-)
-from hf_vanilla_transformer.model.beam_search_vanilla_transformer import (
-    BeamSearchOutput,
-    _top_of_rows,
-    length_divisor,
+    generate_with_paper_beam_search,
     paper_beam_search,
     score_targets,
 )
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, _top_of_rows
 
 PAD, START, END = 0, 1, 2
 
 
 def make_model(seed: int = 0, end_bias: float = 0.0, sharpness: float = 3.0, **fields: object):
-    """Build a tiny fp64 model; ``end_bias`` (nats) makes the end symbol likelier at every position."""
+    """Build a tiny fp64 model; ``end_bias`` (nats) makes the EOS token likelier at every position."""
     torch.manual_seed(seed)
     settings = {
         "vocab_size": 23,
@@ -114,13 +114,14 @@ def assert_same(first: BeamSearchOutput, second: BeamSearchOutput) -> None:
 # --------------------------------------------------------------------------- what the search finds
 
 
+@pytest.mark.parametrize("early_stopping", [False, "never"])
 @pytest.mark.parametrize(
     ("length_normalization", "length_penalty"), [("gnmt", 0.6), ("gnmt", 2.0), ("power", 1.0), ("gnmt", -0.5)]
 )
 def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_finds(
-    length_normalization: str, length_penalty: float
+    length_normalization: str, length_penalty: float, early_stopping: bool | str
 ) -> None:
-    # 3 ordinary tokens and at most 4 tokens with the end symbol: 1 + 3 + 9 + 27 = 40 hypotheses, at most 27 open.
+    # 3 ordinary tokens and at most 4 tokens with the EOS token: 1 + 3 + 9 + 27 = 40 hypotheses, at most 27 open.
     model = make_model(vocab_size=6, end_bias=1.0)
     input_ids, mask = make_sources([3, 5], vocab_size=6)
     output = paper_beam_search(
@@ -133,6 +134,7 @@ def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_
             max_target_tokens=4,
             length_normalization=length_normalization,
             length_penalty=length_penalty,
+            early_stopping=early_stopping,
         ),
     )
     for row in range(2):
@@ -153,8 +155,8 @@ def test_a_beam_as_wide_as_the_hypothesis_space_finds_what_an_exhaustive_search_
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("num_return_sequences", [1, 3])
-def test_stopping_early_loses_nothing(seed: int, num_return_sequences: int) -> None:
-    """The n best with early stopping are the first n of a search whose bound never holds (it wants W of them)."""
+def test_the_exact_stop_loses_nothing(seed: int, num_return_sequences: int) -> None:
+    """The n best are the first n of a search for all W, which stops later."""
     model = half_trained_model(seed % 2)
     input_ids, mask = make_sources([4, 7, 2], seed=seed)
     settings = {"num_beams": 6, "length_penalty": 1.5, "max_extra_tokens": 12}
@@ -165,11 +167,11 @@ def test_stopping_early_loses_nothing(seed: int, num_return_sequences: int) -> N
     assert early.hypotheses() == [best[:num_return_sequences] for best in late.hypotheses()]
 
 
-def test_stopping_early_saves_steps() -> None:
+def test_the_exact_stop_saves_steps() -> None:
     model = make_model(end_bias=8.0)
     steps = count_steps(model)
     output = paper_beam_search(model, *make_sources([4, 7]))
-    # With an end symbol this likely the search must stop long before the limit of 57 tokens.
+    # With an EOS token this likely the search must stop long before the limit of 57 tokens.
     assert int(output.lengths.max()) <= len(steps) < 30
 
 
@@ -183,7 +185,7 @@ def count_steps(model) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("num_beams", "length_penalty"), [(2, 1.0), (4, 0.6), (5, 0.0)])
 def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, length_penalty: float) -> None:
-    # Hugging Face divides by n^α with n the tokens after the start symbol, the end symbol counted: as we do.
+    # Hugging Face divides by n^α with n the tokens after the decoder start token, the EOS token counted: as we do.
     # early_stopping="never" bounds by the longest length (for α = 0 any length gives the same), as we do, but wants W
     # finished hypotheses better than every open one: so N = W here. It accumulates in fp32, and cuts a hypothesis off
     # at the limit where we end it: hence the loose tolerance, and a limit that no finished hypothesis reaches.
@@ -201,13 +203,27 @@ def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, lengt
             max_target_tokens=40,
         ),
     )
+    assert_same_as_hugging_face(model, input_ids, mask, ours, num_beams, num_beams, length_penalty, "never")
+
+
+def assert_same_as_hugging_face(
+    model,
+    input_ids: Tensor,
+    mask: Tensor,
+    ours: BeamSearchOutput,
+    num_beams: int,
+    num_return_sequences: int,
+    length_penalty: float,
+    early_stopping: bool | str,
+) -> None:
+    """Compare with plain `generate`, for at most 40 tokens."""
     theirs = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
         num_beams=num_beams,
-        num_return_sequences=num_beams,
+        num_return_sequences=num_return_sequences,
         length_penalty=length_penalty,
-        early_stopping="never",
+        early_stopping=early_stopping,
         max_new_tokens=40,
         bad_words_ids=[[PAD], [START]],
         do_sample=False,
@@ -215,10 +231,46 @@ def test_power_penalty_agrees_with_hugging_face(seed: int, num_beams: int, lengt
         output_scores=True,
     )
     assert int(ours.lengths.max()) < 40
-    # Where the padding id is 0 Hugging Face pads beams with the end symbol: cut after the first.
+    # Where the padding id is 0 Hugging Face pads beams with the EOS token: cut after the first.
     found = [row[: row.index(END, 1) + 1] for row in theirs.sequences.tolist()]
     assert [[START, *hypothesis] for hypothesis in itertools.chain(*ours.hypotheses())] == found
     torch.testing.assert_close(ours.sequences_scores.float(), theirs.sequences_scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize(
+    ("num_beams", "num_return_sequences", "length_penalty"), [(4, 4, 1.0), (4, 1, 2.0), (5, 2, 0.0), (2, 2, -0.5)]
+)
+def test_early_stopping_agrees_with_hugging_face(
+    seed: int, trained: bool, num_beams: int, num_return_sequences: int, length_penalty: float
+) -> None:
+    model = half_trained_model(seed % 2) if trained else make_model(seed, end_bias=9.0)
+    input_ids, mask = make_sources([5, 3, 4], seed=seed)
+    config = BeamSearchConfig(
+        num_beams=num_beams,
+        num_return_sequences=num_return_sequences,
+        length_normalization="power",
+        length_penalty=length_penalty,
+        early_stopping=True,
+        max_target_tokens=40,
+    )
+    ours = paper_beam_search(model, input_ids, mask, config)
+    assert_same_as_hugging_face(
+        model, input_ids, mask, ours, num_beams, num_return_sequences, length_penalty, early_stopping=True
+    )
+
+
+def test_early_stopping_stops_when_as_many_hypotheses_as_beams_are_finished() -> None:
+    # α = 3 rewards length so much that the exact stop waits for the limit, 16 tokens.
+    config = BeamSearchConfig(length_normalization="power", length_penalty=3.0, max_target_tokens=16)
+    steps = {}
+    for early_stopping in (False, True):
+        model = make_model(end_bias=3.0)
+        shapes = count_steps(model)
+        paper_beam_search(model, *make_sources([4, 7]), config=config.replace(early_stopping=early_stopping))
+        steps[early_stopping] = len(shapes)
+    assert steps[True] < steps[False] == 16
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -240,9 +292,9 @@ def test_a_beam_of_one_is_greedy(seed: int) -> None:
 
 
 def test_gnmt_penalty_is_the_published_formula() -> None:
-    assert length_divisor(1, "gnmt", 0.6) == 1.0  # (6/6)^0.6
-    assert length_divisor(7, "gnmt", 1.0) == 2.0  # (12/6)^1
-    assert length_divisor(4, "power", 0.5) == 2.0
+    assert BeamSearchConfig(length_penalty=0.6).length_divisor(1) == 1.0  # (6/6)^0.6
+    assert BeamSearchConfig(length_penalty=1.0).length_divisor(7) == 2.0  # (12/6)^1
+    assert BeamSearchConfig(length_normalization="power", length_penalty=0.5).length_divisor(4) == 2.0
 
 
 @pytest.mark.parametrize("length_normalization", ["gnmt", "power"])
@@ -463,7 +515,7 @@ def test_generate_takes_it_as_custom_generate() -> None:
         BeamSearchConfig(length_normalization="power", length_penalty=0.9, num_return_sequences=2),
     )
     settings = {
-        "custom_generate": paper_beam_search,
+        "custom_generate": generate_with_paper_beam_search,
         "length_normalization": "power",
         "length_penalty": 0.9,
         "num_return_sequences": 2,
@@ -477,16 +529,79 @@ def test_generate_takes_it_as_custom_generate() -> None:
     assert again.tolist() == direct.sequences.tolist()
 
 
+def test_generate_passes_every_setting_of_the_search() -> None:
+    parameters = inspect.signature(generate_with_paper_beam_search).parameters
+    assert {field.name for field in dataclasses.fields(BeamSearchConfig)} <= set(parameters)
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 3, 8])
+    settings = {
+        "num_beams": 3,
+        "num_return_sequences": 2,
+        "length_penalty": 1.5,
+        "length_normalization": "power",
+        "early_stopping": True,
+        "coverage_penalty": 0.3,
+        "max_extra_tokens": 4,
+        "max_target_tokens": 9,
+    }
+    assert set(settings) == {field.name for field in dataclasses.fields(BeamSearchConfig)}
+    through = model.generate(
+        input_ids=input_ids,
+        attention_mask=mask,
+        custom_generate=generate_with_paper_beam_search,
+        return_dict_in_generate=True,
+        **settings,
+    )
+    assert_same(through, paper_beam_search(model, input_ids, mask, BeamSearchConfig(**settings)))
+
+
+# In an argument, 1.0 can't be told from the default that generate() fills in.
+@pytest.mark.parametrize(("where", "exponent"), [("model", 1.0), ("model", 1.7), ("argument", 1.7)])
+def test_a_length_penalty_of_the_generation_configuration_keeps_its_meaning(where: str, exponent: float) -> None:
+    model = half_trained_model()
+    input_ids, mask = make_sources([6, 3, 8])
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": generate_with_paper_beam_search}
+    set_options = {"length_penalty": exponent, "return_dict_in_generate": True}
+    if where == "model":
+        model.generation_config.update(**set_options)
+    else:
+        inputs["generation_config"] = GenerationConfig(**set_options)
+
+    def direct(**settings) -> BeamSearchOutput:
+        return paper_beam_search(model, input_ids, mask, BeamSearchConfig(**settings))
+
+    power = direct(length_normalization="power", length_penalty=exponent)
+    assert_same(model.generate(**inputs), power)
+    assert_same(model.generate(**inputs, length_normalization="power"), power)
+    # A keyword is the exponent of the paper's normalization, unless another one is given as well.
+    assert_same(model.generate(**inputs, length_penalty=0.9), direct(length_penalty=0.9))
+    assert_same(model.generate(**inputs, length_normalization="gnmt"), direct())
+
+
+def test_keywords_replace_settings_of_the_generation_configuration() -> None:
+    model = half_trained_model()
+    model.generation_config.update(num_beams=6, num_return_sequences=3, early_stopping=True)
+    input_ids, mask = make_sources([6, 3, 8])
+    mask[0, 0] = 0
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "return_dict_in_generate": True}
+    inputs["custom_generate"] = generate_with_paper_beam_search
+    config = BeamSearchConfig(num_beams=6, num_return_sequences=3, early_stopping=True)
+    assert_same(model.generate(**inputs), paper_beam_search(model, input_ids, mask, config))
+    config = BeamSearchConfig(num_beams=2, num_return_sequences=1)  # while generate() repeats each row six times
+    through = model.generate(**inputs, num_beams=2, num_return_sequences=1, early_stopping=False)
+    assert_same(through, paper_beam_search(model, input_ids, mask, config))
+
+
 def test_generate_settings_of_hugging_faces_search_are_honoured() -> None:
     model = half_trained_model()
     input_ids, mask = make_sources([6, 3, 8])
     direct = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_beams=3, num_return_sequences=2))
-    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": paper_beam_search}
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": generate_with_paper_beam_search}
     through = model.generate(**inputs, num_beams=3, num_return_sequences=2, return_dict_in_generate=True)
     assert_same(through, direct)
     # The rows of encoder_outputs reach the search three times each.
     encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=mask)
-    settings = {"num_beams": 3, "num_return_sequences": 2, "custom_generate": paper_beam_search}
+    settings = {"num_beams": 3, "num_return_sequences": 2, "custom_generate": generate_with_paper_beam_search}
     again = model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **settings)
     assert again.tolist() == direct.sequences.tolist()
 
@@ -497,9 +612,9 @@ def test_the_generation_configuration_of_a_converted_marian_is_honoured() -> Non
     expected = paper_beam_search(model, input_ids, mask, BeamSearchConfig(num_beams=6))
     marians = {"num_beams": 6, "bad_words_ids": [[PAD]], "forced_eos_token_id": END, "renormalize_logits": True}
     model.generation_config.update(**marians, max_length=512)
-    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": paper_beam_search}
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "custom_generate": generate_with_paper_beam_search}
     assert model.generate(**inputs, renormalize_logits=False).tolist() == expected.sequences.tolist()
-    # Renormalised: the probabilities of a step without padding and start symbol, over their sum.
+    # Renormalised: the probabilities of a step without padding and decoder start token, over their sum.
     output = model.generate(**inputs, return_dict_in_generate=True)
     (sequence, *_), (scores, *_) = output.sequences, output.token_log_probs
     logits = model(input_ids=input_ids[:1], attention_mask=mask[:1], decoder_input_ids=sequence[None, :-1]).logits[0]
@@ -513,7 +628,7 @@ def test_generate_honours_a_mask_that_is_not_the_padding_s() -> None:
     model = half_trained_model()
     input_ids, mask = make_sources([6, 5])
     mask[0, :2] = 0  # two real tokens hidden
-    through = model.generate(input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search)
+    through = model.generate(input_ids=input_ids, attention_mask=mask, custom_generate=generate_with_paper_beam_search)
     assert through.tolist() == paper_beam_search(model, input_ids, mask).sequences.tolist()
     assert through.tolist() != paper_beam_search(model, input_ids).sequences.tolist()
 
@@ -523,10 +638,10 @@ def test_generate_encodes_once_and_its_limit_counts() -> None:
     calls: list[int] = []
     model.get_encoder().layers[0].register_forward_hook(lambda *_: calls.append(1))
     input_ids, mask = make_sources([6, 3])
-    output = model.generate(input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search)
+    output = model.generate(input_ids=input_ids, attention_mask=mask, custom_generate=generate_with_paper_beam_search)
     assert len(calls) == 1 and output.shape == (2, 57)
     shorter = model.generate(
-        input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search, max_new_tokens=5
+        input_ids=input_ids, attention_mask=mask, custom_generate=generate_with_paper_beam_search, max_new_tokens=5
     )
     assert shorter.shape == (2, 6)
 
@@ -540,12 +655,16 @@ def test_generate_encodes_once_and_its_limit_counts() -> None:
         ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
         ({"max_time": 1.0}, "MaxTimeCriteria"),
         ({"decoder_input_ids": torch.tensor([[1, 5], [1, 6]])}, "decoder_input_ids"),
+        ({"decoder_attention_mask": torch.ones(2, 1)}, "no argument decoder_attention_mask"),
+        ({"length_penalti": 1.0}, "length_penalti"),
     ],
 )
 def test_generate_settings_that_would_be_ignored_are_refused(asked: dict[str, object], message: str) -> None:
     input_ids, mask = make_sources([6, 3])
     with pytest.raises(ValueError, match=message):
-        make_model().generate(input_ids=input_ids, attention_mask=mask, custom_generate=paper_beam_search, **asked)
+        make_model().generate(
+            input_ids=input_ids, attention_mask=mask, custom_generate=generate_with_paper_beam_search, **asked
+        )
 
 
 # --------------------------------------------------------------------------- bad input
@@ -557,7 +676,8 @@ def test_generate_settings_that_would_be_ignored_are_refused(asked: dict[str, ob
         ({"num_beams": 0}, "num_beams=0"),
         ({"num_beams": 2.5}, "num_beams=2.5"),
         ({"num_return_sequences": 5}, "wider beam"),
-        ({"length_normalization": 0.6}, "exponent as length_penalty"),
+        ({"length_normalization": 0.6}, "exponent α as length_penalty"),
+        ({"early_stopping": "always"}, "early_stopping='always' is unknown; choose True, False or 'never'"),
         ({"length_penalty": math.nan}, "length_penalty=nan"),
         ({"coverage_penalty": -0.1}, "coverage_penalty=-0.1"),
         ({"max_target_tokens": 0}, "max_target_tokens=0"),
@@ -575,13 +695,13 @@ def test_bad_sources_and_models_are_refused() -> None:
         paper_beam_search(model, torch.tensor([[4, 5], [PAD, PAD]]))
     with pytest.raises(ValueError, match="no tokens"):
         paper_beam_search(model, torch.zeros((1, 0), dtype=torch.long))
-    with pytest.raises(ValueError, match="they have to agree"):
+    with pytest.raises(ValueError, match="the same shape"):
         paper_beam_search(model, torch.tensor([[4, 5]]), torch.ones(1, 3))
     with pytest.raises(ValueError, match="needs a VanillaTransformerForConditionalGeneration"):
         paper_beam_search(model.model, torch.tensor([[4, 5]]))
     with torch.no_grad():
         model.lm_head.weight[5] = math.nan
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(ValueError, match="logits are NaN"):
         paper_beam_search(model, torch.tensor([[4, 5]]))
 
 

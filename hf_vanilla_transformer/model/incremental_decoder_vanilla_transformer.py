@@ -1,0 +1,201 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder for W beams per sentence, one position per step, with the keys and values of earlier steps.
+
+The beams of a sentence are on the axis that has target positions in training, so they share the encoder's keys and
+values without copies. The keys and values of self-attention are written once and never reordered: a mask selects those
+that belong to a beam's own past, and only that mask is reordered when a beam continues another one.
+"""
+
+# Shapes: B batch · S source length · W beam width · P positions written · L room for positions · D d_model · H heads
+#         K d_k, or d_v for values
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .layers_vanilla_transformer import scaled_dot_product_attention
+
+
+@dataclass
+class _LayerCache:
+    """Keys and values of one decoder layer.
+
+    Attributes:
+        source_key: (B, H, S, K), projected from the encoder's output.
+        source_value: (B, H, S, K).
+        past_key: (B, H, L·W, K); of them, P·W are written.
+        past_value: (B, H, L·W, K).
+    """
+
+    source_key: Tensor
+    source_value: Tensor
+    past_key: Tensor
+    past_value: Tensor
+
+    @classmethod
+    def of(cls, layer: Any, encoder_states: Tensor, columns: int) -> "_LayerCache":
+        """Project the encoder's output (B, S, D), and allocate ``columns`` = L·W columns for the past."""
+        key, value = (states.contiguous() for states in layer.cross_attn.project_key_value(encoder_states))
+        past_key, past_value = (
+            states.new_empty(states.shape[0], states.shape[1], columns, states.shape[3]) for states in (key, value)
+        )
+        return cls(key, value, past_key, past_value)
+
+    def source(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Return the source's keys and values of the first ``batch`` rows."""
+        return self.source_key[:batch], self.source_value[:batch]
+
+    def write(self, key: Tensor, value: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write new keys and values (B, H, W, K) from column ``start`` on; return all that are written."""
+        batch, stop = key.shape[0], start + key.shape[2]
+        self.past_key[:batch, :, start:stop] = key
+        self.past_value[:batch, :, start:stop] = value
+        return self.past_key[:batch, :, :stop], self.past_value[:batch, :, :stop]
+
+    def grow(self, batch: int, columns: int) -> None:
+        """Append ``columns`` empty columns to the past of the first ``batch`` rows; drop the other rows."""
+        self.past_key = functional.pad(self.past_key[:batch], (0, 0, 0, columns))
+        self.past_value = functional.pad(self.past_value[:batch], (0, 0, 0, columns))
+
+    def move(self, target: Tensor, origin: Tensor, written: int) -> None:
+        """Copy rows ``origin`` to rows ``target``; of the past, the first ``written`` columns."""
+        self.source_key[target] = self.source_key[origin]
+        self.source_value[target] = self.source_value[origin]
+        self.past_key[target, :, :written] = self.past_key[origin, :, :written]
+        self.past_value[target, :, :written] = self.past_value[origin, :, :written]
+
+
+class IncrementalDecoder:
+    """Run a model's decoder for W beams per sentence, one position per step.
+
+    It runs `DecoderLayer.step` of the model's own layers, so adapters, biases and both norm positions apply.
+    """
+
+    def __init__(
+        self, decoder: Any, encoder_states: Tensor, source_mask: Tensor, num_beams: int, max_steps: int
+    ) -> None:
+        """Project the encoder's output for all layers, and allocate room for the first positions.
+
+        Args:
+            decoder: `VanillaTransformerDecoder`.
+            encoder_states: (B, S, D), the encoder's output.
+            source_mask: (B, S), 1 keeps, 0 is padding.
+            num_beams: W.
+            max_steps: upper limit of the number of steps.
+        """
+        self.decoder = decoder
+        self.num_beams = num_beams
+        self.max_steps = max_steps
+        self.steps = 0  # P
+        self.batch = encoder_states.shape[0]  # rows in use; the caches may have more
+        device, dtype = encoder_states.device, encoder_states.dtype
+        # Most translations are about as long as their source: allocate for that, and more when it is needed.
+        self.room = min(max_steps, source_mask.shape[1] + 8)  # L
+        self.caches = [_LayerCache.of(layer, encoder_states, self.room * num_beams) for layer in decoder.layers]
+        # Additive masks: 0 keeps, −inf hides. None where no source is padded, which is faster.
+        padded = not bool(source_mask.all())
+        hidden = torch.zeros(source_mask.shape, dtype=dtype, device=device).masked_fill(source_mask == 0, -math.inf)
+        self.source_mask = hidden[:, None, None, :] if padded else None  # (B, 1, 1, S)
+        self.past_mask = torch.full(
+            (self.batch, num_beams, self.room * num_beams), -math.inf, dtype=dtype, device=device
+        )
+        self.own_position = torch.full((num_beams, num_beams), -math.inf, dtype=dtype, device=device)
+        self.own_position.fill_diagonal_(0.0)
+        self.position_encodings = decoder.embed_positions(torch.arange(max_steps, device=device), dtype)  # (L, D)
+
+    def step(self, tokens: Tensor, parents: Tensor | None, with_attention: bool) -> tuple[Tensor, Tensor | None]:
+        """Decode one position.
+
+        Args:
+            tokens: (B, W), the latest token of every beam.
+            parents: (B, W), the beam of the previous step that each beam continues; None at the first step.
+            with_attention: whether to return the attention over the source.
+
+        Returns:
+            The decoder's output (B, W, D), and the encoder-decoder attention of the last layer (B, W, S), averaged over
+            heads, where it was requested.
+        """
+        if self.steps == self.room:
+            self._grow()
+        start = self.steps * self.num_beams
+        past_mask = self._update_past_mask(parents, start)
+        source_mask = None if self.source_mask is None else self.source_mask[: self.batch]
+        states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale + self.position_encodings[self.steps]
+        weights: Tensor | None = None
+        last_layer = self.decoder.layers[-1]
+        for layer, cache in zip(self.decoder.layers, self.caches, strict=True):
+
+            def update_past(key: Tensor, value: Tensor, cache: _LayerCache = cache) -> tuple[Tensor, Tensor]:
+                return cache.write(key, value, start)
+
+            with_weights = with_attention and layer is last_layer
+            states, weights = layer.step(
+                states,
+                update_past,
+                cache.source(self.batch),
+                past_mask,
+                source_mask,
+                _fused_attention,
+                _fused_attention_with_weights if with_weights else _fused_attention,
+            )
+        self.steps += 1
+        if self.decoder.final_norm is not None:
+            states = self.decoder.final_norm(states)
+        return states, None if weights is None else weights.mean(dim=1)
+
+    def select(self, rows: list[int]) -> None:
+        """Keep these rows of the batch, in this order. Rows that keep their place are not copied."""
+        moved = [(target, origin) for target, origin in enumerate(rows) if target != origin]
+        self.batch = len(rows)
+        if not moved:
+            return
+        target, origin = (torch.tensor(side, device=self.past_mask.device) for side in zip(*moved, strict=True))
+        self.past_mask[target] = self.past_mask[origin]
+        if self.source_mask is not None:
+            self.source_mask[target] = self.source_mask[origin]
+        for cache in self.caches:
+            cache.move(target, origin, written=self.steps * self.num_beams)
+
+    def _update_past_mask(self, parents: Tensor | None, start: int) -> Tensor | None:
+        """Let each beam attend to its parent's past and to its own new position, columns ``start`` to start + W − 1.
+
+        Returns:
+            The mask (B, 1, W, P·W) with the new position; None where the one beam attends to everything.
+        """
+        width, stop = self.num_beams, start + self.num_beams
+        mask = self.past_mask[: self.batch]
+        if parents is not None and width > 1:
+            mask[:, :, :start] = mask[:, :, :start].gather(1, parents.unsqueeze(-1).expand(-1, -1, start))
+        mask[:, :, start:stop] = self.own_position
+        return mask[:, None, :, :stop] if width > 1 else None
+
+    def _grow(self) -> None:
+        added = min(self.max_steps, 2 * self.room) - self.room
+        self.room += added
+        for cache in self.caches:
+            cache.grow(self.batch, added * self.num_beams)
+        self.past_mask = functional.pad(self.past_mask[: self.batch], (0, added * self.num_beams), value=-math.inf)
+
+
+def _fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Attend by torch's fused kernel, which returns no weights."""
+    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return context, None
+
+
+def _fused_attention_with_weights(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Attend by the fused kernel, and compute the weights beside it, so that they don't change the result."""
+    context, _ = _fused_attention(query, key, value, mask, dropout, scale)
+    return context, scaled_dot_product_attention(query, key, value, mask, dropout, scale)[1]
+
+
+__all__ = ["IncrementalDecoder"]
