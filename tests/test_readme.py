@@ -6,6 +6,8 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -179,6 +181,13 @@ def test_readme_links_every_page_of_docs() -> None:
 )
 def test_a_wrong_command_would_be_found(command: str, problem: str | None) -> None:
     assert wrong_with(shlex.split(command)) == problem
+
+
+def test_the_code_map_matches_the_package() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "render_code_map.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 # ------------------------------------------------------------------ tables
