@@ -91,7 +91,7 @@ def _out_of_memory(error: Exception, options: argparse.Namespace | None) -> str 
     """Return which options to lower if memory ran out, else None."""
     if not isinstance(error, RuntimeError | MemoryError):
         return None
-    from .training.guards import is_out_of_memory
+    from .training.memory import is_out_of_memory
 
     if not is_out_of_memory(error):
         return None

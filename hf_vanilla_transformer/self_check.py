@@ -282,7 +282,7 @@ def _hardware() -> dict[str, str]:
 
 def _precision(device: torch.device) -> str:
     try:
-        from .training.arguments import best_precision
+        from .training.precision import best_precision
 
         return "auto is {} ({})".format(*best_precision(use_cpu=device.type == "cpu"))
     except Exception as error:  # what training needs may be missing where a model is only used

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are complete or ignored: written aside, vouched for by a manifest, renamed into place.
+"""Checkpoints of a run: written to a staging directory, hashed in a manifest, renamed atomically, rotated.
 
-A run's directory holds ``checkpoint-<update>`` folders. One under construction, or on its way out, has a name that
-begins with a dot; whatever kills the process, what is called ``checkpoint-<update>`` and has a manifest is whole. The
-manifest's facts say what the run was trained on, so that going on with something else is noticed.
+A run's directory contains ``checkpoint-<update>`` directories. While one is written or deleted, its name begins with a
+dot; a directory that is named ``checkpoint-<update>`` and has a manifest is complete, whenever the process is killed.
+The manifest's facts contain what the run is trained on, so that resuming with something else is detected.
 """
 
 import os
@@ -27,53 +27,55 @@ from .run_lock import check_not_locked
 
 logger = logging.get_logger(__name__)
 
-FOR_A_STOP = "stop"  # a checkpoint made because a signal came: deleted once the next regular one stands
-FOR_THE_SCHEDULE = "schedule"
+BY_SIGNAL = "signal"  # a checkpoint saved because of a signal is deleted after the next scheduled one
+BY_SCHEDULE = "schedule"
 _NAME = re.compile(r"checkpoint-(\d+)")
-_ASIDE = re.compile(r"\.checkpoint-\d+\.(saving|replaced|deleting)")
+_TEMPORARY = re.compile(r"\.checkpoint-\d+\.(saving|replaced|deleting)")
 
 
 # --------------------------------------------------------------------------- writing
 
 
-def aside_folder(run_dir: Path, step: int) -> Path:
-    """Return where the checkpoint of an update is written before it is whole; the same path on every rank."""
+def staging_dir(run_dir: Path, step: int) -> Path:
+    """Return the directory in which the checkpoint of an update is written; the same path on every rank."""
     return run_dir / f".checkpoint-{step}.saving"
 
 
-def put_in_place(aside: Path, run_dir: Path, step: int, facts: dict[str, Any]) -> Path:
-    """Vouch for a complete folder and give it its name; what had the name goes once the new one stands.
+def finish_checkpoint(staging: Path, run_dir: Path, step: int, facts: dict[str, Any]) -> Path:
+    """Write the manifest of a complete staging directory and rename it to ``checkpoint-<step>``.
+
+    An existing checkpoint of that name is deleted after the new one is in place.
 
     Args:
-        aside: the folder, on the run directory's file system.
+        staging: the staging directory, on the run directory's file system.
         run_dir: the run's directory.
-        step: updates behind the checkpoint.
+        step: number of updates before the checkpoint.
         facts: see `write_manifest`.
 
     Returns:
         ``run_dir/checkpoint-<step>``.
     """
-    write_manifest(aside, facts)
+    write_manifest(staging, facts)
     final = run_dir / f"checkpoint-{step}"
-    # What is there already is broken, or of a run that was continued from further back.
-    rename_into_place(aside, final, replaced=run_dir / f".checkpoint-{step}.replaced")
+    # An existing one is broken, or the run was resumed from an earlier checkpoint.
+    rename_into_place(staging, final, replaced=run_dir / f".checkpoint-{step}.replaced")
     return final
 
 
 def rotate(newest: Path, limit: int | None, best: str | None) -> None:
-    """Delete what is too many, oldest first; called when the newest checkpoint is whole.
+    """Delete the oldest checkpoints above the limit; called when the newest one is complete.
 
-    Checkpoints that a signal caused go in any case, so that a run that was stopped leaves the same ones as one that
-    wasn't, and the same average. What has a later number than the newest is broken, or of a run that was continued
-    from further back: it neither counts nor goes.
+    Checkpoints saved because of a signal are always deleted, so that a run that was stopped and resumed leaves the same
+    checkpoints, and the same average, as an uninterrupted one. Checkpoints with a later number than ``newest`` are
+    broken, or from before the run was resumed at an earlier update: they are neither counted nor deleted.
 
     Args:
-        newest: the checkpoint of the run that is whole, which stays.
-        limit: how many to keep; None or 0 keeps all of the schedule.
-        best: path of the one of the best score, which stays.
+        newest: the run's newest complete checkpoint, which is kept.
+        limit: number of checkpoints to keep; None or 0 keeps every scheduled one.
+        best: path of the checkpoint with the best score, which is kept.
     """
     for path in checkpoints_until(newest):
-        if path.name != newest.name and kept_for_a_stop(path):
+        if path.name != newest.name and saved_by_signal(path):
             _delete(path)
     found = checkpoints_until(newest)
     protected = {newest.name}
@@ -86,39 +88,39 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
 
 
 def clear_leftovers(run_dir: Path) -> None:
-    """Delete what a killed process left half written or half deleted, and give back a name that was being replaced.
+    """Delete what a killed process has left half written or half deleted; restore a checkpoint it was replacing.
 
     Raises:
-        ValueError: If another process trains into the directory: what looks left over may be its own.
+        RunLockedError: If another process is training in the directory, whose files these may be.
     """
     if not run_dir.is_dir():
         return
     check_not_locked(run_dir)
     for path in sorted(run_dir.iterdir()):
-        if not path.is_dir() or not (_ASIDE.fullmatch(path.name) or path.name == FILES_STAGING):
+        if not path.is_dir() or not (_TEMPORARY.fullmatch(path.name) or path.name == FILES_STAGING):
             continue
         name = path.name[1:].rpartition(".")[0]
         if path.name.endswith(".replaced") and not (run_dir / name).exists():
             os.rename(path, run_dir / name)
             continue
-        logger.warning(f"{path} was left by a process that ended before its time; deleting it")
+        logger.warning(f"{path} was left by a process that was killed; deleting it")
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _delete(path: Path) -> None:
-    """Delete a checkpoint; half deleted it doesn't look like one."""
+    """Delete a checkpoint, renamed first, so that a half-deleted one is not taken for a checkpoint."""
     logger.info(f"deleting {path}, an older checkpoint")
-    doomed = path.with_name(f".{path.name}.deleting")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.rename(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    deleting = path.with_name(f".{path.name}.deleting")
+    shutil.rmtree(deleting, ignore_errors=True)
+    os.rename(path, deleting)
+    shutil.rmtree(deleting, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------- finding
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """List a run's checkpoint folders by update, whole or not."""
+    """List a run's checkpoint directories by update, valid or not."""
     if not run_dir.is_dir():
         return []
     found = [path for path in run_dir.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
@@ -126,34 +128,34 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def checkpoints_until(newest: Path) -> list[Path]:
-    """List the checkpoints of a run up to one of them."""
+    """List a run's checkpoint directories up to and including one of them."""
     found = checkpoints(newest.parent)
     return found[: 1 + [path.name for path in found].index(newest.name)]
 
 
-def kept_for_a_stop(checkpoint: Path) -> bool:
-    """Tell whether a signal caused a checkpoint, and not the schedule."""
-    return has_manifest(checkpoint) and _facts(checkpoint).get("kept_for") == FOR_A_STOP
+def saved_by_signal(checkpoint: Path) -> bool:
+    """Return whether a checkpoint was saved because of a signal, and not by ``save_strategy``."""
+    return has_manifest(checkpoint) and _facts(checkpoint).get("saved_by") == BY_SIGNAL
 
 
-def newest_whole(run_dir: Path, unverified: bool = False) -> Path | None:
-    """Find the checkpoint to go on from; broken ones are named in a warning and passed over.
+def newest_valid(run_dir: Path, allow_unverified: bool = False) -> Path | None:
+    """Find the newest valid checkpoint; a warning reports every broken one that is newer.
 
     Args:
         run_dir: the run's directory.
-        unverified: take the newest without a manifest as well, as stock Trainer and other tools leave them.
+        allow_unverified: accept a checkpoint without a manifest, as Trainer and other tools write them.
 
     Returns:
-        The newest whole checkpoint; None if there is no checkpoint at all.
+        The newest valid checkpoint; None if there is no checkpoint.
 
     Raises:
-        BrokenCheckpointError: If there are some and none of them is whole.
+        BrokenCheckpointError: If there are checkpoints and none of them is valid.
     """
     found = checkpoints(run_dir)
     first: BrokenCheckpointError | None = None
     for path in reversed(found):
-        if unverified and not has_manifest(path):
-            logger.warning(f"{path} has no manifest; nothing says that it is whole")
+        if allow_unverified and not has_manifest(path):
+            logger.warning(f"{path} has no manifest, so it cannot be verified")
             return path
         try:
             verify(path)
@@ -164,14 +166,14 @@ def newest_whole(run_dir: Path, unverified: bool = False) -> Path | None:
         return path
     if first is not None:
         raise BrokenCheckpointError(
-            f"none of the {len(found)} checkpoints in {run_dir} is whole ({first}); start in another output_dir, or "
-            "set resume_anyway to go on from one without a manifest"
+            f"none of the {len(found)} checkpoints in {run_dir} is valid ({first}); train into another output_dir, or "
+            "set resume_anyway to resume from one without a manifest"
         )
     return None
 
 
 def _facts(checkpoint: Path) -> dict[str, Any]:
-    """Read the facts of a manifest without checking the files; a broken one says nothing."""
+    """Read the facts of a manifest without verifying the files; empty if the manifest is broken."""
     try:
         return read_manifest(checkpoint)["facts"]
     except BrokenCheckpointError:
@@ -179,13 +181,14 @@ def _facts(checkpoint: Path) -> dict[str, Any]:
 
 
 __all__ = [
-    "FOR_A_STOP",
-    "FOR_THE_SCHEDULE",
-    "aside_folder",
+    "BY_SCHEDULE",
+    "BY_SIGNAL",
     "checkpoints",
+    "checkpoints_until",
     "clear_leftovers",
-    "kept_for_a_stop",
-    "newest_whole",
-    "put_in_place",
+    "newest_valid",
+    "finish_checkpoint",
     "rotate",
+    "saved_by_signal",
+    "staging_dir",
 ]

@@ -1,92 +1,156 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the log says of training: true likelihood and perplexity a token, without smoothing, and tokens a second."""
+"""Values of the training log: mean loss, unsmoothed likelihood and perplexity per token, tokens per second.
+
+Sums stay on the device between log entries, so that an update never waits for them.
+"""
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 
 
-class TrainingWindow:
-    """What is summed from one log entry to the next, on one rank.
+class LogWindow:
+    """Sums from one log entry to the next, on one rank.
 
     Attributes:
         sums: loss summed over updates, nats, target tokens, source tokens.
-        made: updates.
-        skipped: updates that were skipped, which count nowhere else.
+        updates: number of updates made.
+        has_nats: whether the unsmoothed likelihood of every micro-batch is known.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.started = time.perf_counter()
-        self.elsewhere = 0.0  # seconds since then in which nothing was trained
+        self.paused = 0.0  # seconds since then in evaluation and saving
         self.sums = torch.zeros(4, dtype=sum_dtype(device), device=device)
-        self.of_update = torch.zeros_like(self.sums)  # what the running update will add, if it isn't skipped
-        self.made = self.skipped = 0
-        self.knows_nats = True
+        self.update_sums = torch.zeros_like(self.sums)  # of the running update, added unless it is skipped
+        self.updates = 0
+        self.has_nats = True
 
     def add(self, loss: Tensor, nats: Tensor | None, inputs: dict[str, Any]) -> None:
         """Add a micro-batch.
 
         Args:
-            loss: its part of the loss of the update.
-            nats: negative log-likelihood of its tokens, without smoothing; None where a loss of the user's own was
-                computed without it.
-            inputs: ``input_ids`` and ``labels``, of which the tokens are counted.
+            loss: its share of the update's loss.
+            nats: unsmoothed negative log-likelihood, summed over its target tokens; None if a custom loss was computed
+                without it.
+            inputs: ``input_ids`` and ``labels``, whose tokens are counted.
         """
         labels, mask = inputs.get("labels"), inputs.get("attention_mask")
         target_tokens = self.sums.new_zeros(()) if labels is None else (labels != IGNORE_INDEX).sum()
         source_tokens = self.sums.new_full((), inputs["input_ids"].numel()) if mask is None else mask.sum()
         if nats is None:
-            self.knows_nats, nats = False, self.sums.new_zeros(())
+            self.has_nats, nats = False, self.sums.new_zeros(())
         counts = (loss.detach(), nats, target_tokens, source_tokens)
-        self.of_update += torch.stack([count.to(self.sums) for count in counts])
+        self.update_sums += torch.stack([count.to(self.sums) for count in counts])
 
     def end_update(self, skipped: bool) -> None:
-        """Count the update that is over, unless it was skipped."""
-        if skipped:
-            self.skipped += 1
-        else:
-            self.made += 1
-            self.sums += self.of_update
-        self.of_update.zero_()
+        """Add the running update to the sums, unless it was skipped."""
+        if not skipped:
+            self.updates += 1
+            self.sums += self.update_sums
+        self.update_sums.zero_()
 
-    def pause(self, seconds: float) -> None:
-        """Leave out time that went into evaluation or saving."""
-        self.elsewhere += seconds
-
-    def loss(self, sums: Tensor, ranks: int) -> float:
-        """Return the mean loss of the updates that were made; NaN if there were none.
+    def mean_loss(self, sums: Tensor, world_size: int) -> float:
+        """Return the mean loss per update; NaN if no update was made.
 
         Args:
-            sums: those of all ranks, added up.
-            ranks: how many there are.
+            sums: the ranks' sums, added up.
+            world_size: number of ranks.
         """
-        return sums[0].item() / ranks / self.made if self.made else math.nan
+        return sums[0].item() / world_size / self.updates if self.updates else math.nan
 
     def summary(self, sums: Tensor) -> dict[str, float]:
-        """Return log entries from the sums of all ranks."""
+        """Return log entries computed from the sums of all ranks."""
         _, nats, target_tokens, source_tokens = sums.tolist()
-        seconds = time.perf_counter() - self.started - self.elsewhere
+        seconds = time.perf_counter() - self.started - self.paused
         speed = {"tokens_per_second": round((source_tokens + target_tokens) / max(seconds, 1e-9), 1)}
-        if not self.knows_nats:
+        if not self.has_nats:
             return speed
         nll = nats / target_tokens if target_tokens else math.nan
         return {"nll": nll, "perplexity": perplexity(nll), **speed}
 
 
+class TrainingMeter(TrainerCallback):
+    """Measures the running training and adds the results to Trainer's log entries.
+
+    Attributes:
+        nats: unsmoothed negative log-likelihood of the running micro-batch, in nats; None if unknown.
+        seconds_paused: time spent in evaluation and saving since the meter was made.
+    """
+
+    def __init__(self) -> None:
+        self.nats: Tensor | None = None
+        self.seconds_paused = 0.0
+        self._window: LogWindow | None = None  # None while no training is running
+        self._loss_sum, self._updates = 0.0, 0  # of this call of train, up to the last log entry
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start measuring."""
+        self._window = LogWindow(args.device)
+        self._loss_sum, self._updates = 0.0, 0
+
+    def add(self, loss: Tensor, inputs: dict[str, Any]) -> None:
+        """Add a micro-batch, whose ``nats`` have been set if they are known; see `LogWindow.add`."""
+        nats, self.nats = self.nats, None
+        if self._window is not None:
+            self._window.add(loss, nats, inputs)
+
+    def end_update(self, skipped: bool) -> None:
+        """End the running update; a skipped one does not count."""
+        if self._window is not None:
+            self._window.end_update(skipped)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Exclude evaluation or saving from the time that the speed of training is computed from."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            self.seconds_paused += seconds
+            if self._window is not None:
+                self._window.paused += seconds
+
+    def complete(self, logs: dict[str, float], accelerator: Any) -> None:
+        """Set ``loss``, ``nll``, ``perplexity`` and speed in a training log entry, ``train_loss`` in the final one.
+
+        Reduces sums over the ranks, so every rank has to call it for the same entries.
+        """
+        if self._window is None or not {"loss", "train_loss"} & logs.keys():
+            return
+        window, world_size = self._window, accelerator.num_processes
+        sums: Tensor = accelerator.reduce(window.sums, "sum")
+        self._loss_sum += sums[0].item() / world_size
+        self._updates += window.updates
+        if "loss" in logs:
+            logs["loss"] = window.mean_loss(sums, world_size)
+            logs.update(window.summary(sums))
+            self._window = LogWindow(sums.device)
+        else:
+            logs["train_loss"] = self._loss_sum / self._updates if self._updates else math.nan
+            self._window = None
+
+
 def perplexity(nll: float) -> float:
-    """Return e^nll, infinite where that is more than a float holds."""
+    """Return e^nll; infinity if that exceeds the range of a float."""
     return math.exp(nll) if not nll > 700 else math.inf
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """Return the widest dtype for sums that the device has."""
+    """Return the widest floating-point dtype that the device supports."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-__all__ = ["TrainingWindow", "perplexity", "sum_dtype"]
+__all__ = ["LogWindow", "TrainingMeter", "perplexity", "sum_dtype"]

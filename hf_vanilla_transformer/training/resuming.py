@@ -1,83 +1,93 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run that goes on from a checkpoint has to share with the run that wrote it, and what the checkpoint must hold.
+"""Choose the checkpoint to resume from, and check that it belongs to this run and has all training state."""
 
-Data, tokenizer and architecture must be the same, and the training state be there; else "the same bytes as never
-stopping" would be an empty promise.
-"""
-
-import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
-from torch.utils.data import IterableDataset
 from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from ..checkpoints.manifest import has_manifest, read_manifest
+from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, read_manifest, verify
 from ..checkpoints.weight_index import read_weight_index
 from ..json_object import read_json_object
-from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .arguments import VanillaTransformerTrainingArguments
+from .checkpointing import clear_leftovers, newest_valid
 
 logger = logging.get_logger(__name__)
 
 _TRAINER_STATE = "trainer_state.json"
-# Any of these is the optimizer's state: plain, and FSDP's two kinds.
+# Any of these contains the optimizer's state: of Trainer, and of FSDP's two formats.
 _OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_0")
-_OPTIMIZER_ARGUMENTS = ("optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
-_SAME_STATE = {"adamw_torch", "adamw_torch_fused"}  # optimizers that can read each other's state
+_SAME_STATE = {"adamw_torch", "adamw_torch_fused"}  # optimizers that can load each other's state
 _NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "architectures"}
 
 
-def run_identity(
-    args: VanillaTransformerTrainingArguments, dataset: Any, tokenizer: Any, handed_in: str | None = None
-) -> dict[str, Any]:
-    """Say what a run that goes on from here has to share: data, tokenizer, optimizer and how they are laid out.
+def choose_checkpoint(
+    asked: str | bool | None,
+    args: VanillaTransformerTrainingArguments,
+    model: Any,
+    identity: Callable[[], dict[str, Any]],
+    needs_scaler: bool,
+) -> str | None:
+    """Verify the checkpoint that was asked for, or find the newest valid one.
+
+    Process 0 does the work, and every process gets its result.
 
     Args:
-        args: of the training.
-        dataset: what is trained on; of a stream only the settings count.
-        tokenizer: the Trainer's ``processing_class``.
-        handed_in: name of the class of an optimizer that was handed in; None if the arguments name it.
+        asked: a checkpoint's path; True for the newest valid one; None or False for none.
+        args: the training arguments; ``resume_anyway`` accepts unverified and different checkpoints.
+        model: the unwrapped model.
+        identity: returns the `run_identity` of this run.
+        needs_scaler: whether an fp16 gradient scaler is used.
 
     Returns:
-        JSON values under "data", "tokenizer", "optimizer" and "layout".
+        The checkpoint's path; None to start a new run.
+
+    Raises:
+        ValueError: If there is no valid checkpoint, or it does not belong to this run.
     """
-    data = {
-        "sha256": data_sha256(dataset),
-        "seed": args.seed if args.data_seed is None else args.data_seed,
-        "max_tokens_per_batch": args.max_tokens_per_batch,
-        "max_sentence_tokens": args.max_sentence_tokens,
-    }
-    if isinstance(dataset, IterableDataset) and args.dataloader_num_workers > 1:
-        data["loader_workers"] = args.dataloader_num_workers  # they share the stream out
-    return {
-        "data": data,
-        "tokenizer": {"sha256": tokenizer_sha256(tokenizer)},
-        "optimizer": optimizer_settings(args, handed_in),
-        "layout": {"processes": args.world_size, "gradient_accumulation_steps": args.gradient_accumulation_steps},
-    }
+    result: list[str | None] = [None, None]  # the path, and the reason for an error
+    if args.process_index == 0:
+        run_dir = Path(str(args.output_dir))
+        try:
+            clear_leftovers(run_dir)
+            checkpoint = _find_checkpoint(asked, run_dir, args.resume_anyway)
+            if checkpoint is not None:
+                check_resumable(checkpoint, identity(), model.config, args, needs_scaler)
+                if not args.resume_anyway:
+                    check_weights(checkpoint, model)
+                result[0] = str(checkpoint)
+        except BrokenCheckpointError as error:
+            hint = "" if asked is True else "; resume_from_checkpoint=True resumes from the newest valid checkpoint"
+            result[1] = f"{error}{hint}"
+        except (ValueError, OSError) as error:
+            result[1] = str(error)
+    broadcast_object_list(result)
+    if result[1] is not None:
+        raise ValueError(result[1])
+    return result[0]
 
 
-def optimizer_settings(args: VanillaTransformerTrainingArguments, handed_in: str | None) -> dict[str, Any]:
-    """Return the settings that a checkpoint holds in its optimizer's and scheduler's state.
-
-    Where they differ from those of the run that goes on, the ones in the checkpoint win, without a word.
-    """
-    kind = args.lr_scheduler_type
-    settings = {
-        "lr_scheduler_type": str(getattr(kind, "value", kind)),
-        "learning_rate": None if args.learning_rate_is_equation_3s else args.learning_rate,
-    }
-    if handed_in is not None:
-        return {"optim": f"{handed_in}, handed in", **settings}
-    own = {name: getattr(args, name) for name in _OPTIMIZER_ARGUMENTS}
-    return {"optim": str(getattr(args.optim, "value", args.optim)), **own, **settings}
+def _find_checkpoint(asked: str | bool | None, run_dir: Path, resume_anyway: bool) -> Path | None:
+    if asked is True:
+        found = newest_valid(run_dir, resume_anyway)
+        if found is None:
+            raise ValueError(
+                f"there is no checkpoint in {run_dir} to resume from; leave out resume_from_checkpoint to start a new "
+                "run"
+            )
+        return found
+    if not asked:
+        return None
+    checkpoint = Path(asked)
+    if has_manifest(checkpoint) or not resume_anyway:
+        verify(checkpoint)
+    return checkpoint
 
 
 def check_resumable(
@@ -87,19 +97,19 @@ def check_resumable(
     args: VanillaTransformerTrainingArguments,
     needs_scaler: bool = False,
 ) -> None:
-    """Refuse to go on with something else than the checkpoint was trained with, or without its state.
+    """Check that a checkpoint belongs to a run of the same identity and configuration, and has all training state.
 
-    Its files are verified already: hashing them a second time would take as long again.
+    The files are not verified again, because hashing them takes long.
 
     Args:
-        checkpoint: the folder.
-        identity: `run_identity` of the run that would go on.
+        checkpoint: the checkpoint's directory, verified.
+        identity: `run_identity` of the run that is resumed.
         config: of its model.
-        args: of its training; ``resume_anyway`` makes warnings of refusals.
-        needs_scaler: whether it trains with an fp16 gradient scaler.
+        args: its training arguments; with ``resume_anyway``, differences are warnings instead of errors.
+        needs_scaler: whether an fp16 gradient scaler is used.
 
     Raises:
-        ValueError: If the two don't fit together, with all that differs.
+        ValueError: If they differ; the message lists every difference.
     """
     step = saved_update(checkpoint)
     before = read_manifest(checkpoint)["facts"] if has_manifest(checkpoint) else {}
@@ -109,88 +119,89 @@ def check_resumable(
         for part in ("data", "tokenizer", "optimizer")
         for difference in differences(before.get(part, identity[part]), identity[part])
     ]
-    saved = checkpoint / "config.json"
-    if saved.is_file():
-        there, here = (architecture(one.to_dict()) for one in (type(config).from_dict(read_json_object(saved)), config))
-        problems += [f"configuration: {difference}" for difference in differences(there, here)]
+    config_file = checkpoint / "config.json"
+    if config_file.is_file():
+        saved = type(config).from_dict(read_json_object(config_file))
+        saved_fields, fields = (architecture(one.to_dict()) for one in (saved, config))
+        problems += [f"configuration: {difference}" for difference in differences(saved_fields, fields)]
     ranks = layout.get("processes", 1)
     states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-    problems += [f"without {what}" for what in missing_state(checkpoint, states, needs_scaler)]
+    problems += [f"missing {what}" for what in missing_state(checkpoint, states, needs_scaler)]
     _check_optimizer(checkpoint, before.get("optimizer"), identity["optimizer"])
     if problems:
-        text = f"{checkpoint} is not what this run would go on with: {'; '.join(problems)}"
+        text = f"{checkpoint} does not match this run: {'; '.join(problems)}"
         if not args.resume_anyway:
-            raise ValueError(f"{text}; start a new run, or set resume_anyway to go on nevertheless")
-        logger.warning(f"{text}; going on nevertheless")
+            raise ValueError(f"{text}; start a new run, or set resume_anyway to resume in spite of this")
+        logger.warning(f"{text}; resuming in spite of this, because resume_anyway is set")
     moved = differences(layout, identity["layout"])
     if moved:
         logger.warning(
-            f"{checkpoint} was saved by another layout: {', '.join(moved)}; going on after {step} updates, with "
+            f"{checkpoint} was saved with another layout: {', '.join(moved)}; resuming after {step} updates, with "
             "other random numbers for dropout"
         )
 
 
 def _check_optimizer(checkpoint: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Refuse, whatever ``resume_anyway`` says, an optimizer that can't read the state of the one before."""
-    if before is None:  # of an older version
+    """Check that this run's optimizer can load the saved state; ``resume_anyway`` does not override this."""
+    if before is None:  # saved by an earlier version
         return
     was, is_now = before.get("optim"), now["optim"]
     if was != is_now and not {was, is_now} <= _SAME_STATE:
         raise ValueError(
-            f"{checkpoint} was saved by optim={was!r}, whose state optim={is_now!r} can't go on with; set optim to "
-            f"{was} again, or start a new run from its weights (model_name_or_path) in another output_dir"
+            f"{checkpoint} was saved with optim={was!r}, whose state optim={is_now!r} cannot load; set optim to {was} "
+            "again, or start a new run from its weights (model_name_or_path) in another output_dir"
         )
 
 
 def check_weights(checkpoint: Path, model: Any) -> None:
-    """Refuse weights that don't fill the model, which Trainer only warns of.
+    """Check that a checkpoint has exactly the model's tensors; Trainer only warns if it does not.
 
     Raises:
-        ValueError: If one has a tensor that the other hasn't; the message names them.
+        ValueError: If a tensor is only in one of them; the message lists the first ones.
     """
     index, single = checkpoint / f"{SAFE_WEIGHTS_NAME}.index.json", checkpoint / SAFE_WEIGHTS_NAME
     if single.is_file():
         with safe_open(single, framework="pt") as file:
-            there = set(file.keys())
+            saved = set(file.keys())
     elif index.is_file():
-        there = set(read_weight_index(index))
+        saved = set(read_weight_index(index))
     else:
         return  # sharded by FSDP, or an adapter
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    here = set(model.state_dict())
-    wrong = sorted(here - there - tied) + sorted(there - here)
+    expected = set(model.state_dict())
+    wrong = sorted(expected - saved - tied) + sorted(saved - expected)
     if wrong:
         raise ValueError(
-            f"the checkpoint's weights are not this model's: {', '.join(wrong[:5])} are in only one of them; start a "
-            "new run"
+            f"the checkpoint's weights do not match the model's: {', '.join(wrong[:5])} are in only one of them; start "
+            "a new run"
         )
 
 
-def missing_state(checkpoint: Path, rank_states: Iterable[str], needs_scaler: bool) -> list[str]:
-    """Name the training state that a checkpoint lacks.
+def missing_state(checkpoint: Path, rng_states: Iterable[str], needs_scaler: bool) -> list[str]:
+    """List the training state that a checkpoint lacks.
 
     Args:
-        checkpoint: the folder.
-        rank_states: the files of random number generators that it should have.
-        needs_scaler: whether an fp16 gradient scaler's state belongs to it.
+        checkpoint: the checkpoint's directory.
+        rng_states: names of the files with the states of random number generators, one per rank.
+        needs_scaler: whether the state of an fp16 gradient scaler is required.
     """
     missing = []
     if not any((checkpoint / name).exists() for name in _OPTIMIZER_FILES):
         missing.append("the optimizer's state (optimizer.pt)")
     if not (checkpoint / "scheduler.pt").exists():
-        missing.append("the learning rate's state (scheduler.pt)")
-    absent = [name for name in rank_states if not (checkpoint / name).exists()]
+        missing.append("the learning rate schedule's state (scheduler.pt)")
+    absent = [name for name in rng_states if not (checkpoint / name).exists()]
     if absent:
-        missing.append(f"the random numbers' state ({', '.join(absent)})")
+        missing.append(f"the random number generators' state ({', '.join(absent)})")
     if needs_scaler and not (checkpoint / "scaler.pt").exists():
         missing.append("the gradient scaler's state (scaler.pt)")
     return missing
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Name what differs between two dictionaries of JSON values, as "data.seed (1 there, 2 now)".
+    """List the differences between two dictionaries of JSON values, as "data.seed (1 in the checkpoint, 2 now)".
 
-    A key that only one side has counts; digests are named without their digits.
+    A key that only one of them has is a difference; digests are reported without their digits.
     """
     found = []
     for key in sorted(before.keys() | now.keys()):
@@ -202,87 +213,39 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
         elif key.endswith("sha256"):
             found.append(f"{prefix}{key.removesuffix('sha256').rstrip('_.') or 'content'}".rstrip("."))
         else:
-            found.append(f"{prefix}{key} ({one} there, {two} now)")
+            found.append(f"{prefix}{key} ({one} in the checkpoint, {two} now)")
     return found
 
 
 def architecture(fields: dict[str, Any]) -> dict[str, Any]:
-    """Keep the fields of a configuration that describe the model."""
-    plain = json.loads(json.dumps(fields, default=str))  # as the file has it: tuples are lists, keys are texts
+    """Return the fields of a configuration that describe the model, as JSON values."""
+    plain = json.loads(json.dumps(fields, default=str))  # as in the file: tuples are lists, keys are strings
     return {key: value for key, value in plain.items() if key not in _NOT_ARCHITECTURE}
 
 
 def saved_update(checkpoint: Path) -> int:
-    """Read the number of updates behind a checkpoint from Trainer's state.
+    """Read the number of updates before a checkpoint from Trainer's state.
 
     Raises:
-        ValueError: If the state is missing or not readable; without it nothing says where the data stood.
+        ValueError: If the state is missing or unreadable: the position in the data is unknown without it.
     """
     path = checkpoint / _TRAINER_STATE
     if not path.is_file():
-        raise ValueError(f"{checkpoint} has no {_TRAINER_STATE}, which says where the data stood; start a new run")
+        raise ValueError(
+            f"{checkpoint} has no {_TRAINER_STATE}, which contains the position in the data; start a new run"
+        )
     step = read_json_object(path).get("global_step")
     if type(step) is not int or step < 0:
-        raise ValueError(f"{path} says global_step={step!r}, which is no number of updates")
+        raise ValueError(f"{path} has global_step={step!r}, which is not a number of updates; start a new run")
     return step
-
-
-def data_sha256(dataset: Any, columns: tuple[str, ...] = ("input_ids", "labels")) -> str | None:
-    """Return the digest of all token ids in their order; None for a stream, which would be read up.
-
-    The same ids give the same digest, whether they come as a list of rows or as a `datasets.Dataset`.
-    """
-    if not hasattr(dataset, "__len__"):
-        return None
-    digest = hashlib.sha256()
-    for column in columns:
-        for lengths, ids in _arrays(dataset, column):
-            digest.update(np.ascontiguousarray(lengths, dtype=np.int64).tobytes())
-            digest.update(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
-    return digest.hexdigest()
-
-
-def _arrays(dataset: Any, column: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Yield lengths and concatenated ids of 10,000 rows at a time."""
-    if hasattr(dataset, "with_format") and hasattr(dataset, "column_names"):  # lists stay in Arrow, uncopied
-        for table in dataset.with_format("arrow", columns=[column]).iter(batch_size=10_000):
-            chunks = table[column].combine_chunks()
-            yield chunks.value_lengths().to_numpy(zero_copy_only=False), chunks.flatten().to_numpy(zero_copy_only=False)
-        return
-    for start in range(0, len(dataset), 10_000):
-        rows = [dataset[index][column] for index in range(start, min(start + 10_000, len(dataset)))]
-        ids = [token for row in rows for token in row]
-        yield np.array([len(row) for row in rows], dtype=np.int64), np.array(ids, dtype=np.int64)
-
-
-def tokenizer_sha256(tokenizer: Any) -> str | None:
-    """Return the digest of a fast tokenizer as it would be saved, of two separate ones that of both; None for others.
-
-    Padding and truncation are left out: they change whenever the tokenizer is called with them.
-    """
-    if isinstance(tokenizer, TranslationTokenizers):
-        digests = [tokenizer_sha256(side) for side in (tokenizer.source, tokenizer.target)]
-        if not tokenizer.separate or None in digests:
-            return digests[0]
-        return hashlib.sha256("".join(map(str, digests)).encode("ascii")).hexdigest()
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    content = json.loads(backend.to_str())
-    content.pop("padding", None)
-    content.pop("truncation", None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
 __all__ = [
     "architecture",
     "check_resumable",
     "check_weights",
-    "data_sha256",
+    "choose_checkpoint",
     "differences",
     "missing_state",
-    "optimizer_settings",
-    "run_identity",
     "saved_update",
-    "tokenizer_sha256",
 ]

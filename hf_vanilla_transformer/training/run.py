@@ -33,7 +33,7 @@ from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, Translation
 from ..plausibility import few_pairs
 from ..presets import preset
 from .evaluation import load_corpora, translate_corpus
-from .guards import check_finite
+from .non_finite import check_finite
 from .preflight import PlausibilityWatch, check_settings
 from .recipe import Recipe
 from .record import commit, data_record, decoding_record, hardware, versions, without_folder

@@ -1,11 +1,11 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One process at a time trains into a directory: a second start is refused before it deletes anything.
+"""A lock that lets only one process train in a directory; a second one fails before it deletes anything.
 
-The lock is a file that names its owner: process, host, start. It outlives a process that was killed, so a lock is taken
-over where its owner can't be alive: the process has ended (or another one has its number now), or, on another host,
-the file hasn't been touched for a while, as a living owner does every minute. An operating system's own lock would also
-be held by child processes that survive for a moment, and many network file systems have none.
+The lock is a file with the process id, start time and host of its owner. It remains after a process is killed, so a
+stale lock is taken over: if the owning process has ended (or its process id was reused), or, on another host, if the
+file has not been touched for ten minutes; the owner touches it every minute. A lock of the operating system would also
+be held by surviving child processes, and many network file systems do not support it.
 """
 
 import json
@@ -25,28 +25,28 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 LOCK_NAME = ".run.lock"
-_TOUCH_SECONDS = 60  # between two signs of life
-_STALE_SECONDS = 600  # without one, after which an owner on another host counts as gone
+_TOUCH_SECONDS = 60  # between two touches
+_STALE_SECONDS = 600  # since the last touch, after which the lock of another host is stale
 _MAX_BYTES = 10_000
 # Raised if another process renames the lock at the same time; on Windows also while another process reads it.
 _RENAME_RACE = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
-_HELD: dict[Path, int] = {}  # by this process: how often; a run inside a run is one run
+_HELD: dict[Path, int] = {}  # number of nested locks that this process holds
 
 
 class RunLockedError(ValueError):
-    """Another process trains into the directory."""
+    """Another process is training in the directory."""
 
 
 @contextmanager
 def run_lock(run_dir: str | Path, holding: bool = True) -> Iterator[None]:
-    """Hold the directory's lock, which is made if there is no such directory yet.
+    """Hold the directory's lock inside the ``with`` block; a missing directory is created.
 
     Args:
         run_dir: the run's directory.
         holding: False does nothing; of several ranks only process 0 holds the lock.
 
     Raises:
-        RunLockedError: If another living process has it; the message says which.
+        RunLockedError: If another running process holds it; the message contains its process id and host.
     """
     run_dir = Path(run_dir).resolve()
     if not holding or _HELD.get(run_dir):
@@ -56,14 +56,14 @@ def run_lock(run_dir: str | Path, holding: bool = True) -> Iterator[None]:
         finally:
             _HELD[run_dir] -= holding
         return
-    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    created = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / LOCK_NAME
-    owner = _myself()
+    owner = _this_process()
     try:
         _take(path, owner)
     except BaseException:
-        _remove_empty(made)
+        _remove_empty(created)
         raise
     _HELD[run_dir] = 1
     ended = threading.Event()
@@ -75,14 +75,14 @@ def run_lock(run_dir: str | Path, holding: bool = True) -> Iterator[None]:
         _HELD[run_dir] = 0
         if _read(path).get("token") == owner["token"]:
             path.unlink(missing_ok=True)
-        _remove_empty(made)
+        _remove_empty(created)
 
 
 def check_not_locked(run_dir: Path) -> None:
-    """Refuse a directory whose lock another living process holds.
+    """Check that no other running process holds a directory's lock.
 
     Raises:
-        RunLockedError: As `run_lock`.
+        RunLockedError: If one does.
     """
     path = run_dir / LOCK_NAME
     if not _HELD.get(run_dir.resolve()) and path.exists() and _why_stale(path, owner := _read(path)) is None:
@@ -90,29 +90,29 @@ def check_not_locked(run_dir: Path) -> None:
 
 
 def _take(path: Path, owner: dict[str, Any]) -> None:
-    for _ in range(3):  # between reading and writing the lock another start may have changed it
+    for _ in range(3):  # another process may change the lock between our read and write
         try:
             with path.open("x", encoding="utf-8") as file:
                 json.dump(owner, file)
             return
         except FileExistsError:
             pass
-        there = _read(path)
-        reason = _why_stale(path, there)
+        current = _read(path)
+        reason = _why_stale(path, current)
         if reason is None:
-            raise _refusal(path.parent, there)
-        doomed = path.with_name(f"{LOCK_NAME}.{uuid.uuid4().hex}")
-        with suppress(*_RENAME_RACE):
-            os.rename(path, doomed)
-            if _read(doomed).get("token") == there.get("token"):
-                logger.warning(f"{path.parent} was locked by {_described(there)}, but {reason}; taking it over")
-                doomed.unlink()
-            elif not path.exists():  # a new owner's lock, renamed between our two looks at it: give it back
-                os.rename(doomed, path)
+            raise _refusal(path.parent, current)
+        stale = path.with_name(f"{LOCK_NAME}.{uuid.uuid4().hex}")
+        with suppress(*_RENAME_RACE):  # another process has taken it over
+            os.rename(path, stale)
+            if _read(stale).get("token") == current.get("token"):
+                logger.warning(f"{path.parent} was locked by {_described(current)}, but {reason}; taking over the lock")
+                stale.unlink()
+            elif not path.exists():  # a new owner's lock, written after our read: restore it
+                os.rename(stale, path)
     raise _refusal(path.parent, _read(path))
 
 
-def _myself() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "started": _process_start(os.getpid()),
@@ -123,7 +123,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a lock; one that isn't complete (yet) names nobody."""
+    """Read a lock; an incomplete one is returned as empty."""
     try:
         with path.open("rb") as file:
             content = json.loads(file.read(_MAX_BYTES))
@@ -133,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _why_stale(path: Path, owner: dict[str, Any]) -> str | None:
-    """Say why the owner of a lock can't be alive; None if it may be."""
+    """Return the reason why a lock is stale; None if its owner may be running."""
     pid = owner.get("pid")
     if owner.get("host") == socket.gethostname() and type(pid) is int:
         started = _process_start(pid)
@@ -141,17 +141,17 @@ def _why_stale(path: Path, owner: dict[str, Any]) -> str | None:
             return "that process has ended"
         before = owner.get("started")
         if isinstance(before, int | float) and abs(before - started) > 2:
-            return "another process has its number now"
+            return "its process id was reused"
         return None
     try:
-        silent = _now_of(path.parent) - path.stat().st_mtime
+        age = _now_of(path.parent) - path.stat().st_mtime
     except OSError:
         return None
-    return f"it gave no sign of life for {silent / 60:.0f} minutes" if silent > _STALE_SECONDS else None
+    return f"the lock was not touched for {age / 60:.0f} minutes" if age > _STALE_SECONDS else None
 
 
 def _process_start(pid: int) -> float | None:
-    """Return when a process of this host has started, in seconds of the clock; None if there is no such process."""
+    """Return the start time of a process on this host, in seconds since the epoch; None if it is not running."""
     import psutil
 
     try:
@@ -159,12 +159,12 @@ def _process_start(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
         return None
-    except psutil.Error:  # it is there, and somebody else's
+    except psutil.Error:  # it exists, and belongs to another user
         return 0.0
 
 
 def _now_of(folder: Path) -> float:
-    """Return the time by the clock of the folder's file system, which may be another machine's."""
+    """Return the time of the file system's clock, which may be that of another machine."""
     probe = folder / f"{LOCK_NAME}.{uuid.uuid4().hex}"
     try:
         probe.touch()
@@ -183,7 +183,7 @@ def _keep_touching(path: Path, ended: threading.Event) -> None:
 
 def _refusal(run_dir: Path, owner: dict[str, Any]) -> RunLockedError:
     return RunLockedError(
-        f"{run_dir} is in use: {_described(owner)} trains into it; wait until it has ended, or choose another "
+        f"{run_dir} is in use: {_described(owner)} is training in it; wait until it has ended, or choose another "
         "output_dir"
     )
 
@@ -195,7 +195,7 @@ def _described(owner: dict[str, Any]) -> str:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:  # the deepest first
+    for folder in folders:  # deepest first
         with suppress(OSError):
             folder.rmdir()
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tied weights under fully sharded data parallelism (FSDP2), which accelerate alone does not keep tied here."""
+"""Keep weights tied under fully sharded data parallelism (FSDP2), where accelerate alone does not."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 def shard_tied_weights(model: nn.Module, accelerator: Any) -> None:
     """Shard the modules that share a weight as one group, before accelerate shards the others.
 
-    accelerate puts the input embedding and the output projection into a group of their own. The decoder's embedding
-    shares their weight (§3.4) and stays outside: torch before 2.13 silently trains it as another weight, and later
-    releases refuse.
+    accelerate puts only the input embedding and the output projection into one group. The decoder's embedding shares
+    their weight (§3.4) and is left out of it: torch before 2.13 silently trains it as a separate weight, and later
+    releases raise an error.
 
     Args:
         model: not yet sharded.
-        accelerator: set up for FSDP2.
+        accelerator: configured for FSDP2.
     """
     groups = [group for group in tied_modules(model) if not any(isinstance(module, FSDPModule) for module in group)]
     if not groups:
         return
     plugin = accelerator.state.fsdp_plugin
-    if plugin.cpu_ram_efficient_loading:  # process 0 alone holds weights; accelerate would hand out unsharded ones
+    if plugin.cpu_ram_efficient_loading:  # only process 0 has the weights; broadcast them
         model.to(accelerator.device)
         for tensor in (*model.parameters(), *model.buffers()):
             torch.distributed.broadcast(tensor.detach(), src=0)
@@ -33,7 +33,7 @@ def shard_tied_weights(model: nn.Module, accelerator: Any) -> None:
     settings: dict[str, Any] = {
         "mesh": None if mesh is None else mesh[tuple(accelerator.parallelism_config.fsdp_dim_names)],
         "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),
-        "reshard_after_forward": False,  # used at both ends of the forward pass
+        "reshard_after_forward": False,  # used at the start and the end of the forward pass
     }
     if plugin.cpu_offload:
         settings["offload_policy"] = plugin.cpu_offload
@@ -42,7 +42,7 @@ def shard_tied_weights(model: nn.Module, accelerator: Any) -> None:
 
 
 def tied_modules(model: nn.Module) -> list[list[nn.Module]]:
-    """List the groups of two and more modules that share a parameter."""
+    """List the groups of modules that share a parameter."""
     sharing: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How long a training took, the parts before a stop included."""
+"""Wall time and CPU time of a training, including the time before it was stopped and resumed."""
 
 import time
 from collections.abc import Callable
@@ -11,27 +11,27 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 _CLOCKS: dict[str, Callable[[], float]] = {
-    "seconds": time.perf_counter,  # what the user waits
-    "processor_seconds": time.process_time,  # all threads of this process added up, whatever else the machine does
+    "seconds": time.perf_counter,  # wall time
+    "processor_seconds": time.process_time,  # CPU time of all threads of this process
 }
 
 
 class Stopwatch(TrainerCallback, ExportableState):
-    """Counts seconds of training; each checkpoint remembers them, and a run that goes on from it counts on."""
+    """Measures the duration of training; its state is saved in checkpoints, so that a resumed run continues from it."""
 
     def __init__(self) -> None:
-        self._before = dict.fromkeys(_CLOCKS, 0.0)  # of the parts before a stop, as the checkpoint has it
+        self._before = dict.fromkeys(_CLOCKS, 0.0)  # before this process, from the checkpoint
         self._started: dict[str, float] | None = None
         self._stopped: dict[str, float] | None = None
 
     @property
     def seconds(self) -> float:
-        """Wall time from the start of training to now or to its end, and what earlier parts took until they saved."""
+        """Wall time since training started, until now or its end, plus the time saved in the checkpoint."""
         return self._elapsed("seconds")
 
     @property
     def processor_seconds(self) -> float:
-        """Time that the cores gave to this process meanwhile, summed over them."""
+        """CPU time of this process in that time, summed over cores."""
         return self._elapsed("processor_seconds")
 
     def _elapsed(self, clock: str) -> float:
@@ -41,18 +41,18 @@ class Stopwatch(TrainerCallback, ExportableState):
         return self._before[clock] + now - self._started[clock]
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint remembers, in the form that Trainer saves."""
+        """Return the state to save in a checkpoint, in Trainer's format."""
         return {"args": {}, "attributes": {f"saved_{clock}": self._elapsed(clock) for clock in _CLOCKS}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start, from what the checkpoint has if there is one; those of older versions have nothing."""
+        """Start from the times in the checkpoint, if there is one and it has them."""
         callbacks: Any = state.stateful_callbacks if state.global_step else {}
         saved = callbacks.get(type(self).__name__)
         attributes = saved["attributes"] if isinstance(saved, dict) else {}
         self._before["seconds"] = float(attributes.get("saved_seconds", 0.0))
-        # Where a checkpoint has the wall time alone: no more than its threads can have taken of it.
+        # If the checkpoint has only the wall time: the upper bound for this number of threads.
         most = self._before["seconds"] * torch.get_num_threads()
         self._before["processor_seconds"] = float(attributes.get("saved_processor_seconds", most))
         self._started, self._stopped = _read_clocks(), None

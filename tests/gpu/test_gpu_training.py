@@ -81,7 +81,7 @@ def test_fp16_lowers_its_scale_until_updates_are_made(device, tmp_path):
     before = {name: weight.cpu() for name, weight in weights(model).items()}
     run.train()
     assert run.accelerator.scaler.get_scale() < 2.0**26
-    assert run._skipped.total == 0  # the scaler's own trials are no failed updates
+    assert run.skipped_updates == 0  # the scaler's own trials are no failed updates
     moved = [name for name, weight in weights(run.model).items() if not torch.equal(weight.cpu(), before[name])]
     assert len(moved) == len(before)
     assert all(weight.isfinite().all() for weight in run.model.state_dict().values())
@@ -110,7 +110,7 @@ def test_an_update_that_is_not_finite_is_skipped(device, tmp_path, precision):
     after = Weights()
     run = trainer(model, tmp_path, device, [after], precision=precision, max_steps=3)
     run.train()
-    assert run._skipped.total == 1 and logged(run, "skipped_updates")[-1] == 1
+    assert run.skipped_updates == 1 and logged(run, "skipped_updates")[-1] == 1
     one, two, three = after.seen
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(two[name], three[name]) for name in one)

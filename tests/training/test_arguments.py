@@ -11,12 +11,8 @@ import pytest
 import torch
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
 
-from hf_vanilla_transformer.training import arguments
-from hf_vanilla_transformer.training.arguments import (
-    REFUSED,
-    VanillaTransformerTrainingArguments,
-    best_precision,
-)
+from hf_vanilla_transformer.training.arguments import UNSUPPORTED, VanillaTransformerTrainingArguments
+from hf_vanilla_transformer.training.precision import AUTO_PRECISION, best_precision
 
 # Every inherited field, and what becomes of it. A name that only some supported versions of transformers have counts.
 BY_US = """
@@ -58,9 +54,12 @@ def test_defaults_are_the_papers(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"deepspeed": {"zero_optimization": {"stage": 2}}}, "deepspeed=.* makes its update inside the backward pass"),
-        ({"per_device_train_batch_size": 8}, "per_device_train_batch_size=8 can't be honoured: .*max_tokens_per_batch"),
-        ({"label_smoothing_factor": 1.0}, "label_smoothing_factor=1.0 is no probability"),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 2}}},
+            "deepspeed=.* updates the weights inside the backward",
+        ),
+        ({"per_device_train_batch_size": 8}, "per_device_train_batch_size=8 is not supported: .*max_tokens_per_batch"),
+        ({"label_smoothing_factor": 1.0}, "label_smoothing_factor=1.0 must be in"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be above 0"),
         ({"lr_scheduler_type": "linear"}, "lr_scheduler_type='linear' needs a learning_rate"),
@@ -68,42 +67,42 @@ def test_defaults_are_the_papers(tmp_path):
             {"lr_scheduler_type": "cosin", "learning_rate": 1e-3},
             "lr_scheduler_type='cosin' is unknown; choose one of noam",
         ),
-        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "belong to a schedule of Trainer's"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "have no effect with Equation 3"),
         (
             {"lr_scheduler_type": "cosine", "learning_rate": 1e-3, "cooldown_steps": 5},
-            "cooldown_steps=5 is an end for Equation 3, and lr_scheduler_type='cosine' has one of its own",
+            "cooldown_steps=5 applies to Equation 3 only, and not to lr_scheduler_type='cosine'",
         ),
         ({"precision": "fp16", "use_cpu": True}, "precision='fp16' needs a GPU, and training is on the CPU"),
         ({"fp16": True, "use_cpu": True}, "precision='fp16' needs a GPU"),
-        ({"optim": "lomo"}, "optim='lomo' makes its updates inside the backward pass"),
+        ({"optim": "lomo"}, "optim='lomo' updates the weights inside the backward pass"),
         ({"accelerator_config": {"split_batches": True}}, "accelerator_config has split_batches=True"),
         ({"warmup_steps": 0}, "warmup_steps=0 leaves Equation 3 undefined"),
-        ({"max_tokens_per_batch": 0}, "max_tokens_per_batch=0 leaves no room"),
+        ({"max_tokens_per_batch": 0}, "max_tokens_per_batch=0 must be at least 1"),
         ({"precision": "int8"}, "choose one of auto, fp32, bf16, fp16"),
         ({"precision": "fp32", "bf16": True}, "bf16=True contradicts precision='fp32'"),
         ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy='group_by_length'"),
     ],
 )
-def test_contradictions_are_refused_with_a_way_out(tmp_path, fields, message):
+def test_contradictions_are_refused_and_the_message_says_what_to_set(tmp_path, fields, message):
     with pytest.raises(ValueError, match=message):
         VanillaTransformerTrainingArguments(output_dir=tmp_path, **fields)
 
 
-def test_every_inherited_field_is_honoured_or_refused():
+def test_every_inherited_field_is_supported_or_refused():
     inherited = {spec.name for spec in dataclasses.fields(Seq2SeqTrainingArguments)}
-    decided = [*BY_US, *BY_TRAINER, *FOR_SCRIPTS, *REFUSED]
+    decided = [*BY_US, *BY_TRAINER, *FOR_SCRIPTS, *UNSUPPORTED]
     assert len(decided) == len(set(decided)), "a field is decided about twice"
     assert not inherited - set(decided), "a new transformers has fields that nobody has decided about"
     # Only in some of the versions 5.17 to 5.24:
     assert set(decided) - inherited <= {"activation_checkpointing", "activation_checkpointing_kwargs"}
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_can_not_be_honoured_is_refused_whenever_it_is_set(tmp_path, name):
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_an_unsupported_argument_is_refused_whenever_it_is_set(tmp_path, name):
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
     value = args.default(name)
     setattr(args, name, not value if isinstance(value, bool) else "something else")
-    with pytest.raises(ValueError, match=f"{name}=.* can't be honoured: .*; "):
+    with pytest.raises(ValueError, match=f"{name}=.* is not supported: .*; "):
         args.check()
 
 
@@ -135,12 +134,12 @@ def test_a_launch_with_deepspeed_is_refused(tmp_path, monkeypatch):
         args._check_accelerate()
 
 
-def test_a_share_of_unknown_updates_gives_no_learning_rate(tmp_path):
+def test_a_warmup_ratio_of_an_unknown_number_of_updates_is_refused(tmp_path):
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True, warmup_steps=0.1)
-    with pytest.raises(ValueError, match=r"warmup_steps=0.1 is a share of the run's updates, which are not known yet"):
+    with pytest.raises(ValueError, match="warmup_steps=0.1 is a ratio of the run's updates, whose number is not"):
         args.resolve_learning_rate(64, 0)
     assert args.resolve_learning_rate(64, 1000) == pytest.approx(1 / 80)  # 1/√(64 · 100)
-    assert args.resolve_learning_rate(64, 4000) == pytest.approx(1 / 160)  # another run: what was open is open still
+    assert args.resolve_learning_rate(64, 4000) == pytest.approx(1 / 160)  # another run: the default is resolved again
     args.learning_rate = 0.5
     assert args.resolve_learning_rate(64, 4000) == 0.5
 
@@ -151,7 +150,7 @@ def cpu_with(monkeypatch, onednn: bool, avx512_bf16: bool, amx: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    monkeypatch.delenv(arguments.AUTO_PRECISION, raising=False)
+    monkeypatch.delenv(AUTO_PRECISION, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +181,8 @@ def test_precision_is_fp32_with_a_torch_without_onednn(monkeypatch):
 
 
 def test_bf16_is_not_chosen_where_onednn_may_not_use_it():
-    code = "from hf_vanilla_transformer.training.arguments import best_precision; print(*best_precision(use_cpu=True))"
-    environment = {name: value for name, value in os.environ.items() if name != arguments.AUTO_PRECISION}
+    code = "from hf_vanilla_transformer.training.precision import best_precision; print(*best_precision(use_cpu=True))"
+    environment = {name: value for name, value in os.environ.items() if name != AUTO_PRECISION}
     environment |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("fp32 "), done.stderr
@@ -192,13 +191,13 @@ def test_bf16_is_not_chosen_where_onednn_may_not_use_it():
 @pytest.mark.parametrize("expected", ["fp32", "bf16"])
 def test_an_environment_variable_wins_over_the_hardware(monkeypatch, tmp_path, expected):
     cpu_with(monkeypatch, True, expected == "fp32", expected == "fp32")
-    monkeypatch.setenv(arguments.AUTO_PRECISION, expected)
+    monkeypatch.setenv(AUTO_PRECISION, expected)
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
     assert (args.precision, args.bf16) == (expected, expected == "bf16")
 
 
 def test_an_unknown_precision_in_the_environment_is_refused(monkeypatch):
-    monkeypatch.setenv(arguments.AUTO_PRECISION, "int8")
+    monkeypatch.setenv(AUTO_PRECISION, "int8")
     with pytest.raises(ValueError, match="AUTO_PRECISION='int8' is unknown; set it to fp32 or bf16, or unset it"):
         best_precision()
 
@@ -209,7 +208,7 @@ def test_precision_follows_the_gpu(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.delenv(arguments.AUTO_PRECISION, raising=False)
+    monkeypatch.delenv(AUTO_PRECISION, raising=False)
     precision, reason = best_precision()
     assert precision == expected
     assert reason.startswith("a GPU")
@@ -227,7 +226,7 @@ def test_a_launchers_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
     assert (args.bf16, args.mixed_precision) == (False, "fp8")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    with pytest.raises(ValueError, match="accelerate was launched with mixed_precision fp16 needs a GPU"):
+    with pytest.raises(ValueError, match="accelerate launch --mixed_precision fp16 needs a GPU"):
         VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
 
 

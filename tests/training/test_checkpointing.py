@@ -1,4 +1,4 @@
-"""Complete or ignored: every flipped bit is caught, what was trained with something else is refused, nothing is run."""
+"""Checkpoints are complete or ignored: flipped bits are detected, other runs' are refused, no code in them is run."""
 
 import os
 import random
@@ -24,14 +24,14 @@ from hf_vanilla_transformer.training import checkpointing
 from hf_vanilla_transformer.training.checkpointing import (
     checkpoints,
     clear_leftovers,
-    newest_whole,
-    put_in_place,
+    finish_checkpoint,
+    newest_valid,
     rotate,
 )
-from hf_vanilla_transformer.training.resuming import data_sha256
+from hf_vanilla_transformer.training.run_identity import data_sha256
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
-FLIPS_A_FILE = 32  # README's table of promises quotes it
+FLIPS_A_FILE = 32  # quoted in the documented guarantees
 FIELDS = dict(max_steps=6, save_strategy="steps", save_steps=2, logging_steps=3)
 
 
@@ -54,7 +54,7 @@ def run_dir(finished: Path, tmp_path: Path) -> Path:
 
 
 def flip(path: Path, bit: int) -> None:
-    """Flip one bit; twice is as if nothing had happened. In place: a file system flushes what is written anew."""
+    """Flip one bit in place; a second call restores it. Rewriting whole files would take much longer."""
     with path.open("r+b") as file:
         file.seek(bit // 8)
         byte = file.read(1)[0]
@@ -65,7 +65,7 @@ def flip(path: Path, bit: int) -> None:
 # --------------------------------------------------------------------------- the manifest
 
 
-def test_a_checkpoint_is_vouched_for_and_nothing_half_written_is_left(finished: Path) -> None:
+def test_a_checkpoint_has_a_manifest_of_all_its_files_and_nothing_temporary_is_left(finished: Path) -> None:
     assert [path.name for path in checkpoints(finished)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     for checkpoint in checkpoints(finished):
         facts = verify(checkpoint)
@@ -78,7 +78,7 @@ def test_a_checkpoint_is_vouched_for_and_nothing_half_written_is_left(finished: 
     assert not list(finished.glob(".*"))
 
 
-def test_one_flipped_bit_in_any_file_is_caught_and_the_file_is_named(run_dir: Path) -> None:
+def test_one_flipped_bit_in_any_file_is_detected_and_the_file_reported(run_dir: Path) -> None:
     checkpoint = run_dir / "checkpoint-6"
     draw = random.Random(0)
     files = sorted(checkpoint.iterdir())
@@ -93,7 +93,7 @@ def test_one_flipped_bit_in_any_file_is_caught_and_the_file_is_named(run_dir: Pa
     verify(checkpoint)
 
 
-def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
+def test_one_flipped_bit_in_a_manifest_is_detected(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     write_manifest(tmp_path, {"step": 1})
     manifest = tmp_path / MANIFEST_NAME
@@ -106,7 +106,7 @@ def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter", "longer", "link"])
-def test_a_file_that_is_not_as_it_was_is_named(run_dir: Path, damage: str) -> None:
+def test_a_missing_or_changed_file_is_reported(run_dir: Path, damage: str) -> None:
     file = run_dir / "checkpoint-6" / "optimizer.pt"
     data = file.read_bytes()
     if damage in ("missing", "link"):
@@ -119,10 +119,12 @@ def test_a_file_that_is_not_as_it_was_is_named(run_dir: Path, damage: str) -> No
         verify(run_dir / "checkpoint-6")
 
 
-# --------------------------------------------------------------------------- going on
+# --------------------------------------------------------------------------- resuming
 
 
-def test_a_broken_checkpoint_is_passed_over_and_the_end_is_the_same(finished: Path, run_dir: Path, caplog) -> None:
+def test_broken_checkpoints_are_skipped_and_the_final_weights_are_the_same(
+    finished: Path, run_dir: Path, caplog
+) -> None:
     flip(run_dir / "checkpoint-6" / "model.safetensors", 4_000)
     (run_dir / "checkpoint-4" / "scheduler.pt").unlink()
     (run_dir / ".checkpoint-8.saving").mkdir()
@@ -137,7 +139,7 @@ def test_a_broken_checkpoint_is_passed_over_and_the_end_is_the_same(finished: Pa
         assert_same_checkpoint(finished / f"checkpoint-{step}", run_dir / f"checkpoint-{step}")
 
 
-def test_a_run_that_is_over_makes_no_further_update(finished: Path, run_dir: Path) -> None:
+def test_a_finished_run_makes_no_further_update(finished: Path, run_dir: Path) -> None:
     trainer = make_trainer(run_dir)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 6
@@ -148,14 +150,14 @@ def test_a_run_that_is_over_makes_no_further_update(finished: Path, run_dir: Pat
 
 def test_a_named_checkpoint_that_is_broken_is_refused(run_dir: Path) -> None:
     flip(run_dir / "checkpoint-6" / "rng_state.pth", 999)
-    with pytest.raises(ValueError, match=r"rng_state\.pth is damaged.*resume_from_checkpoint=True goes on from"):
+    with pytest.raises(ValueError, match=r"rng_state\.pth is damaged.*resume_from_checkpoint=True resumes from"):
         make_trainer(run_dir).train(resume_from_checkpoint=str(run_dir / "checkpoint-6"))
 
 
-def test_no_whole_checkpoint_is_an_error_and_no_checkpoint_another(run_dir: Path, tmp_path: Path) -> None:
+def test_no_valid_checkpoint_and_no_checkpoint_are_different_errors(run_dir: Path, tmp_path: Path) -> None:
     for checkpoint in checkpoints(run_dir):
         (checkpoint / MANIFEST_NAME).unlink()
-    with pytest.raises(ValueError, match="none of the 3 checkpoints .* is whole"):
+    with pytest.raises(ValueError, match="none of the 3 checkpoints .* is valid"):
         make_trainer(run_dir).train(resume_from_checkpoint=True)
     trainer = make_trainer(run_dir, resume_anyway=True)
     trainer.train(resume_from_checkpoint=True)
@@ -174,16 +176,18 @@ def other_data() -> list[dict[str, list[int]]]:
     ("changes", "message"),
     [
         ({"data": other_data()}, "data: content;"),
-        ({"seed": 7}, r"data: seed \(42 there, 7 now\)"),
-        ({"max_tokens_per_batch": 50}, r"data: max_tokens_per_batch \(60 there, 50 now\)"),
-        ({"model": tiny_model(0.1)}, r"configuration: dropout \(0\.3 there, 0\.1 now\)"),
+        ({"seed": 7}, r"data: seed \(42 in the checkpoint, 7 now\)"),
+        ({"max_tokens_per_batch": 50}, r"data: max_tokens_per_batch \(60 in the checkpoint, 50 now\)"),
+        ({"model": tiny_model(0.1)}, r"configuration: dropout \(0\.3 in the checkpoint, 0\.1 now\)"),
     ],
 )
-def test_something_else_is_refused_and_named_unless_forced(run_dir: Path, changes: dict, message: str, caplog) -> None:
-    with pytest.raises(ValueError, match=f"{message}.*set resume_anyway to go on nevertheless"):
+def test_another_run_is_refused_and_the_difference_reported_unless_forced(
+    run_dir: Path, changes: dict, message: str, caplog
+) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*set resume_anyway to resume in spite of this"):
         make_trainer(run_dir, **changes).train(resume_from_checkpoint=True)
     make_trainer(run_dir, **changes, max_steps=7, resume_anyway=True).train(resume_from_checkpoint=True)
-    assert "going on nevertheless" in caplog.text
+    assert "resuming in spite of this" in caplog.text
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("anyway", [False, True])
 def test_the_state_of_another_optimizer_is_refused_and_both_are_named(run_dir: Path, anyway: bool) -> None:
-    message = "checkpoint-6 was saved by optim='adamw_torch_fused', whose state optim='adafactor' can't go on with"
+    message = "checkpoint-6 was saved with optim='adamw_torch_fused', whose state optim='adafactor' cannot load"
     with pytest.raises(ValueError, match=message):
         make_trainer(run_dir, optim="adafactor", resume_anyway=anyway).train(resume_from_checkpoint=True)
 
@@ -208,30 +212,32 @@ def test_the_state_of_another_optimizer_is_refused_and_both_are_named(run_dir: P
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"adam_beta2": 0.9}, r"optimizer: adam_beta2 \(0\.98 there, 0\.9 now\)"),
-        ({"learning_rate": 0.002}, r"optimizer: learning_rate \(None there, 0\.002 now\)"),
-        ({"optim": "adamw_torch"}, r"optimizer: optim \(adamw_torch_fused there, adamw_torch now\)"),
+        ({"adam_beta2": 0.9}, r"optimizer: adam_beta2 \(0\.98 in the checkpoint, 0\.9 now\)"),
+        ({"learning_rate": 0.002}, r"optimizer: learning_rate \(None in the checkpoint, 0\.002 now\)"),
+        ({"optim": "adamw_torch"}, r"optimizer: optim \(adamw_torch_fused in the checkpoint, adamw_torch now\)"),
         (
             {"lr_scheduler_type": "linear", "learning_rate": 0.002},
-            r"learning_rate \(.*; optimizer: lr_scheduler_type \(noam there, linear now\)",
+            r"learning_rate \(.*; optimizer: lr_scheduler_type \(noam in the checkpoint, linear now\)",
         ),
     ],
 )
-def test_settings_that_the_optimizers_state_would_overrule_are_refused(run_dir: Path, fields: dict, message) -> None:
+def test_settings_that_the_saved_state_would_replace_are_refused(run_dir: Path, fields: dict, message) -> None:
     with pytest.raises(ValueError, match=message):
         make_trainer(run_dir, **fields).train(resume_from_checkpoint=True)
 
 
-def test_a_learning_rate_that_is_changed_by_force_is_the_one_trained_with(run_dir: Path) -> None:
+def test_a_learning_rate_changed_with_resume_anyway_is_used(run_dir: Path) -> None:
     trainer = make_trainer(run_dir, max_steps=9, learning_rate=0.002, resume_anyway=True)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.log_history[-2]["learning_rate"] == pytest.approx(0.002 * 9 / 10)  # the warm-up has 10 updates
 
 
-def test_a_checkpoint_whose_scheduler_multiplied_equation_3_goes_on_with_this_ones_rate(run_dir: Path) -> None:
+def test_a_checkpoint_with_other_peaks_is_resumed_with_the_learning_rate_of_the_arguments(
+    run_dir: Path,
+) -> None:
     checkpoint = run_dir / "checkpoint-6"
     facts = verify(checkpoint)
-    facts.pop("optimizer")  # as older versions wrote it: the optimizer's rate is 1, the schedule is all of Equation 3
+    facts.pop("optimizer")  # as earlier versions wrote it: the optimizer's rate is 1, the schedule all of Equation 3
     optimizer, scheduler = (torch.load(checkpoint / name) for name in ("optimizer.pt", "scheduler.pt"))
     for group in optimizer["param_groups"]:
         group["initial_lr"] = 1.0
@@ -250,34 +256,34 @@ def test_weights_of_another_model_are_refused(run_dir: Path) -> None:
     facts = verify(checkpoint)
     weights = load_file(checkpoint / "model.safetensors")
     name = sorted(weights)[3]
-    weights["stranger.weight"] = weights.pop(name)
+    weights["unknown.weight"] = weights.pop(name)
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     write_manifest(checkpoint, facts)
-    message = f"the checkpoint's weights are not this model's: {name}, stranger.weight are in only one of them"
+    message = f"the checkpoint's weights do not match the model's: {name}, unknown.weight are in only one of them"
     with pytest.raises(ValueError, match=message):
         make_trainer(run_dir, max_steps=8).train(resume_from_checkpoint=True)
 
 
-def test_a_manifest_names_the_data_of_its_own_run(tmp_path: Path) -> None:
+def test_a_manifest_has_the_data_of_its_own_run(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_steps=2)
     trainer.train()
     trainer.train_dataset, trainer.args.max_steps = other_data(), 4
     trainer.train()
     first, second = (verify(tmp_path / f"checkpoint-{step}")["data"] for step in (2, 4))
     assert second["sha256"] == data_sha256(other_data()) != data_sha256(examples(40))
-    assert first["sha256"] == second["sha256"]  # the second training passed update 2 again
+    assert first["sha256"] == second["sha256"]  # the second training saved update 2 again
 
 
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("optimizer.pt", r"without the optimizer's state \(optimizer\.pt\)"),
-        ("scheduler.pt", r"without the learning rate's state \(scheduler\.pt\)"),
-        ("rng_state.pth", r"without the random numbers' state \(rng_state\.pth\)"),
-        ("trainer_state.json", "has no trainer_state.json, which says where the data stood"),
+        ("optimizer.pt", r"missing the optimizer's state \(optimizer\.pt\)"),
+        ("scheduler.pt", r"missing the learning rate schedule's state \(scheduler\.pt\)"),
+        ("rng_state.pth", r"missing the random number generators' state \(rng_state\.pth\)"),
+        ("trainer_state.json", "has no trainer_state.json, which contains the position in the data"),
     ],
 )
-def test_missing_state_is_refused_even_where_the_manifest_agrees(run_dir: Path, file: str, message: str) -> None:
+def test_missing_state_is_refused_even_if_the_manifest_does_not_list_it(run_dir: Path, file: str, message: str) -> None:
     checkpoint = run_dir / "checkpoint-6"
     facts = verify(checkpoint)
     (checkpoint / file).unlink()
@@ -288,7 +294,7 @@ def test_missing_state_is_refused_even_where_the_manifest_agrees(run_dir: Path, 
 
 
 class Payload:
-    """What a hostile pickle does when it is loaded as stock pickles are."""
+    """Unpickled without restrictions, it runs a command."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -316,7 +322,7 @@ def test_a_save_that_fails_leaves_the_older_checkpoints(run_dir: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpointing, "write_manifest", full)
-    message = "the checkpoint of update 8 can't be saved .*No space left on device.*older checkpoints are as they were"
+    message = "the checkpoint of update 8 cannot be saved .*No space left on device.*older checkpoints are unchanged"
     with pytest.raises(OSError, match=message):
         make_trainer(run_dir, max_steps=8).train(resume_from_checkpoint=True)
     assert [path.name for path in checkpoints(run_dir)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
@@ -325,20 +331,20 @@ def test_a_save_that_fails_leaves_the_older_checkpoints(run_dir: Path, monkeypat
     assert not list(run_dir.glob(".*"))
 
 
-def whole(run_dir: Path, step: int, kept_for: str = checkpointing.FOR_THE_SCHEDULE) -> Path:
-    aside = checkpointing.aside_folder(run_dir, step)
-    aside.mkdir(parents=True)
-    (aside / "model.safetensors").write_bytes(bytes([step]))
-    return put_in_place(aside, run_dir, step, {"step": step, "kept_for": kept_for})
+def write_checkpoint(run_dir: Path, step: int, saved_by: str = checkpointing.BY_SCHEDULE) -> Path:
+    staging = checkpointing.staging_dir(run_dir, step)
+    staging.mkdir(parents=True)
+    (staging / "model.safetensors").write_bytes(bytes([step]))
+    return finish_checkpoint(staging, run_dir, step, {"step": step, "saved_by": saved_by})
 
 
 def steps(run_dir: Path) -> list[int]:
     return [int(path.name.removeprefix("checkpoint-")) for path in checkpoints(run_dir)]
 
 
-def test_rotation_keeps_the_last_and_the_best_and_drops_what_a_signal_left(tmp_path: Path) -> None:
+def test_rotation_keeps_the_last_and_the_best_and_deletes_those_saved_by_a_signal(tmp_path: Path) -> None:
     for step in (2, 4, 5, 6, 8, 10):
-        whole(tmp_path, step, checkpointing.FOR_A_STOP if step == 5 else checkpointing.FOR_THE_SCHEDULE)
+        write_checkpoint(tmp_path, step, checkpointing.BY_SIGNAL if step == 5 else checkpointing.BY_SCHEDULE)
     newest = tmp_path / "checkpoint-10"
     rotate(newest, None, None)
     assert steps(tmp_path) == [2, 4, 6, 8, 10]
@@ -349,43 +355,43 @@ def test_rotation_keeps_the_last_and_the_best_and_drops_what_a_signal_left(tmp_p
     assert not list(tmp_path.glob(".*"))
 
 
-def test_rotation_never_prefers_a_later_broken_checkpoint_to_a_whole_one(tmp_path: Path) -> None:
+def test_rotation_neither_counts_nor_deletes_a_later_broken_checkpoint(tmp_path: Path) -> None:
     for step in (2, 4, 6, 9):
-        whole(tmp_path, step)
+        write_checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-9" / "model.safetensors").write_bytes(b"broken")
-    rotate(tmp_path / "checkpoint-6", 1, None)  # the run went on from 4 and came to 6
+    rotate(tmp_path / "checkpoint-6", 1, None)  # the run was resumed from 4 and saved 6
     assert steps(tmp_path) == [6, 9]
-    assert newest_whole(tmp_path) == tmp_path / "checkpoint-6"
+    assert newest_valid(tmp_path) == tmp_path / "checkpoint-6"
 
 
-def test_a_deletion_that_a_kill_interrupted_is_made_up_for(finished: Path, run_dir: Path) -> None:
+def test_a_rotation_interrupted_by_a_kill_is_completed_when_resuming(finished: Path, run_dir: Path) -> None:
     shutil.copytree(run_dir / "checkpoint-2", run_dir / "checkpoint-1")  # as killed between a rename and a deletion
     make_trainer(run_dir, save_total_limit=3).train(resume_from_checkpoint=True)
     assert steps(run_dir) == [2, 4, 6]
 
 
-def test_a_checkpoint_takes_the_place_of_one_of_its_name(tmp_path: Path) -> None:
-    whole(tmp_path, 3)
+def test_a_checkpoint_replaces_one_of_the_same_name(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 3)
     (tmp_path / "checkpoint-3" / "model.safetensors").write_bytes(b"broken")
-    whole(tmp_path, 3)
-    assert newest_whole(tmp_path) == tmp_path / "checkpoint-3"
+    write_checkpoint(tmp_path, 3)
+    assert newest_valid(tmp_path) == tmp_path / "checkpoint-3"
     assert not list(tmp_path.glob(".*"))
 
 
-def test_leftovers_go_and_a_replaced_checkpoint_comes_back(tmp_path: Path) -> None:
-    whole(tmp_path, 3)
+def test_leftovers_are_deleted_and_a_checkpoint_that_was_being_replaced_is_restored(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 3)
     os.rename(tmp_path / "checkpoint-3", tmp_path / ".checkpoint-3.replaced")  # killed between two renames
     for name in (".checkpoint-4.saving", ".checkpoint-2.deleting", ".hidden"):
         (tmp_path / name).mkdir()
     clear_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "checkpoint-3"]
-    assert newest_whole(tmp_path) == tmp_path / "checkpoint-3"
+    assert newest_valid(tmp_path) == tmp_path / "checkpoint-3"
 
 
 # --------------------------------------------------------------------------- averaging
 
 
-def test_the_average_is_of_whole_checkpoints_and_has_no_manifest(run_dir: Path, tmp_path: Path) -> None:
+def test_only_valid_checkpoints_are_averaged_and_the_average_has_no_manifest(run_dir: Path, tmp_path: Path) -> None:
     average_checkpoints(run_dir, tmp_path / "mean", last=2)
     assert not (tmp_path / "mean" / MANIFEST_NAME).exists()
     flip(run_dir / "checkpoint-4" / "model.safetensors", 20_000)

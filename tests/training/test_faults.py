@@ -19,7 +19,7 @@ from fault_runs import SAVE_STEPS, UPDATES, Fault, run
 from platforms import posix_only
 
 from hf_vanilla_transformer.checkpoints.manifest import MANIFEST_NAME, verify
-from hf_vanilla_transformer.training.checkpointing import checkpoints, newest_whole
+from hf_vanilla_transformer.training.checkpointing import checkpoints, newest_valid
 
 pytestmark = [pytest.mark.slow, posix_only]
 
@@ -101,7 +101,7 @@ def survive(start: Start, reference: Path, folder: Path, ranks: int, kills: int,
     draw = random.Random(seed)
     survived = 0
     while True:
-        whole = newest_whole(folder)  # raises if there are checkpoints and none is whole
+        whole = newest_valid(folder)  # raises if there are checkpoints and none is whole
         before = None if whole is None else int(whole.name.rpartition("-")[2])
         last = survived == kills
         port = free_port()
@@ -119,7 +119,7 @@ def survive(start: Start, reference: Path, folder: Path, ranks: int, kills: int,
         if came_from.exists():  # the run had come to its first update
             assert came_from.read_text() == str(whole), "it did not go on from the newest whole checkpoint"
             came_from.unlink()
-        whole = newest_whole(folder)
+        whole = newest_valid(folder)
         after = None if whole is None else int(whole.name.rpartition("-")[2])
         assert before is None or (after is not None and after >= before), "a whole checkpoint was lost"
         if set(statuses) == {0}:
@@ -151,10 +151,10 @@ def test_a_full_disk_ends_the_run_and_leaves_older_checkpoints_whole(
     assert finish(start(folder, fault=Fault(largest_file=room))) == 1
     for _ in range(100):  # what writes the log down is another process
         text = log(folder)
-        if "can't be saved" in text:
+        if "cannot be saved" in text:
             break
         time.sleep(0.05)
-    assert "can't be saved" in text and "older checkpoints are as they were" in text, text[-3000:]
+    assert "cannot be saved" in text and "older checkpoints are unchanged" in text, text[-3000:]
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-3"]
     for checkpoint in checkpoints(folder):
         verify(checkpoint)
@@ -199,7 +199,7 @@ def test_a_rank_that_dies_is_noticed_within_a_minute(start: Start, tmp_path: Pat
     assert finish(processes[0], SECONDS_UNTIL_NOTICED) not in (0, None)
     assert time.monotonic() - died < SECONDS_UNTIL_NOTICED
     assert "another of the 2 processes has died" in log(folder)
-    assert int(newest_whole(folder).name.rpartition("-")[2]) >= SAVE_STEPS
+    assert int(newest_valid(folder).name.rpartition("-")[2]) >= SAVE_STEPS
 
 
 def test_torchrun_ends_when_one_of_its_workers_dies(tmp_path: Path) -> None:
@@ -219,4 +219,4 @@ def test_torchrun_ends_when_one_of_its_workers_dies(tmp_path: Path) -> None:
     done = subprocess.run([*map(str, command), str(folder)], env=environment, capture_output=True, timeout=300)
     assert done.returncode == 1
     assert b"Signal 9 (SIGKILL)" in done.stderr
-    assert newest_whole(folder) is not None
+    assert newest_valid(folder) is not None

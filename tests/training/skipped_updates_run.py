@@ -1,6 +1,6 @@
-"""What test_guards.py starts on each of two ranks: updates that aren't finite because of a sentence of one rank.
+"""Started by test_skipped_updates.py on each of two ranks: a sentence on one rank makes an update non-finite.
 
-Usage: torchrun --nproc_per_node 2 guards_run.py FOLDER {one,all}
+Usage: torchrun --nproc_per_node 2 skipped_updates_run.py FOLDER {one,all}
 """
 
 import json
@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from test_guards import WeightsAfter, poisoned, sick_model, weights
+from test_skipped_updates import WeightsAfter, model_with_nan_at, rows_with_word, weights
 from test_trainer import Collator, arguments, examples
 
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
@@ -26,11 +26,11 @@ class Lines(logging.Handler):
 
 
 def main(folder: Path, which: str) -> None:
-    rows = poisoned(WORD, examples(40), {CULPRIT} if which == "one" else set(range(40)))
+    rows = rows_with_word(WORD, examples(40), {CULPRIT} if which == "one" else set(range(40)))
     args = arguments(folder, max_tokens_per_batch=120, num_train_epochs=1, max_skipped_updates=3)  # three updates
     after, lines = WeightsAfter(), Lines()
     logging.getLogger("hf_vanilla_transformer").addHandler(lines)
-    trainer = VanillaTransformerTrainer(sick_model(WORD), args, Collator(), rows, callbacks=[after])
+    trainer = VanillaTransformerTrainer(model_with_nan_at(WORD), args, Collator(), rows, callbacks=[after])
     before = weights(trainer.model)
     failed = None
     try:

@@ -1,0 +1,49 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions that all processes of a run have to make together, and errors that mean one of them was lost."""
+
+import torch
+
+# Phrases from the messages of gloo, NCCL and the store when the peer of a connection has disappeared.
+_LOST_PROCESS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection refused",
+    "broken pipe",
+    "connectfullmesh failed",
+    "nccl communicator was aborted",
+    "remote process exited",
+    "socket timeout",
+    "timed out waiting",
+    "watchdog",
+)
+
+
+def max_over_ranks(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers that the processes pass.
+
+    This is a collective operation: every process has to call it.
+
+    Args:
+        number: the number of this process.
+        device: on which the process group communicates.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return number
+    largest = torch.tensor([number], device=device)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return int(largest.item())
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Return True if the flag is True on any process; a collective operation like `max_over_ranks`."""
+    return bool(max_over_ranks(int(flag), device))
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Return whether an error means that another process has died or cannot be reached."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _LOST_PROCESS)
+
+
+__all__ = ["any_rank", "is_lost_process", "max_over_ranks"]
