@@ -1,12 +1,12 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Read the JSON files of a checkpoint, whoever wrote them."""
+"""Read a JSON file of a checkpoint, which may be damaged or made by another person."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-_MAX_BYTES = 256 * 2**20  # a trainer state with its log of a million entries
+_MAX_BYTES = 256 * 2**20  # a trainer state with a million log entries
 
 
 def read_json_object(path: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
@@ -14,13 +14,13 @@ def read_json_object(path: Path, max_bytes: int = _MAX_BYTES) -> dict[str, Any]:
 
     Args:
         path: the file.
-        max_bytes: longer files are refused unread.
+        max_bytes: longer files are rejected before they are read.
 
     Raises:
-        ValueError: If the file isn't one; the message names it.
+        ValueError: If the file contains no JSON object or is too long; the message names it.
     """
-    if path.stat().st_size > max_bytes:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, more than such a file ever has")
+    if (size := path.stat().st_size) > max_bytes:
+        raise ValueError(f"{path} has {size:,} bytes, more than the limit of {max_bytes:,} for such a file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""Files that somebody made up or broke: one sentence, no traceback, no code run, nothing read outside the folder.
+"""Damaged or malicious files: an error of one sentence, no traceback, no code run, nothing read outside the folder.
 
-Every test comes twice: with a few examples in the fast tests, with many in the slow ones.
+Every test has two variants: few examples in the fast tests, many in the slow tests.
 """
 
 import io
@@ -20,7 +20,8 @@ from platforms import peak_memory
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.checkpoints.averaging import average_checkpoints
-from hf_vanilla_transformer.checkpoints.loading import check_folder, load_checkpoint, read_header
+from hf_vanilla_transformer.checkpoints.checkpoint_directory import CheckpointDirectory, read_safetensors_header
+from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
 from hf_vanilla_transformer.checkpoints.manifest import MANIFEST_NAME, BrokenCheckpointError, verify, write_manifest
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.json_object import read_json_object
@@ -50,7 +51,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fuzz(count: int, **strategies):
-    """Draw examples; the same ones in every run, so that a failure can be looked at."""
+    """Draw examples, the same in every run, so that a failure can be reproduced."""
     options = settings(
         max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
@@ -58,7 +59,7 @@ def fuzz(count: int, **strategies):
 
 
 def command(*words: object) -> tuple[int, str]:
-    """Run a command in this process on one line of input; return its status and what it said of errors."""
+    """Run a command in this process on one line of input; return its status and its error output."""
     stdin, stdout, stderr = sys.stdin, sys.stdout, sys.stderr
     sys.stdin, sys.stdout, sys.stderr = (
         io.TextIOWrapper(io.BytesIO(b"one\n")),
@@ -86,7 +87,7 @@ def mutated(folder: Path, target: Path, file: str, change) -> Path:
     return target
 
 
-# JSON as nobody writes it: other types, huge and negative numbers, nests, names that lead elsewhere.
+# Unexpected JSON: wrong types, huge and negative numbers, nested values, paths outside the folder.
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -107,7 +108,7 @@ VALUES = st.recursive(
 
 @st.composite
 def damage(draw) -> tuple:
-    """What to do to a file's bytes: cut, overwrite, insert."""
+    """Draw a change of a file's bytes: cut, overwrite or insert."""
     kind = draw(st.sampled_from(["cut", "flip", "insert", "replace"]))
     return kind, draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=24))
 
@@ -127,7 +128,9 @@ def apply(kind: str, place: float, data: bytes, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_configuration_translates_or_is_refused_in_a_sentence(checkpoint: Path, tmp_path: Path, count: int) -> None:
+def test_any_configuration_translates_or_is_rejected_in_a_sentence(
+    checkpoint: Path, tmp_path: Path, count: int
+) -> None:
     fields = sorted(json.loads((checkpoint / "config.json").read_text()))
     extra = """auto_map attn_implementation _attn_implementation quantization_config torch_dtype dtype architectures
         model_type custom_pipelines is_encoder_decoder num_labels id2label""".split()
@@ -156,7 +159,7 @@ def test_a_configuration_cannot_ask_for_more_than_its_weights_hold(checkpoint, t
         path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
 
     with pytest.raises(ValueError, match="config.json in .* says"):
-        check_folder(mutated(checkpoint, tmp_path / "changed", "config.json", change))
+        CheckpointDirectory(mutated(checkpoint, tmp_path / "changed", "config.json", change)).check()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,7 @@ def test_pickled_weights_are_not_read(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_weights_load_or_are_refused_in_a_sentence(checkpoint: Path, tmp_path: Path, count: int) -> None:
+def test_any_weights_load_or_are_rejected_in_a_sentence(checkpoint: Path, tmp_path: Path, count: int) -> None:
     header_length = struct.unpack("<Q", (checkpoint / "model.safetensors").read_bytes()[:8])[0]
 
     @fuzz(count, what=damage(), in_header=st.booleans())
@@ -241,9 +244,9 @@ def test_a_header_is_never_read_further_than_the_file_goes(tmp_path: Path) -> No
     for length in (2**63, 2**40, 100 * 2**20 + 1, 3):
         path.write_bytes(struct.pack("<Q", length) + b"{}")
         with pytest.raises(ValueError, match="its header is longer than the file allows"):
-            read_header(path)
+            read_safetensors_header(path)
     path.write_bytes(struct.pack("<Q", 2) + b"{}")
-    assert read_header(path) == {}
+    assert read_safetensors_header(path) == {}
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/model.safetensors", "", ".."])
@@ -264,7 +267,7 @@ def test_an_index_cannot_lead_out_of_the_folder(checkpoint: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_tokenizer_translates_or_is_refused_in_a_sentence(checkpoint: Path, tmp_path: Path, count: int) -> None:
+def test_any_tokenizer_translates_or_is_rejected_in_a_sentence(checkpoint: Path, tmp_path: Path, count: int) -> None:
     keys = sorted(json.loads((checkpoint / "tokenizer.json").read_text()))
 
     @fuzz(count, what=damage(), key=st.sampled_from([None, *keys]), value=VALUES)
@@ -286,16 +289,16 @@ def test_any_tokenizer_translates_or_is_refused_in_a_sentence(checkpoint: Path, 
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_manifest_is_whole_or_refused(tmp_path: Path, count: int) -> None:
+def test_any_manifest_is_intact_or_rejected(tmp_path: Path, count: int) -> None:
     (tmp_path / "a.txt").write_text("a")
     write_manifest(tmp_path, {"step": 1})
-    whole = (tmp_path / MANIFEST_NAME).read_bytes()
+    intact = (tmp_path / MANIFEST_NAME).read_bytes()
 
     @fuzz(count, what=damage())
     def try_one(what: tuple) -> None:
-        changed = apply(*what, whole)
+        changed = apply(*what, intact)
         (tmp_path / MANIFEST_NAME).write_bytes(changed)
-        if changed == whole:
+        if changed == intact:
             verify(tmp_path)
             return
         with pytest.raises(BrokenCheckpointError, match=MANIFEST_NAME):
@@ -319,7 +322,7 @@ def test_a_well_formed_manifest_cannot_name_files_elsewhere(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_state_is_json_or_refused(tmp_path: Path, count: int) -> None:
+def test_any_state_is_json_or_rejected(tmp_path: Path, count: int) -> None:
     path = tmp_path / "trainer_state.json"
 
     @fuzz(count, content=st.one_of(st.binary(max_size=60), VALUES.map(lambda value: json.dumps(value).encode())))
@@ -328,7 +331,7 @@ def test_any_state_is_json_or_refused(tmp_path: Path, count: int) -> None:
         try:
             assert isinstance(read_json_object(path), dict)
         except ValueError as error:
-            assert str(path) in str(error)  # noqa: PT017 - one of both is right
+            assert str(path) in str(error)  # noqa: PT017 - both outcomes are valid
 
     try_one()
     path.write_text("[" * 100_000)
@@ -337,7 +340,7 @@ def test_any_state_is_json_or_refused(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-def test_any_recipe_is_read_or_refused_in_a_sentence(tmp_path: Path, count: int) -> None:
+def test_any_recipe_is_read_or_rejected_in_a_sentence(tmp_path: Path, count: int) -> None:
     path = tmp_path / "r.yaml"
     lines = ["dataset_name: embedded", "preset: tiny", "max_steps: 3", "vocab_size: 300", "use_cpu: true"]
     hostile = st.sampled_from(
@@ -373,7 +376,7 @@ def test_averaging_cannot_be_led_out_of_a_folder(checkpoint: Path, tmp_path: Pat
 
     def change(path: Path) -> None:
         path.unlink()
-        names = list(read_header(tmp_path / "secret.safetensors"))
+        names = list(read_safetensors_header(tmp_path / "secret.safetensors"))
         index = {"weight_map": dict.fromkeys(names, "../secret.safetensors")}
         path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest of a checkpoint: every file with its size and SHA-256, written last, so that having one means whole.
+"""The manifest of a checkpoint: size and SHA-256 of every file, written last, so a checkpoint with one is complete.
 
-The manifest vouches for itself too: it holds the digest of its own content and is compared byte for byte with what
-that content gives when written, so one flipped bit anywhere in it is noticed.
+The manifest contains the digest of its own content. It is read only if it is byte for byte what that content gives when
+written, so that a single flipped bit is noticed.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ from ..atomic_files import flush_to_disk
 MANIFEST_NAME = "checkpoint_manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 * 2**20  # a checkpoint of 10,000 shards needs 1.5 MB
-_BLOCK = 2**20  # bytes read at a time
+_BLOCK = 2**20  # bytes per read
 
 
 class BrokenCheckpointError(ValueError):
-    """A checkpoint is not as it was written; the message names the file."""
+    """A checkpoint differs from what was saved; the message names the file."""
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write down what the folder holds; everything in it is on the disk before the manifest is.
+    """Write the manifest, after all files that it lists are on disk.
 
     Args:
-        folder: the checkpoint, complete but for its manifest.
-        facts: what else is worth knowing, JSON values; `verify` gives it back.
+        folder: the checkpoint, complete except for its manifest.
+        facts: other JSON values, which `read_manifest` and `verify` return.
     """
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -46,30 +46,32 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a manifest that is as it was written, without looking at the files it names.
+    """Read an undamaged manifest, without looking at the files it lists.
 
     Returns:
-        ``facts`` as given to `write_manifest`, and ``files``: name → ``bytes`` and ``sha256``.
+        ``facts`` as passed to `write_manifest`, and ``files``: name → ``bytes`` and ``sha256``.
 
     Raises:
-        BrokenCheckpointError: If it is missing or not as it was written.
+        BrokenCheckpointError: If the manifest is missing or damaged.
     """
     path = folder / MANIFEST_NAME
     if not path.is_file() or path.is_symlink():
-        raise BrokenCheckpointError(f"{folder} has no {MANIFEST_NAME}, which is written last: it was not saved whole")
+        raise BrokenCheckpointError(f"{folder} has no {MANIFEST_NAME}, which is written last: saving was interrupted")
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BrokenCheckpointError(f"{path} has {path.stat().st_size:,} bytes; no manifest is that long")
-    damaged = BrokenCheckpointError(f"{path} is not as it was written; the checkpoint can't be trusted")
+        raise BrokenCheckpointError(
+            f"{path} has {path.stat().st_size:,} bytes, more than the limit of {MAX_MANIFEST_BYTES:,} for a manifest"
+        )
+    damaged = BrokenCheckpointError(f"{path} is damaged, so the checkpoint cannot be verified")
     try:
         text = path.read_bytes().decode("ascii")
         content = json.loads(text)["content"]
         intact = _render(content) == text
-    except (ValueError, TypeError, KeyError, RecursionError) as error:  # what hostile bytes can make of JSON
+    except (ValueError, TypeError, KeyError, RecursionError) as error:  # all that arbitrary bytes raise
         raise damaged from error
     if not intact:
         raise damaged
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise BrokenCheckpointError(f"{path} is written in a format that this version doesn't know")
+        raise BrokenCheckpointError(f"{path} has a format that this version does not support")
     files, facts = content.get("files"), content.get("facts")
     if not isinstance(files, dict) or not isinstance(facts, dict):
         raise damaged
@@ -79,21 +81,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, suffixes: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Check every file of a checkpoint against its manifest.
+    """Compare the files of a checkpoint with its manifest.
 
     Args:
-        folder: the checkpoint. Files that the manifest doesn't name are somebody else's and left alone.
-        suffixes: look only at files that end so, as (".safetensors",) where only the weights are wanted.
+        folder: the checkpoint. Files that the manifest does not list are ignored.
+        suffixes: compare only files that end in one of them, as (".safetensors",) for the weights.
 
     Returns:
         The manifest's ``facts``.
 
     Raises:
-        BrokenCheckpointError: If a file is missing, shorter, longer or another; the message names it.
+        BrokenCheckpointError: If a file is missing or differs; the message names it.
     """
     content = read_manifest(folder)
     files = {name: entry for name, entry in content["files"].items() if suffixes is None or name.endswith(suffixes)}
-    for name, entry in files.items():  # cheap things first: most broken checkpoints are incomplete
+    for name, entry in files.items():  # cheap checks first: most broken checkpoints are incomplete
         path = folder / name
         if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
             raise BrokenCheckpointError(f"{path} is missing, although the checkpoint was saved with it")
@@ -107,12 +109,12 @@ def verify(folder: Path, suffixes: tuple[str, ...] | None = None) -> dict[str, A
 
 
 def has_manifest(folder: Path) -> bool:
-    """Tell whether somebody vouched for the folder; stock Trainer's checkpoints have no manifest."""
+    """Return whether a directory has a manifest; checkpoints of transformers' own Trainer have none."""
     return (folder / MANIFEST_NAME).exists()
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 as hexadecimal digits, reading a block at a time."""
+    """Return a file's SHA-256 in hexadecimal, read block by block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -121,24 +123,24 @@ def file_sha256(path: Path) -> str:
 
 
 def _render(content: Any) -> str:
-    """Write content and its digest; the same content always gives the same text."""
+    """Format the content with its digest; equal content gives equal text."""
     body = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     return f'{{"content": {body},\n"sha256": "{hashlib.sha256(body.encode("ascii")).hexdigest()}"}}\n'
 
 
 def _check_entry(manifest: Path, name: str, entry: Any) -> None:
-    """Refuse a name that leads out of the folder, and an entry of another kind."""
+    """Reject a path that leads out of the directory, and an entry without size or hash."""
     parts = PurePosixPath(name).parts
     inside = parts and not name.startswith("/") and ".." not in parts and "\\" not in name and "\0" not in name
     if not inside or ":" in parts[0]:
-        raise BrokenCheckpointError(f"{manifest} names {name!r}, which is no file of its folder")
+        raise BrokenCheckpointError(f"{manifest} lists {name!r}, which is no file of its folder")
     if (
         not isinstance(entry, dict)
         or type(entry.get("bytes")) is not int
         or entry["bytes"] < 0
         or not isinstance(entry.get("sha256"), str)
     ):
-        raise BrokenCheckpointError(f"{manifest} says no size and SHA-256 of {name!r}")
+        raise BrokenCheckpointError(f"{manifest} has no size and SHA-256 for {name!r}")
 
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
+from ..checkpoints.checkpoint_directory import CheckpointDirectory
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH, VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER
@@ -83,7 +84,7 @@ def default_generation_config(config: VanillaTransformerConfig) -> GenerationCon
 def copy_tokenizer(source: Path, directory: Path) -> None:
     """Save the tokenizer of one of our checkpoints, if it has one, to another directory."""
     if (source / "tokenizer_config.json").is_file():
-        AutoTokenizer.from_pretrained(source).save_pretrained(directory)
+        CheckpointDirectory(source).load_tokenizer().save_pretrained(directory)
 
 
 __all__ = ["CheckpointParts", "copy_tokenizer", "default_generation_config", "read_parts"]

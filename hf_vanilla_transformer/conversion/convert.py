@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..checkpoints.loading import fetch
+from ..checkpoints.download import local_directory
 from ..overwriting import check_folder, output_folder
 from .formats import FORMATS, RESTORED_FORMATS, SOURCE_FORMATS
 
@@ -52,7 +52,7 @@ def convert_checkpoint(
     path = Path(source)
     check_folder(output, "conversion", inputs=[path], overwrite=overwrite)
     if FORMATS[source_format].on_hub:
-        path = fetch(source, wanted=_WANTED_FILES)
+        path = local_directory(source, allow_patterns=_WANTED_FILES)
     converted = FORMATS[source_format].read(path, options or {})
     with output_folder(output, "conversion", inputs=[path], overwrite=overwrite) as staging:
         converted.save(staging)

@@ -13,13 +13,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.utils import logging
 
-from ..checkpoints.weight_index import INDEX, WEIGHTS, read_weight_index, weight_files
-from ..json_object import read_json_object
+from ..checkpoints.checkpoint_directory import CheckpointDirectory
 from ..model.modeling_vanilla_transformer import DEFAULT_MAX_LENGTH
 
 logger = logging.get_logger(__name__)
-
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # in this order, after safetensors
 
 
 def read_config(source: Path, model_type: str) -> dict[str, Any]:
@@ -28,15 +25,7 @@ def read_config(source: Path, model_type: str) -> dict[str, Any]:
     Raises:
         ValueError: If it is missing, is not JSON, or belongs to another type of model.
     """
-    path = source / "config.json"
-    if not source.is_dir():
-        raise FileNotFoundError(f"there is no directory {source}")
-    if not path.is_file():
-        raise ValueError(f"{source} has no config.json, which defines the model of its weights")
-    config = read_json_object(path)
-    if config.get("model_type") != model_type:
-        raise ValueError(f"{source} holds a model of type {config.get('model_type')!r}, not {model_type!r}")
-    return config
+    return CheckpointDirectory(source).read_config(model_type)
 
 
 def read_weights(source: Path) -> dict[str, Tensor]:
@@ -45,12 +34,11 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If there are none, or they can't be read.
     """
-    found = weight_files(source)
-    for path in (source / name for name in _PICKLES):
-        if not found and path.is_file():
-            found = sorted(set(read_weight_index(path).values())) if path.suffix == ".json" else [path]
+    found = CheckpointDirectory(source).weight_files(allow_pickle=True)
     if not found:
-        raise ValueError(f"{source} has no weights: none of {', '.join((WEIGHTS, INDEX, *_PICKLES))}")
+        raise ValueError(
+            f"{source} has no weights: neither model.safetensors nor pytorch_model.bin, nor the index of one of them"
+        )
     tensors: dict[str, Tensor] = {}
     for path in found:
         if path.suffix != ".json":
@@ -111,8 +99,7 @@ def read_generation_config(source: Path, config: Any) -> GenerationConfig:
     All settings are kept, so that ``generate()`` gives the same output as before. Only a maximum length is added if
     there is none.
     """
-    name = "generation_config.json" if (source / "generation_config.json").is_file() else "config.json"
-    found = GenerationConfig.from_pretrained(source, config_file_name=name)
+    found = CheckpointDirectory(source).read_generation_config()
     known = {name for name in vars(GenerationConfig()) if not name.startswith("_")} - {"transformers_version"}
     fields = {name: value for name, value in found.to_diff_dict().items() if name in known}
     for name in ("output_attentions", "output_hidden_states"):  # they choose what a call returns, not how it decodes

@@ -9,7 +9,8 @@ from typing import Any
 from transformers.utils import logging
 
 from ..atomic_files import write_json
-from ..checkpoints.loading import fetch, load_checkpoint
+from ..checkpoints.download import local_directory
+from ..checkpoints.loading import load_checkpoint
 from ..model.special_tokens_vanilla_transformer import SpecialTokens
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..overwriting import check_folder, output_folder
@@ -65,7 +66,7 @@ def export_checkpoint(
         )
     _check_packages(target_format)
     check_folder(output, "export", inputs=[source], overwrite=overwrite)
-    folder = fetch(source)
+    folder = local_directory(source)
     model, tokenizer = load_checkpoint(folder)
     tokenizers = TranslationTokenizers(tokenizer)
     special = SpecialTokens.of(model, None)  # as the search in torch reads them: generation_config.json comes first

@@ -24,7 +24,7 @@ from ..device import move_to_device
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
-from ..overwriting import check_file, check_folder
+from ..overwriting import check_file, check_folder, output_folder
 from ..plausibility import doubtful_translations
 from ..presets import preset
 from .preflight import PlausibilityWatch, check_settings
@@ -104,7 +104,8 @@ def run_demo(
         check_settings(recipe)
         training = _train(recipe)
         also = (RESULTS_NAME, CARD_NAME, *FIGURES, *(path.name for path in CODE_FILES))
-        write_average(run_dir, output_dir, last=recipe.run.average_last, overwrite=True, kind="demo", also=also)
+        with output_folder(output_dir, "demo", overwrite=True, also=also) as staging:
+            write_average(run_dir, staging, last=recipe.run.average_last)
     write_model_code(output_dir)  # so that it loads where this package isn't
 
     model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
 from transformers import PretrainedConfig
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import logging
 
+from ..checkpoints.checkpoint_directory import CheckpointDirectory
 from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, read_manifest, verify
-from ..checkpoints.weight_index import read_weight_index
 from ..json_object import read_json_object
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpointing import clear_leftovers, newest_valid
@@ -159,13 +158,8 @@ def check_weights(checkpoint: Path, model: Any) -> None:
     Raises:
         ValueError: If a tensor is only in one of them; the message lists the first ones.
     """
-    index, single = checkpoint / f"{SAFE_WEIGHTS_NAME}.index.json", checkpoint / SAFE_WEIGHTS_NAME
-    if single.is_file():
-        with safe_open(single, framework="pt") as file:
-            saved = set(file.keys())
-    elif index.is_file():
-        saved = set(read_weight_index(index))
-    else:
+    saved = set(CheckpointDirectory(checkpoint).tensor_files())
+    if not saved:
         return  # sharded by FSDP, or an adapter
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     expected = set(model.state_dict())

@@ -21,11 +21,11 @@ from typing import Any
 
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from ..atomic_files import replace_files
 from ..checkpoints.averaging import PROVENANCE_NAME, average_checkpoints
-from ..checkpoints.weight_index import INDEX, WEIGHTS, other_weight_files
+from ..checkpoints.checkpoint_directory import CheckpointDirectory
 from ..data.corpora import ParallelCorpus
 from ..data.splits import SPLITS
 from ..json_object import read_json_object
@@ -109,7 +109,7 @@ class RunDirectory:
     def has_trained(self) -> bool:
         """Return whether there is a checkpoint, a final model or a result, which another run would replace."""
         return any(
-            name in (RESULTS_NAME, WEIGHTS, INDEX) or (_CHECKPOINT.fullmatch(name) and not name.endswith(_INCOMPLETE))
+            name in (RESULTS_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME) or (_CHECKPOINT.fullmatch(name) and not name.endswith(_INCOMPLETE))
             for name in (path.name for path in self.path.iterdir())
         )
 
@@ -179,7 +179,7 @@ class RunDirectory:
         """Save the final model, and delete weight files of an earlier one, which would be loaded instead."""
         written: list[str] = []
         replace_files(self.path, _listing(model.save_pretrained, written))
-        for path in other_weight_files(self.path, written):
+        for path in CheckpointDirectory(self.path).stale_weight_files(written):
             path.unlink()
 
     def write_translations(self, split: str, language: str, translations: list[str]) -> None:

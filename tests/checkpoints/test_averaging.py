@@ -243,13 +243,13 @@ def test_other_configurations_are_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "in pickles only"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "in pickle files only"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" + bytes(40)),
-            "can't be read as safetensors",
+            "cannot be read as safetensors",
         ),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_truncated_checkpoint_is_refused(run, tmp_path):
     [
         ({"last": 7}, r"last=7 asks for more checkpoints than the 6 there are"),
         ({"best": 7}, r"best=7 asks for more checkpoints than the 6 there are"),
-        ({"last": 0}, "last=0 averages nothing"),
+        ({"last": 0}, "last=0 is not positive"),
         ({"last": 2, "best": 2}, "choose one of them"),
         ({"best": 2, "metric": "eval_chrf"}, r"has no eval_chrf to choose by \(it has eval_bleu, eval_loss\)"),
     ],

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration
-from hf_vanilla_transformer.checkpoints import loading
+from hf_vanilla_transformer.checkpoints import download
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
 from hf_vanilla_transformer.overwriting import RECORD_NAME, output_folder, write_folder_record
@@ -113,7 +113,7 @@ def test_a_name_on_the_hub_is_fetched_and_a_failure_is_one_sentence(tmp_path, mo
         (tmp_path / "cache").mkdir()
         return str(tmp_path / "cache")
 
-    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    monkeypatch.setattr(download, "snapshot_download", fetch)
     with pytest.raises(ValueError, match="cache has no config.json"):
         convert_checkpoint("marian", "somebody/opus-mt-en-ko", tmp_path / "ours")
     assert asked == [("somebody/opus-mt-en-ko", True)]
@@ -121,8 +121,8 @@ def test_a_name_on_the_hub_is_fetched_and_a_failure_is_one_sentence(tmp_path, mo
     def fail(name, revision, allow_patterns):
         raise OSError("no\n\nnetwork")
 
-    monkeypatch.setattr(loading, "snapshot_download", fail)
-    with pytest.raises(OSError, match="there is no directory somebody/wmt, and the Hub can't be reached"):
+    monkeypatch.setattr(download, "snapshot_download", fail)
+    with pytest.raises(OSError, match="there is no directory somebody/wmt, and the Hub cannot be reached"):
         convert_checkpoint("fsmt", "somebody/wmt", tmp_path / "ours")
     with pytest.raises(FileNotFoundError, match="there is no directory ../x"):
         convert_checkpoint("fsmt", "../x", tmp_path / "ours")

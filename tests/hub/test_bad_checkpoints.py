@@ -1,4 +1,4 @@
-"""What can't be published is refused in one sentence, before anything is sent; nothing in the directory changes."""
+"""A checkpoint that cannot be published is rejected in one sentence; its directory stays unchanged."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def change_weights(change):
     return rewrite
 
 
-def keep_pickles_only(folder):
+def keep_pickle_files_only(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
@@ -86,60 +86,68 @@ def remove_tokenizer(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "there is no directory"),
         (remove("config.json"), "has no config.json"),
         (write("config.json", b"{"), "is not valid JSON"),
         (write("config.json", b"\xff"), "is not valid JSON"),
         (write("config.json", b"[]"), "holds no JSON object"),
-        (change_config(model_type="marian"), "is of model type 'marian', not 'vanilla_transformer'; .* convert"),
+        (change_config(model_type="marian"), "holds a model of type 'marian', not 'vanilla_transformer'; .* convert"),
         (change_config(d_model=-4), "d_model=-4"),
         (remove("model.safetensors"), "has no model.safetensors"),
-        (keep_pickles_only, "in pickles only"),
-        (write("model.safetensors", b"not tensors"), "can't be loaded: .*model.safetensors"),
-        (write("model.safetensors", b""), "can't be loaded"),
-        (change_config(d_ff=20), "can't be loaded: .*(mismatch|fit)"),
-        (change_config(encoder_layers=2), "don't fit its config.json: it lacks model.encoder.layers.1"),
-        (change_weights(lambda w: w.update(extra=torch.ones(2))), "it has, and the model doesn't, extra"),
+        (keep_pickle_files_only, "in pickle files only"),
+        (write("model.safetensors", b"not tensors"), "model.safetensors cannot be read as safetensors"),
+        (write("model.safetensors", b""), "cannot be read as safetensors"),
+        (change_config(d_ff=20), "checkpoint cannot be loaded: .*(mismatch|fit)"),
+        (change_config(d_ff=10**9), "d_ff=1000000000, but its weights have only"),
+        (change_config(encoder_layers=2), "do not match its config.json: model.encoder.layers.1.* is missing"),
+        (
+            change_weights(lambda w: w.update(extra=torch.ones(2))),
+            "do not match its config.json: extra is not part of the model",
+        ),
         (change_weights(lambda w: next(iter(w.values())).fill_(float("nan"))), "not finite"),
         (index_of({"weight_map": {"a": "model-00002-of-00002.safetensors"}}), "00002.safetensors is missing"),
-        (index_of({"weight_map": {"a": "../secrets.safetensors"}}), "names '../secrets.safetensors'"),
-        (index_of({}), "names no files of weights"),
-        (remove_tokenizer, "has no tokenizer"),
-        (write("tokenizer.json", b"{}"), "has no tokenizer"),
+        (index_of({"weight_map": {"a": "../secrets.safetensors"}}), "lists '../secrets.safetensors'"),
+        (index_of({}), "lists no weight files"),
+        (remove_tokenizer, "the tokenizer in .*checkpoint cannot be loaded"),
+        (write("tokenizer.json", b"{}"), "the tokenizer in .*checkpoint cannot be loaded"),
         (write("README.md", b"---\nlicense: [\n---\n# x\n"), r"README.md:\d+: the header is not valid YAML"),
         (write("README.md", b"---\n- a\n---\n# x\n"), "is not that of a model card"),
         (write("README.md", b"\xff\xfe"), "is not UTF-8"),
     ],
 )
-def test_a_checkpoint_that_is_not_whole_is_refused(checkpoint, damage, message):
+def test_an_incomplete_or_damaged_checkpoint_is_rejected(checkpoint, damage, message):
     damage(checkpoint)
     before = {path.name: path.stat().st_mtime_ns for path in checkpoint.glob("*")}
     with pytest.raises(ValueError, match=message) as caught:
         dry_run(checkpoint)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "vanilla-transformer-push" not in str(caught.value)
     assert {path.name: path.stat().st_mtime_ns for path in checkpoint.glob("*")} == before
 
 
+def test_a_missing_directory_is_rejected(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no directory .*gone"):
+        dry_run(tmp_path / "gone")
+
+
 @pytest.mark.parametrize("name", ["..", "someone/..", "../toy", "a/b/c", "", "someone/", "some one/toy", "-x", 7, None])
-def test_what_can_be_no_name_is_refused_before_any_work(name):
-    with pytest.raises(ValueError, match="can't be a repository's name") as caught:
+def test_an_invalid_name_is_rejected_before_any_work(name):
+    with pytest.raises(ValueError, match="is not a valid repository name") as caught:
         dry_run("no/such/directory", name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_tokenizer_is_refused(checkpoint):
+def test_a_model_without_tokenizer_is_rejected(checkpoint):
     model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint)
     with pytest.raises(ValueError, match="is pushed with its tokenizer"):
         dry_run(model)
 
 
-def test_another_model_is_refused():
+def test_another_model_is_rejected():
     config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     with pytest.raises(ValueError, match="not a bert"):
         dry_run(BertModel(config))
 
 
-def test_a_tokenizer_of_another_model_is_refused(checkpoint):
+def test_a_tokenizer_of_another_model_is_rejected(checkpoint):
     bigger = train_tokenizer([" ".join(chr(code) for code in range(0xAC00, 0xAC80))], 600)
     with pytest.raises(ValueError, match="the model's vocabulary only"):
         dry_run(checkpoint, tokenizer=bigger)
@@ -160,7 +168,7 @@ def test_code_that_does_not_load_alone_is_not_sent(checkpoint, monkeypatch):
 
     publish_code = publish.write_model_code
     monkeypatch.setattr(publish, "write_model_code", write_broken_code)
-    with pytest.raises(ValueError, match="doesn't load without this package, so it was not sent: .*no_such_module"):
+    with pytest.raises(ValueError, match="cannot be loaded without this package, so it was not sent: .*no_such_module"):
         push_to_hub(checkpoint, "someone/toy", dry_run=True)
 
 

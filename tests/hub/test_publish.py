@@ -1,4 +1,4 @@
-"""Publishing with the real client against the double: what is sent, what is refused, and every failure of the Hub."""
+"""Publishing with huggingface_hub's client against a double of the Hub: uploads, rejections and the Hub's failures."""
 
 import json
 import os
@@ -74,9 +74,9 @@ class Client:
         import json, os, sys, traceback
         import huggingface_hub.constants as constants
         from huggingface_hub import HfApi, snapshot_download
-        from hf_vanilla_transformer.hub import publish
+        from hf_vanilla_transformer.hub import upload
         from hf_vanilla_transformer.hub.publish import push_to_hub
-        publish._WAITS = (0.01, 0.01)  # seconds
+        upload._WAITS = (0.01, 0.01)  # seconds
         answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         for line in sys.stdin:
@@ -222,7 +222,7 @@ def test_an_own_card_is_sent_as_it_is_but_for_the_name(client, hub, copy):
 def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
     client.push(toy[0])
     build(tmp_path, d_ff=20)
-    with pytest.raises(RuntimeError, match="someone/toy holds a README.md already; .*--overwrite"):
+    with pytest.raises(RuntimeError, match="someone/toy already has a file README.md; .*--overwrite"):
         client.push(tmp_path)
     assert len(hub.repositories["someone/toy"].commits) == 2
     stale = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"old", "notes.txt": b"kept"}
@@ -237,7 +237,7 @@ def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
     [
         ({"config.json": b'{"model_type": "marian"}'}, True, "holds a model of type 'marian', which is not replaced"),
         ({"config.json": b"damaged"}, True, "holds a model of type None, which is not replaced"),
-        ({"adapter_model.safetensors": b"mine"}, False, "holds a adapter_model.safetensors already; .*--overwrite"),
+        ({"adapter_model.safetensors": b"mine"}, False, "already has a file adapter_model.safetensors; .*--overwrite"),
     ],
 )
 def test_somebody_elses_model_is_neither_replaced_nor_deleted(client, hub, toy, files, force, message):
@@ -256,15 +256,17 @@ def test_a_stale_index_beside_the_weights_is_not_sent(client, hub, copy):
 
 
 def test_translations_that_are_all_empty_are_said_before_a_push(toy, copy, monkeypatch):
-    from hf_vanilla_transformer.hub import publish
+    from hf_vanilla_transformer.hub import publish, standalone_check
 
     messages = []
-    monkeypatch.setattr(publish.logger, "warning", messages.append)
+    monkeypatch.setattr(standalone_check.logger, "warning", messages.append)
     model = VanillaTransformerForConditionalGeneration.from_pretrained(copy)
     with torch.no_grad():
         model.lm_head.bias[2] = 1e4  # the end of the sentence comes first
     model.save_pretrained(copy)
-    monkeypatch.setattr(publish.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="stopped"))
+    monkeypatch.setattr(
+        standalone_check.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="stopped")
+    )
     with pytest.raises(ValueError, match="it was not sent: stopped"):
         publish.push_to_hub(copy, "someone/toy", dry_run=True)
     assert "3 of 3 translations are empty" in " ".join(messages)
@@ -272,7 +274,7 @@ def test_translations_that_are_all_empty_are_said_before_a_push(toy, copy, monke
 
 def test_a_public_repository_is_not_taken_for_a_private_push(client, hub, toy):
     client.run("HfApi().create_repo('someone/toy', private=False)")
-    with pytest.raises(RuntimeError, match="everybody can see it"):
+    with pytest.raises(RuntimeError, match="exists and is public"):
         client.push(toy[0])
     assert_nothing_published(hub)
     client.push(toy[0], private=False)
@@ -290,16 +292,16 @@ def test_a_name_alone_belongs_to_the_tokens_user(client, hub, toy):
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("POST", "/api/repos/create", 401, "doesn't know the token"),
-        ("POST", "/api/repos/create", 403, "doesn't let this token write to someone/toy"),
+        ("POST", "/api/repos/create", 401, "does not accept the token"),
+        ("POST", "/api/repos/create", 403, "does not allow this token to write to someone/toy"),
         ("POST", "/preupload/", 404, "has no someone/toy that this token can see"),
         ("POST", "/commit/", 409, "run the same command again"),
-        ("POST", "/commit/", 412, "changed by somebody else meanwhile"),
-        ("POST", "/commit/", 429, "asks for patience"),
-        ("POST", "/commit/", 500, "trouble of its own .HTTP 500"),
-        ("POST", "/commit/", 503, "trouble of its own .HTTP 503"),
-        ("POST", "/commit/", "hang up", "can't be reached"),
-        ("POST", "/commit/", 418, "didn't take it .HTTP 418"),
+        ("POST", "/commit/", 412, "has a newer commit in someone/toy, made during this push"),
+        ("POST", "/commit/", 429, "received too many requests"),
+        ("POST", "/commit/", 500, "has an internal error .HTTP 500"),
+        ("POST", "/commit/", 503, "has an internal error .HTTP 503"),
+        ("POST", "/commit/", "hang up", "cannot be reached"),
+        ("POST", "/commit/", 418, "rejected the upload .HTTP 418"),
     ],
 )
 def test_a_refusal_is_one_sentence_and_publishes_nothing(client, hub, toy, method, path, status, message):
@@ -330,21 +332,21 @@ def test_somebody_elses_commit_meanwhile_is_not_overwritten(client, hub, toy):
     original = seen.resolve
     calls = []
 
-    def resolve(revision):  # between the first look and the commit, somebody commits
+    def resolve(revision):  # another commit is made between the first request and ours
         calls.append(revision)
         if len(calls) == 2:
             seen.commit({**list(seen.commits.values())[-1], "theirs.txt": b"theirs"})
         return original(revision)
 
     seen.resolve = resolve
-    with pytest.raises(RuntimeError, match="changed by somebody else meanwhile"):
+    with pytest.raises(RuntimeError, match="has a newer commit in someone/toy, made during this push"):
         client.push(toy[0])
     assert set(newest(hub)) == {".gitattributes", "theirs.txt"}
 
 
 def test_an_interrupted_push_is_run_again_and_sends_nothing_twice(client, hub, toy):
     hub.fail("POST", "/commit/", "hang up")
-    with pytest.raises(RuntimeError, match="can't be reached"):
+    with pytest.raises(RuntimeError, match="cannot be reached"):
         client.push(toy[0])
     assert_nothing_published(hub)
     uploads = [request for request in hub.requests if request.startswith("PUT")]
@@ -357,7 +359,7 @@ def test_an_interrupted_push_is_run_again_and_sends_nothing_twice(client, hub, t
 
 def test_weights_that_arrive_damaged_are_not_committed(client, hub, toy):
     hub.fail("PUT", "/objects/", "corrupt", times=1)
-    with pytest.raises(RuntimeError, match="didn't take it .HTTP 422"):
+    with pytest.raises(RuntimeError, match="rejected the upload .HTTP 422"):
         client.push(toy[0])
     assert_nothing_published(hub)
     client.push(toy[0])
@@ -378,7 +380,7 @@ def test_without_a_token_nothing_is_asked(client, hub, toy):
 
 
 def test_a_token_that_may_only_read_is_refused(client, hub, toy):
-    with pytest.raises(RuntimeError, match="doesn't let this token write") as caught:
+    with pytest.raises(RuntimeError, match="does not allow this token to write") as caught:
         client.push(toy[0], token="hf_readersSecret")
     assert "Secret" not in str(caught.value)
 
@@ -456,7 +458,7 @@ def test_damaged_weights_are_found_out_removed_and_fetched_anew(client, hub, toy
     client.push(toy[0])
     hub.fail("GET", "/resolve/.*safetensors", "corrupt", times=1)
     with pytest.raises(
-        RuntimeError, match="OSError: model.safetensors of someone/toy arrived damaged .*again"
+        RuntimeError, match="OSError: model.safetensors of someone/toy was damaged in the download .*again"
     ) as caught:
         load(client, tmp_path)
     assert "\n" not in str(caught.value)
@@ -466,7 +468,7 @@ def test_damaged_weights_are_found_out_removed_and_fetched_anew(client, hub, toy
 def test_a_small_file_that_arrives_damaged_is_found_out(client, hub, toy, tmp_path):
     client.push(toy[0])
     hub.fail("GET", "/resolve/.*/config.json", "corrupt", times=1)
-    with pytest.raises(RuntimeError, match="OSError: config.json of someone/toy arrived damaged"):
+    with pytest.raises(RuntimeError, match="OSError: config.json of someone/toy was damaged in the download"):
         load(client, tmp_path)
 
 
@@ -474,13 +476,13 @@ def test_a_small_file_that_arrives_damaged_is_found_out(client, hub, toy, tmp_pa
     ("path", "kind", "message"),
     [
         ("/api/models/", 401, "has no someone/toy that you can see .HTTP 401.; .*log in"),
-        ("/api/models/", 403, "refuses it .HTTP 403"),
+        ("/api/models/", 403, "denies access .HTTP 403"),
         ("/api/models/", 404, "has no someone/toy that you can see .HTTP 404"),
-        ("/api/models/", 429, "asks for patience"),
-        ("/api/models/", 500, "has trouble of its own .HTTP 500"),
-        ("/api/models/", "hang up", "can't be reached"),
+        ("/api/models/", 429, "received too many requests"),
+        ("/api/models/", 500, "has an internal error .HTTP 500"),
+        ("/api/models/", "hang up", "cannot be reached"),
         pytest.param(
-            "/resolve/", 503, "has trouble of its own .HTTP 503", marks=pytest.mark.slow
+            "/resolve/", 503, "has an internal error .HTTP 503", marks=pytest.mark.slow
         ),  # the client is patient
     ],
 )
@@ -497,7 +499,9 @@ def test_what_the_hub_does_not_give_is_one_sentence(client, hub, toy, tmp_path, 
 
 def test_a_name_that_was_never_fetched_needs_the_network(client, hub, toy, tmp_path):
     client.push(toy[0])
-    with pytest.raises(RuntimeError, match="OSError: there is no directory someone/toy, and the Hub may not be asked"):
+    with pytest.raises(
+        RuntimeError, match="OSError: there is no directory someone/toy, and the Hub is not accessed in offline mode"
+    ):
         load(client, tmp_path, offline=True)
 
 
