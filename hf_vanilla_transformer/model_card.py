@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from .checkpoints.checkpoint_directory import CheckpointDirectory
 from .json_object import read_json_object
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
 from .presets import PRESETS
@@ -71,9 +72,7 @@ def model_card(
         ValueError: If a file is missing or damaged.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} has no config.json; name the directory of a checkpoint")
-    config = read_json_object(folder / "config.json")
+    config = CheckpointDirectory(folder).read_config()
     record = read_json_object(folder / RESULTS_NAME) if (folder / RESULTS_NAME).is_file() else {}
     name = repo_id or (folder.name if folder.is_absolute() else folder.as_posix())
     settings = record.get("recipe", {}).get("settings", {})

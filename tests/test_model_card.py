@@ -199,8 +199,11 @@ def test_damaged_records_are_refused(folder):
     (folder / "results.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="results.json is not valid JSON"):
         model_card(folder)
-    with pytest.raises(ValueError, match="has no config.json"):
+    with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere"):
         model_card(folder / "nowhere")
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match="has no config.json"):
+        model_card(folder)
 
 
 @pytest.mark.skipif(
