@@ -42,6 +42,7 @@ from hf_vanilla_transformer import (
 DATA_VARIABLE = "VANILLA_TRANSFORMER_DATA"
 RECIPE = Path(__file__).resolve().parents[1] / "hf_vanilla_transformer" / "recipes" / "tiny.yaml"
 TEXT = ("multi30k/lc.norm.tok/train.en", "multi30k/lc.norm.tok/train.de")  # in the folder that --data names
+DATA_LICENSE = "Multi30k: no licence stated; the text and weights trained on it may not be redistributed"
 PEER = "transformers MarianMT, Seq2SeqTrainer, 256 sentences per batch, group_by_length"
 WARM_UP = 3  # updates that aren't counted
 _COMMON: dict[str, Any] = {
@@ -228,5 +229,6 @@ def measure(options: Options) -> Result:
             "vocab_size": len(tokenizer),
             "updates": updates - WARM_UP - 1,
             "rounds": rounds,
+            "data_license": DATA_LICENSE,
         },
     )

@@ -100,9 +100,14 @@ def summary_section(folder: Path) -> str:
                 _mean([score["chrf"] for score in scores], 2, each=False),
                 _mean([100 * score["exact"] for score in scores], 2, " %", each=False),
                 ", ".join(f"{row['bleu']:.2f} BLEU ({row['source']})" for row in found) or "–",
+                _license(members[0]),
             )
         )
-    return table(("recipe", "test text", "BLEU (per seed)", "chrF", "exact", "published"), rows) if rows else NO_RESULTS
+    return (
+        table(("recipe", "test text", "BLEU (per seed)", "chrF", "exact", "published", "data licence"), rows)
+        if rows
+        else NO_RESULTS
+    )
 
 
 def _runs(folder: Path) -> list[list[dict[str, Any]]]:
@@ -120,7 +125,19 @@ def results_section(folder: Path) -> str:
     groups = _runs(folder)
     if not groups:
         return NO_RESULTS
-    header = ("run", "text", "BLEU", "chrF", "exact", "seeds", "parameters", "updates", "minutes", "hardware")
+    header = (
+        "run",
+        "text",
+        "BLEU",
+        "chrF",
+        "exact",
+        "seeds",
+        "parameters",
+        "updates",
+        "minutes",
+        "hardware",
+        "data licence",
+    )
     rows, signatures, origins = [], [], []
     for members in groups:
         for split in members[0]["scores"]:
@@ -141,6 +158,7 @@ def results_section(folder: Path) -> str:
                     f"{training[0]['updates']:,}" if "updates" in training[0] else "",
                     _minutes(training),
                     f"{members[0]['hardware']}, {members[0].get('precision') or training[0].get('precision')}",
+                    _license(members[0]),
                 )
             )
             signatures.append(f"- `{name}`, {split}: `{scores[0]['bleu_signature']}`, `{scores[0]['chrf_signature']}`")
@@ -151,12 +169,13 @@ def results_section(folder: Path) -> str:
                     f"{found['sentences']:,}",
                     f"{found['bleu']:.2f}",
                     f"{found['chrf']:.2f}",
+                    found.get("license", ""),
                 )
                 for origin, found in scores[0].get("by_group", {}).items()
             ]
     parts = [table(header, rows), "\n".join(signatures)]
     if origins:
-        parts.append(table(("run", "origin", "lines", "BLEU", "chrF"), origins))
+        parts.append(table(("run", "origin", "lines", "BLEU", "chrF", "licence"), origins))
     return "\n\n".join(parts)
 
 
@@ -170,6 +189,11 @@ def _identity(record: dict[str, Any]) -> list[Any]:
 
 def _name(record: dict[str, Any]) -> str:
     return record["recipe"]["name"] if "recipe" in record else record["checkpoint"]
+
+
+def _license(record: dict[str, Any]) -> str:
+    """Return the licence of the data, which the recipe's setting ``data_license`` gives."""
+    return str(record.get("recipe", record).get("settings", {}).get("data_license") or "")
 
 
 def _text_name(name: str) -> str:
@@ -199,7 +223,7 @@ def _minutes(training: Sequence[dict[str, Any]]) -> str:
 
 def speed_section(folder: Path) -> str:
     """Return the rows of `HEADLINES` in one table."""
-    rows, machines = [], set()
+    rows, machines, licenses = [], set(), set()
     for name, measure, peer, label in HEADLINES:
         path = folder / f"{BENCH}{name}.json"
         if not path.is_file():
@@ -212,9 +236,15 @@ def speed_section(folder: Path) -> str:
         rows.append((label, _figure(row["ours"], unit), f"{_figure(row['peer'], unit)} ({row['peer_name']})",
                      f"{row['ratio']:.2f}×"))  # fmt: skip
         machines.add(f"{_hardware(record['hardware'])}; {_versions(record['versions'])}")
+        if license := _license(record):
+            licenses.add(f"Data licence of “{label}”: {license}.")
     if not rows:
         return NO_RESULTS
-    return table(("measurement", "ours", "peer", "speed ratio"), rows) + "\n\n" + "; ".join(sorted(machines))
+    return (
+        table(("measurement", "ours", "peer", "speed ratio"), rows)
+        + "\n\n"
+        + "\n\n".join(["; ".join(sorted(machines)), *sorted(licenses)])
+    )
 
 
 def bench_section(folder: Path) -> str:
@@ -236,6 +266,8 @@ def bench_section(folder: Path) -> str:
             rows.append((row["measure"], _figure(row["ours"], unit), against, ratio, goal, row.get("note") or ""))
         heading = f"**{record.get('what') or record['name']}**"
         where = f"{_hardware(record['hardware'])}; {_versions(record['versions'])}"
+        if license := _license(record):
+            where += f"; data licence: {license}"
         shown = table(("measure", "ours", "other", "ratio", "goal", "note"), rows)
         parts.append("\n\n".join([heading, shown, *_profile(record.get("profile") or {}), where]))
     return "\n\n".join(parts) if parts else NO_RESULTS

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, overrides = parser.parse_known_args(arguments)
 
     words = ["--output_dir", options.output, "--source_lang", "cmd", "--target_lang", "act"]
-    words += ["--metric_tokenize", "none"]  # an action is a word already
+    words += ["--data_license", "SCAN: BSD", "--metric_tokenize", "none"]  # an action is a word already
     for split in ("train", "test"):
         words += [f"--{split}_source", str(options.corpus / f"{split}.cmd")]
         words += [f"--{split}_target", str(options.corpus / f"{split}.act")]

@@ -18,7 +18,7 @@ EMBEDDED = "embedded"  # the value of dataset_name that selects the corpus gener
 # runs that differ only in these are the same run, and one may resume the other.
 NOT_IDENTITY = frozenset(
     """
-    output_dir overwrite resume_from_checkpoint ignore_data_skip run_name report_to project
+    output_dir overwrite resume_from_checkpoint ignore_data_skip run_name report_to project data_license
     trackio_space_id logging_dir logging_strategy logging_steps logging_first_step log_level log_level_replica
     log_on_each_node disable_tqdm push_to_hub hub_model_id hub_strategy hub_token hub_private_repo
     hub_always_push hub_revision dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers
@@ -146,6 +146,9 @@ class DataArguments:
     embedded_validation: int = field(default=500, metadata={"help": "Validation pairs of the embedded corpus."})
     embedded_test: int = field(default=500, metadata={"help": "Test pairs of the embedded corpus."})
     embedded_seed: int = field(default=0, metadata={"help": "Seed with which the embedded corpus is drawn."})
+    data_license: str | None = field(
+        default=None, metadata={"help": "Licence of the training data in words, for the model card and results.json."}
+    )
     source_column: str | None = field(
         default=None, metadata={"help": "Column of the source; unset, the column named like source_lang."}
     )
