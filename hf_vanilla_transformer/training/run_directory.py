@@ -109,7 +109,8 @@ class RunDirectory:
     def has_trained(self) -> bool:
         """Return whether there is a checkpoint, a final model or a result, which another run would replace."""
         return any(
-            name in (RESULTS_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME) or (_CHECKPOINT.fullmatch(name) and not name.endswith(_INCOMPLETE))
+            name in (RESULTS_NAME, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+            or (_CHECKPOINT.fullmatch(name) and not name.endswith(_INCOMPLETE))
             for name in (path.name for path in self.path.iterdir())
         )
 
