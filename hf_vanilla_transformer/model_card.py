@@ -63,7 +63,8 @@ def model_card(
         folder: the checkpoint; of its files, config.json and, if there is one, results.json are read.
         repo_id: where it will be found, "user/name"; None writes where the folder is, of an absolute path its name.
         license: the model's, as an identifier of the Hub ("apache-2.0"); None says that it isn't stated.
-        data_license: the training data's, in words; None says that it isn't stated. The embedded corpus needs none.
+        data_license: licence of the training data, in words; None takes the recipe's setting ``data_license``, and
+            without it the card reads "not stated". The embedded corpus needs none.
 
     Returns:
         Markdown with a YAML header that huggingface_hub's `ModelCard` parses.
@@ -86,7 +87,7 @@ def model_card(
         "## Architecture",
         _architecture(config, record),
         "## Data",
-        _data(record, data_license),
+        _data(record, data_license or settings.get("data_license")),
         "## Training",
         _training(record, settings),
         "## Scores",

@@ -119,6 +119,14 @@ def test_the_card_says_what_the_record_says(folder):
         assert said in text, said
 
 
+def test_the_licence_of_the_data_comes_from_the_recipe_unless_it_is_given(folder):
+    record = json.loads(json.dumps(RECORD))
+    record["recipe"]["settings"]["data_license"] = "CC BY 4.0; not for the test set"
+    text = model_card(put(folder, record))
+    assert text.count(" | CC BY 4.0; not for the test set |") == 2  # train and test
+    assert "| MIT |" in model_card(folder, data_license="MIT")
+
+
 def test_what_no_record_tells_is_said_to_be_unknown(folder):
     text = model_card(folder)
     data = ModelCard(text).data
