@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .model.pipeline_vanilla_transformer import TranslationPipeline
     from .model.tokenizers_vanilla_transformer import TranslationTokenizers
     from .presets import preset
-    from .self_check import check_installation
+    from .self_check.runner import check_installation
     from .training.arguments import VanillaTransformerTrainingArguments
     from .training.recipe import read_recipe
     from .training.run import train
@@ -60,7 +60,7 @@ _MODULES = {  # public name -> module that defines it
     "VanillaTransformerTrainingArguments": "training.arguments",
     "attention_maps": "visualization.maps",
     "average_checkpoints": "checkpoints.averaging",
-    "check_installation": "self_check",
+    "check_installation": "self_check.runner",
     "convert_checkpoint": "conversion.convert",
     "embedded_corpus": "data.embedded_corpus",
     "export_checkpoint": "export.writing",

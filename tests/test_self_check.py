@@ -13,15 +13,16 @@ from torch.nn import functional
 from transformers import EncoderDecoderCache
 from transformers.utils import logging
 
-from hf_vanilla_transformer import BeamSearchConfig, self_check
+from hf_vanilla_transformer import BeamSearchConfig, check_installation
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.model import attention_vanilla_transformer as attention_file
-from hf_vanilla_transformer.model import beam_search_vanilla_transformer as decoding
+from hf_vanilla_transformer.model import beam_search_vanilla_transformer as beam_search
 from hf_vanilla_transformer.model import dropout_vanilla_transformer as dropout_file
 from hf_vanilla_transformer.model import layers_vanilla_transformer as layers
 from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
 from hf_vanilla_transformer.model import modeling_vanilla_transformer as modeling
-from hf_vanilla_transformer.self_check import check_installation
+from hf_vanilla_transformer.self_check import comparison, installation, runner, small_model
+from hf_vanilla_transformer.self_check.check import Check, Skipped
 
 LOSSES = {"loss_fp64", "loss_fp32", "loss_bf16_autocast", "loss_bf16", "loss_fp16"}
 CPU = torch.device("cpu")
@@ -53,15 +54,15 @@ def test_a_sound_installation_passes_every_check_in_seconds_without_network_or_f
 
 def test_the_tiny_model_has_no_near_ties_and_ends_some_sentences_early():
     """Tokens can only be compared exactly where rounding never decides between two."""
-    model = self_check._tiny_model(CPU)
-    source, mask = self_check._pad(self_check._SOURCES, CPU)
-    written = self_check._greedy_by_full_passes(model, source, mask)
+    model = small_model.small_model(CPU)
+    source, mask = small_model.pad(small_model.SOURCES, CPU)
+    written = small_model.greedy_by_full_passes(model, source, mask)
     with torch.no_grad():
         best = model(source, mask, decoder_input_ids=written[:, :-1]).logits.topk(2).values
-    rounding = self_check._LONGEST_PATH * torch.finfo(torch.float32).eps * best.max()
+    rounding = comparison.LONGEST_PATH * torch.finfo(torch.float32).eps * best.max()
     assert (best[..., 0] - best[..., 1]).min() > 20 * rounding
-    lengths = {len(row) for row in self_check._until_end(written)}
-    assert min(lengths) < 10 and max(lengths) == self_check._MAX_TOKENS and len(lengths) > 1
+    lengths = {len(row) for row in comparison.until_end(written)}
+    assert min(lengths) < 10 and max(lengths) == small_model.MAX_TOKENS and len(lengths) > 1
 
 
 def test_the_checks_leave_the_callers_state_alone_and_do_not_depend_on_it():
@@ -135,21 +136,21 @@ def wrong_length_in_search(monkeypatch):
 
 
 def search_past_its_limit(monkeypatch):
-    original = decoding.paper_beam_search
+    original = beam_search.paper_beam_search
 
     def search(model, source, mask, config):
         return original(model, source, mask, config.replace(max_extra_tokens=config.max_extra_tokens + 5))
 
-    monkeypatch.setattr(decoding, "paper_beam_search", search)
+    monkeypatch.setattr(beam_search, "paper_beam_search", search)
 
 
 def search_that_is_not_greedy(monkeypatch):
-    original = decoding.paper_beam_search
+    original = beam_search.paper_beam_search
 
     def search(model, source, mask, config):
         return original(model, source, mask, config.replace(num_beams=max(config.num_beams, 2)))
 
-    monkeypatch.setattr(decoding, "paper_beam_search", search)
+    monkeypatch.setattr(beam_search, "paper_beam_search", search)
 
 
 def ignored_encoder_mask(monkeypatch):
@@ -256,8 +257,10 @@ def unfilled_buffers(monkeypatch):
 
 
 def missing_library(monkeypatch):
-    original = self_check._version
-    monkeypatch.setattr(self_check, "_version", lambda name: None if name == "accelerate" else original(name))
+    original = installation.installed_version
+    monkeypatch.setattr(
+        installation, "installed_version", lambda name: None if name == "accelerate" else original(name)
+    )
 
 
 @pytest.mark.parametrize(
@@ -303,15 +306,15 @@ def two_checks(monkeypatch):
         raise KeyError("cache")
 
     def skips(device):
-        raise self_check._Skipped("there is no fp64 here")
+        raise Skipped("there is no fp64 here")
 
     checks = [
-        self_check._Check("good", "Good numbers", lambda device: None, "torch", ""),
-        self_check._Check("bad", "Bad numbers", fails, "transformers", "use something else"),
-        self_check._Check("broken", "Broken calls", breaks, "transformers", ""),
-        self_check._Check("absent", "Absent numbers", skips, "torch", ""),
+        Check("good", "Good numbers", lambda device: None, "torch", ""),
+        Check("bad", "Bad numbers", fails, "transformers", "use something else"),
+        Check("broken", "Broken calls", breaks, "transformers", ""),
+        Check("absent", "Absent numbers", skips, "torch", ""),
     ]
-    monkeypatch.setattr(self_check, "_CHECKS", checks)
+    monkeypatch.setattr(runner, "CHECKS", checks)
     return monkeypatch
 
 
@@ -333,7 +336,7 @@ def test_the_command_prints_a_line_for_each_check_and_exits_with_1_if_one_fails(
 
 
 def test_the_command_exits_with_0_if_none_fails(two_checks, capsys):
-    two_checks.setattr(self_check, "_CHECKS", self_check._CHECKS[:1])
+    two_checks.setattr(runner, "CHECKS", runner.CHECKS[:1])
     assert main(["check"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("check: 1 ok, 0 failed, 0 skipped in ")
 
@@ -353,17 +356,23 @@ def test_a_notebook_shows_the_report_as_a_table_with_escaped_text(two_checks):
     assert "<b>FAILED</b>" in page and "1 &lt; 2 &amp; more" in page and page.count("<tr>") == 4
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
-def test_a_device_that_cannot_compute_is_refused_in_one_line(device, capsys):
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device='gpu' is not the name of a device; "),
+        ("cuda:99", "device='cuda:99' is not available here; "),
+        ("meta", "torch cannot compute on device='meta' (it has no numbers); choose cpu or another one"),
+    ],
+)
+def test_a_device_that_cannot_compute_is_one_sentence(device, message, capsys):
     assert main(["check", "--device", device]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("vanilla-transformer check: error: torch can't compute on device") and device in error
-    assert "choose cpu" in error and error.count("\n") == 1
+    assert error.startswith(f"vanilla-transformer check: error: {message}") and error.count("\n") == 1
 
 
 def test_the_advice_names_the_versions_that_this_package_declares():
-    check = self_check._Check("x", "X", lambda device: None, "transformers", "")
-    requirement = self_check._requirements().get("transformers")
+    check = Check("x", "X", lambda device: None, "transformers", "")
+    requirement = installation.requirements().get("transformers")
     if requirement is None:
         pytest.skip("the package runs from a folder without being installed")
     assert str(requirement) in check.advice.replace(" ", "")

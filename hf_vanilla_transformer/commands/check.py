@@ -24,7 +24,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
-    from ..self_check import check_installation
+    from ..self_check.runner import check_installation
 
     report = check_installation(options.device)
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if options.json else report)

@@ -13,7 +13,7 @@ from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
 from hf_vanilla_transformer.model.attention_vanilla_transformer import CACHE_NAME
 from hf_vanilla_transformer.model.dropout_vanilla_transformer import Dropout
 from hf_vanilla_transformer.model.layers_vanilla_transformer import sinusoidal_position_encoding
-from hf_vanilla_transformer.self_check import check_installation
+from hf_vanilla_transformer.self_check.runner import check_installation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # ‖error‖ / ‖exact‖ that rounding may cost, in units of the dtype's ε: errors of single numbers add up like a random
