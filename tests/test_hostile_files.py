@@ -172,7 +172,7 @@ def test_a_size_under_another_name_of_its_field_is_checked_as_well(checkpoint, t
         path.write_text(json.dumps({**config, other_name: 10**9}))
 
     with pytest.raises(ValueError, match=f"config.json in .* {name}=1000000000"):
-        check_folder(mutated(checkpoint, tmp_path / "changed", "config.json", change))
+        CheckpointDirectory(mutated(checkpoint, tmp_path / "changed", "config.json", change)).check()
 
 
 def test_code_that_a_checkpoint_brings_or_names_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
