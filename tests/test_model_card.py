@@ -1,4 +1,4 @@
-"""The model card: complete, true to the record, and readable by huggingface_hub's own parser."""
+"""The model card: complete, equal to the record, and readable by huggingface_hub's own parser."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from hf_vanilla_transformer.model_card import SECTIONS, check_card, model_card, 
 ROOT = Path(__file__).resolve().parent.parent
 SHA = "3b" * 32
 
-# A card that a run's record wrote in full; what varies from run to run is left open.
+# A card with a complete record; what varies between runs is a wildcard.
 PATTERN = re.compile(
     r"""---\n(?P<yaml>.*?)\n---\n\n
     \#\ (?P<name>.+)\n\n
@@ -24,7 +24,7 @@ PATTERN = re.compile(
     \#\#\ Data\n\n \|\ split\ \|\ data\ \|\ pairs\ \|.*?\|\ SHA-256\ \|\ licence\ \| .*? `[0-9a-f]{64}` .*?
     \#\#\ Training\n\n Recipe\ `[\w.-]+`,\ seed\ \d+,\ precision\ \w+\. .*? Tokens\ seen[^.]*:\ [\d,]+\.
         .*? Hardware:\ .+?\. .*? Training\ time:\ [\d,]+\ (h|min)\ .*?
-        \|\ warm-up,\ updates\ \|\ [\d,]+\ \|\ 4,000\ \| .*?
+        \|\ warmup\ updates\ \|\ [\d,]+\ \|\ 4,000\ \| .*?
     \#\#\ Scores\n\n \|\ split\ \|\ score\ \|\ value\ \|\ signature\ \| .*? nrefs:1.*?version: .*? Translated .*?
     \#\#\ Limits\n\n (-\ .+\n){4,}\n
     \#\#\ Where\ it\ comes\ from\n\n .*? Versions:\ .*?torch\ .*? Vaswani .*""",
@@ -99,7 +99,7 @@ def test_the_header_is_what_the_hubs_parser_reads(folder):
     assert results["bleu"].task_type == "translation"
 
 
-def test_the_card_says_what_the_record_says(folder):
+def test_the_card_contains_what_the_record_contains(folder):
     text = model_card(put(folder, RECORD), data_license="CC BY 4.0")
     for said in (
         "from German to English",
@@ -110,11 +110,11 @@ def test_the_card_says_what_the_record_says(folder):
         "Tokens seen, source and target together: 123,456,789.",
         "Training time: 2 h 2 min.",  # 7,322 s = 2 · 3,600 + 2 · 60 + 2
         "| checkpoints averaged | 2 | 5 |",
-        "| tokens a batch, source and target each at most | 4,096 | 25,000 |",
-        "| test | perplexity, a token | 10.43 |  |",
-        "Translated with a beam of 4, α = 0.6.",
+        "| source tokens, and target tokens, per batch at most | 4,096 | 25,000 |",
+        "| test | perplexity per token | 10.43 |  |",
+        "Translated by beam search with 4 beams, α = 0.6.",
         "warmup_steps: 2_000",
-        "One direction only: de to en.",
+        "It translates in one direction only: de to en.",
     ):
         assert said in text, said
 
@@ -127,12 +127,16 @@ def test_the_licence_of_the_data_comes_from_the_recipe_unless_it_is_given(folder
     assert "| MIT |" in model_card(folder, data_license="MIT")
 
 
-def test_what_no_record_tells_is_said_to_be_unknown(folder):
+def test_what_no_record_contains_is_called_unknown(folder):
     text = model_card(folder)
     data = ModelCard(text).data
     assert data.license == "unknown" and data.eval_results is None and data.language is None
     assert tuple(sections(text)) == SECTIONS
-    for said in ("Licence of the data: not stated", "No record of the training", "No scores"):
+    for said in (
+        "Licence of the data: not stated",
+        "This checkpoint has no record of its training.",
+        "This checkpoint has no record of its scores.",
+    ):
         assert said in text
     # 4 + 4 layers of d = 128, d_ff = 96: 4 · (4d² + 2·128·96 + 96 + 128 + 4d) + 4 · (8d² + … + 6d) + 8,000 d
     feed_forward = 2 * 128 * 96 + 96 + 128
@@ -140,9 +144,9 @@ def test_what_no_record_tells_is_said_to_be_unknown(folder):
     assert f"{layers + 8_000 * 128:,} parameters" in text
 
 
-def test_the_base_model_differs_in_nothing(tmp_path):
+def test_the_base_model_is_named_as_the_papers(tmp_path):
     preset("base").save_pretrained(tmp_path)
-    assert "Nothing differs from the paper's base model" in model_card(tmp_path)
+    assert "It is the paper's base model." in model_card(tmp_path)
 
 
 def test_hostile_records_break_neither_header_nor_tables(folder):
@@ -154,6 +158,33 @@ def test_hostile_records_break_neither_header_nor_tables(folder):
     assert data.license == "unknown" and data.language == ["en"]
     assert data.eval_results[0].dataset_name == 'a | b\n---\n"c": [d'
     assert '| test | a \\| b --- "c": [d | 500 |' in text
+
+
+def test_text_of_a_record_is_never_run_as_a_template(folder):
+    record = json.loads(json.dumps(RECORD))
+    record["samples"] = [{"source": "{{ name }}", "reference": "{% for x in y %}", "translation": "{# a | b"}]
+    record["data"]["train"]["name"] = "{{ 7 * 7 }}"
+    text = model_card(put(folder, record))
+    assert "| {{ name }} | {% for x in y %} | {# a \\| b |" in text and "| train | {{ 7 * 7 }} | 28,123 |" in text
+
+
+@pytest.mark.parametrize(
+    ("decoding", "said"),
+    [
+        ({"num_beams": 1, "length_penalty": 0.6}, "Translated by greedy search."),
+        (
+            {"num_beams": 5, "length_penalty": 1.0, "length_normalization": "gnmt"},
+            "Translated by beam search with 5 beams, α = 1.0.",
+        ),
+        (
+            {"num_beams": 5, "length_penalty": 1.0, "length_normalization": "power"},
+            "Translated by beam search with 5 beams, α = 1.0, length normalization n^α.",
+        ),
+    ],
+)
+def test_the_card_names_the_search_that_made_the_translations(folder, decoding, said):
+    record = {**RECORD, "training": {**RECORD["training"], "decoding": decoding}}
+    assert f"\n\n{said}\n\n" in model_card(put(folder, record))
 
 
 def test_streamed_data_has_no_hash(folder):
