@@ -333,8 +333,12 @@ def test_the_demo_shows_what_it_measured(tmp_path, capsys):
     ]
 
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
-    layer, head = digit_alignment(model, tokenizer, draw_expressions("validation", 40, seed=settings["seed"])).best()
-    found = digit_alignment(model, tokenizer, draw_expressions("test", 80, seed=settings["seed"]))
+    validation, test = (
+        draw_expressions(split, size, seed=settings["embedded_seed"])
+        for split, size in (("validation", 40), ("test", 80))
+    )
+    layer, head = digit_alignment(model, tokenizer, validation).best()
+    found = digit_alignment(model, tokenizer, test)
     text = " ".join(" ".join(lines).split())
     assert f"decoder layer {layer}, head {head} (the best on the validation split)" in text
     assert f"for {found.accuracy[layer, head]:.1%} of {found.digits} Korean digits" in text

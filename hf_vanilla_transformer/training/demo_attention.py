@@ -43,7 +43,7 @@ def show_demo_attention(output_dir: str | Path, source: str, recipe_path: str | 
     recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={output_dir}"])
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
-    data, seed = recipe.data, recipe.training.seed
+    data, seed = recipe.data, recipe.data.embedded_seed
     layer = head = None
     try:
         validation, test = (
