@@ -1,4 +1,4 @@
-"""`vanilla-transformer evaluate`: its scores are sacrebleu's on `translate`'s output, its record says where from."""
+"""`vanilla-transformer evaluate`: its scores are sacrebleu's on `translate`'s output; its record is complete."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ SENTENCES = 6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model, a test set in two files, one label a line, and a recipe that names them."""
+    """A random model, a test set in two files, one label per line, and a recipe that names them."""
     folder = tmp_path_factory.mktemp("evaluate")
     pairs = embedded_corpus("test", SENTENCES)["translation"]
     tokenizer = train_tokenizer([text for pair in pairs for text in pair.values()], 340)
@@ -179,7 +179,7 @@ def test_metric_and_outputs_are_checked_before_any_text_is_read(
     assert message in capsys.readouterr().err
 
 
-def test_empty_translations_are_said_with_their_number(
+def test_empty_translations_are_warned_of_with_their_number(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_vanilla_transformer.training.evaluation.translate", lambda *_, **__: [""] * SENTENCES)

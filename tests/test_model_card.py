@@ -188,8 +188,8 @@ def test_the_card_names_the_search_that_made_the_translations(folder, decoding, 
 
 
 def test_streamed_data_has_no_hash(folder):
-    record = {**RECORD, "data": {"train": {"name": "somebody/corpus [train]", "streamed": True}}}
-    assert "| train | somebody/corpus [train] | streamed | streamed | streamed | not stated |" in model_card(
+    record = {**RECORD, "data": {"train": {"name": "user/corpus [train]", "streamed": True}}}
+    assert "| train | user/corpus [train] | streamed | streamed | streamed | not stated |" in model_card(
         put(folder, record)
     )
 

@@ -90,7 +90,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         path: a YAML file, or the name of a recipe in the package ("tiny").
         overrides: command-line words "--key value" or "--key=value" that take precedence over the file. Hyphens in a
-            key stand for underscores; the value "null" unsets a key.
+            key are read as underscores; the value "null" unsets a key.
 
     Returns:
         The recipe. Without an ``output_dir`` of its own, it writes to runs/NAME.

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A vocabulary from text files: read and check the text, learn, save, and measure what has been learned."""
+"""Train a tokenizer on text files, save it, and measure how it splits that text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ _BATCH_LINES = 10_000
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What has been learned, measured on the text it was learned from.
+    """The vocabulary of a trained tokenizer, measured on its training text.
 
     Attributes:
-        size: tokens in all; fewer than asked for where the text gives no more.
-        lines: sentences learned from.
-        tokens_per_word: tokens, without the end symbol, a word between white space.
-        unknown: share of tokens that are unknown, 0 to 1; bytes make it 0 unless something is wrong.
-        bytes: share of tokens that are bytes of a character without a token, 0 to 1.
+        size: number of tokens; less than requested if the text does not yield as many.
+        lines: number of lines that it was trained on.
+        tokens_per_word: mean number of tokens, without the EOS token, per word between white space.
+        unknown: share of unknown tokens, 0 to 1; the byte tokens keep it at 0 unless something is wrong.
+        bytes: share of byte tokens, 0 to 1; they encode characters that have no token of their own.
     """
 
     size: int
@@ -47,15 +47,15 @@ def learn_vocabulary(
     lowercase: bool = False,
     character_coverage: float = 0.9999,
 ) -> Vocabulary:
-    """Learn a vocabulary from text files and save it where `AutoTokenizer` finds it.
+    """Train a tokenizer on text files and save it so that `AutoTokenizer` loads it.
 
     Args:
-        files: text, a sentence a line; of both languages for a shared vocabulary.
-        folder: where the tokenizer goes.
+        files: text, one sentence per line; of both languages for a shared vocabulary.
+        folder: directory for the tokenizer.
         vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.
 
     Raises:
-        ValueError: If a file is missing, no text is left, or an argument is out of range.
+        ValueError: If a file is missing, no usable text is found, or an argument is out of range.
     """
     report = CorpusReport(", ".join(map(str, files)))
     texts = list(read_sentences(files, report))
@@ -71,7 +71,7 @@ def learn_vocabulary(
     )
     tokenizer.save_pretrained(str(folder))
     if len(tokenizer) < vocab_size:
-        logger.warning(f"the text gives only {len(tokenizer)} of the {vocab_size} tokens asked for")
+        logger.warning(f"the text yields only {len(tokenizer)} of the {vocab_size} tokens requested")
     byte_ids = {tokenizer.convert_tokens_to_ids(token) for token in BYTE_TOKENS}
     words = tokens = unknown = in_bytes = 0
     lines = iter(texts)

@@ -1,4 +1,4 @@
-"""A recipe carried out: the directory it leaves, how it goes on, and what it refuses. Seconds on one core."""
+"""A run: the directory that it writes, how it is resumed, and what it rejects. Seconds on one core."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def test_the_directory_loads_as_any_checkpoint_and_is_the_average(finished: tupl
     assert [member["step"] for member in provenance["checkpoints"]] == [4, 6]
 
 
-def test_the_record_says_what_was_done(finished: tuple[Path, TrainingResult]) -> None:
+def test_the_record_describes_the_run(finished: tuple[Path, TrainingResult]) -> None:
     folder, result = finished
     record = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
     assert record == result.record
@@ -110,7 +110,7 @@ def test_the_record_says_what_was_done(finished: tuple[Path, TrainingResult]) ->
         assert text.count("\n") == lines
 
 
-def test_the_same_recipe_goes_on_where_it_stopped(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+def test_the_same_recipe_resumes_where_it_stopped(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
     folder, result = finished
     shutil.copytree(folder / "out", tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "checkpoint-6")
@@ -125,7 +125,7 @@ def test_the_same_recipe_goes_on_where_it_stopped(finished: tuple[Path, Training
         assert torch.equal(tensor, result.model.state_dict()[name]), name
 
 
-def test_a_longer_run_goes_on_too(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
+def test_a_longer_run_is_resumed_too(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
     folder, _ = finished
     shutil.copytree(folder / "out", tmp_path / "out")
     longer = again(folder, tmp_path / "out", "--max_steps", "8")
@@ -162,7 +162,7 @@ def test_overwriting_deletes_the_run_and_nothing_else(finished: tuple[Path, Trai
 def test_a_run_that_made_no_update_locks_nothing(finished: tuple[Path, TrainingResult], tmp_path: Path) -> None:
     folder, _ = finished
     (tmp_path / "out").mkdir()
-    for name in ("recipe.json", "tokenizer.json", "tokenizer_config.json"):  # what a start leaves that then fails
+    for name in ("recipe.json", "tokenizer.json", "tokenizer_config.json"):  # what a failed start leaves
         shutil.copyfile(folder / "out" / name, tmp_path / "out" / name)
     (tmp_path / "out" / ".checkpoint-2.saving").mkdir()
     changed = again(folder, tmp_path / "out", "--warmup_steps", "5", "--vocab_size", "500", "--max_steps", "2")
@@ -221,7 +221,7 @@ def test_a_second_start_leaves_the_first_one_alone(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*before, ".run.lock"])
 
 
-def test_useless_translations_and_few_pairs_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_useless_translations_and_few_pairs_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr(run_module.logger, "warning", messages.append)
     monkeypatch.setattr(evaluation.logger, "warning", messages.append)
@@ -341,7 +341,7 @@ def test_a_stream_trains_to_the_same_number_of_updates(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ its parts
 
 
-def test_each_split_comes_from_where_the_recipe_says(tmp_path: Path) -> None:
+def test_each_split_is_loaded_from_the_files_that_the_recipe_names(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.csv").write_text("q,a\n,empty\nwho,you\n")
     (tmp_path / "r.yaml").write_text(
@@ -353,7 +353,9 @@ def test_each_split_comes_from_where_the_recipe_says(tmp_path: Path) -> None:
     assert corpora["validation"].report.pairs_kept == 2  # evaluation keeps every row
 
 
-def test_encoding_ends_sentences_keeps_the_direction_and_cuts_nothing(finished: tuple[Path, TrainingResult]) -> None:
+def test_encoding_adds_the_eos_token_keeps_the_direction_and_truncates_nothing(
+    finished: tuple[Path, TrainingResult],
+) -> None:
     tokenizer: Any = finished[1].tokenizer
     corpus = load_pairs([("three " * 400, "삼")], "list", source_lang="en", target_lang="ko")
     row = encode_corpus(corpus, tokenizer)[0]
@@ -363,7 +365,7 @@ def test_encoding_ends_sentences_keeps_the_direction_and_cuts_nothing(finished: 
     assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
 
 
-def test_the_hardware_is_named_without_the_machine() -> None:
+def test_the_hardware_is_named_without_the_host() -> None:
     name = hardware()
     assert " cores of " in name or " × " in name
     assert len(name) > len("1 cores of ")
@@ -433,7 +435,7 @@ def test_one_vocabulary_over_two_matrices_is_saved_for_both(two_vocabularies: Pa
 
 
 @pytest.mark.slow
-def test_two_vocabularies_go_the_whole_way(
+def test_two_vocabularies_work_in_every_command(
     two_vocabularies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, source, target = (str(two_vocabularies / name) for name in ("out", "test.source", "test.target"))
