@@ -170,7 +170,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=1000, metadata={"help": "Number of updates between checkpoints; below 1, a ratio of all updates."}
     )
     save_total_limit: int | None = field(
-        default=5, metadata={"help": "Number of last checkpoints to keep; 5 as the paper averages."}
+        default=5, metadata={"help": "Number of checkpoints to keep, the last ones; the paper averages 5."}
     )
     label_names: list[str] | None = field(
         # Trainer takes every parameter of forward with "label" in its name for a column, "label_smoothing" as well.

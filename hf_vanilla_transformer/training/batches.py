@@ -33,7 +33,7 @@ def batch_settings(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
 
 
 class TrainingBatches:
-    """Makes the training dataloader, and knows which examples a batch has.
+    """Makes the training dataloader; returns which examples are in a batch.
 
     Attributes:
         sampler: the batch sampler of the last dataloader; None for a stream.
@@ -132,7 +132,7 @@ class SamplerEpoch(TrainerCallback):
     """Sets the sampler's epoch.
 
     On several ranks, a resumed run reaches the sampler through two wrappers, and Trainer's own ``set_epoch`` passes
-    through only one: the rest of the epoch would come in another order.
+    through only one: the rest of the epoch would have another order.
     """
 
     def on_epoch_begin(

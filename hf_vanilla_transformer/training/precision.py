@@ -63,8 +63,8 @@ def cpu_bf16_units() -> list[str]:
 def convert_to_fp32(model: nn.Module) -> bool:
     """Convert a model with bf16 or fp16 trainable weights to fp32, in place; return whether it was converted.
 
-    Adjacent bf16 values differ by 0.8 %: most updates are smaller and would be rounded away. Frozen weights, as under
-    an adapter, are converted only together with trainable ones.
+    Adjacent bf16 values differ by up to 0.8 %: most updates are smaller and would be lost by rounding. Frozen weights,
+    as under an adapter, are converted only together with trainable ones.
     """
     half = (torch.bfloat16, torch.float16)
     if not any(parameter.requires_grad and parameter.dtype in half for parameter in model.parameters()):

@@ -1,4 +1,4 @@
-"""Trainer on the device: the CPU's updates, the guards, exact resume, and one look at the device per update."""
+"""Trainer on the device: the CPU's updates, non-finite updates, exact resuming, one synchronization per update."""
 
 import math
 import warnings

@@ -1,6 +1,6 @@
-"""What test_faults.py lets die: one process of a small run that saves every other update, with a fault to come.
+"""One process of a small run with a fault, started by test_faults.py; it saves every second update.
 
-Its processes are forked from one that has imported everything, so that starting one costs next to nothing.
+Processes are forked from one that has imported everything, so that they start fast.
 """
 
 import os
@@ -22,12 +22,12 @@ _CHANGES_FILES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.
 
 @dataclass
 class Fault:
-    """What happens to one process of a run.
+    """A fault of one process of a run.
 
     Attributes:
-        kill_at_change: SIGKILL itself when it is about to change the run's files for the n-th time.
-        largest_file: bytes above which the system refuses to let a file grow.
-        signals: sent to itself at the end of update 3, before anything else happens there.
+        kill_at_change: send SIGKILL to itself before the n-th change of the run's files.
+        largest_file: maximum file size in bytes.
+        signals: send these to itself at the end of update 3, before other callbacks.
     """
 
     kill_at_change: int | None = None
@@ -36,7 +36,7 @@ class Fault:
 
 
 class Report(TrainerCallback):
-    """Writes down where a run goes on from, and that it has come to an update."""
+    """Records the checkpoint that a run was resumed from, and sends the fault's signals."""
 
     def __init__(self, folder: Path, fault: Fault) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class Report(TrainerCallback):
 
 
 def run(folder: Path, rank: int = 0, ranks: int = 1, port: int = 0, fault: Fault | None = None) -> None:
-    """Train to the end, from the newest whole checkpoint if there is any; what it says goes to FOLDER.RANK.log."""
+    """Train to the end, from the newest valid checkpoint if there is one; the output is written to FOLDER.RANK.log."""
     fault = Fault() if fault is None else fault
     log = os.open(folder.with_suffix(f".{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
@@ -64,7 +64,7 @@ def run(folder: Path, rank: int = 0, ranks: int = 1, port: int = 0, fault: Fault
     if fault.kill_at_change is not None:
         _kill_at_change(folder, fault.kill_at_change)
     if fault.largest_file is not None:
-        writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)  # so that the log may grow nevertheless
+        writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)  # without a limit for the log
         for number in (1, 2):
             os.dup2(writer.stdin.fileno(), number)
         import resource  # POSIX only

@@ -1,4 +1,4 @@
-"""What test_layouts.py starts on each process: train in fp64 without dropout, write down losses and weights.
+"""Started by test_layouts.py on each process: train in fp64 without dropout, record losses and weights.
 
 Usage: torchrun --nproc_per_node N layout_run.py FOLDER ACCUMULATION_STEPS LAST_UPDATE [CHECKPOINT]
 """
@@ -12,14 +12,14 @@ from test_trainer import Collator, SaveAtEnd, arguments, examples, tiny_model
 
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
-TOKENS_AN_UPDATE = 240  # eight sentences and more, so that four processes have two each
+TOKENS_PER_UPDATE = 240  # at least eight sentences: two for each of four processes
 
 
 def train(folder: Path, accumulation_steps: int, last_update: int, checkpoint: str | None = None) -> None:
-    """Train on whatever processes there are; the schedule and the data do not depend on their number."""
+    """Train on all processes; schedule and data do not depend on their number."""
     args = arguments(
         folder,
-        max_tokens_per_batch=TOKENS_AN_UPDATE,
+        max_tokens_per_batch=TOKENS_PER_UPDATE,
         gradient_accumulation_steps=accumulation_steps,
         max_steps=last_update,
         logging_steps=1,

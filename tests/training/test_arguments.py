@@ -14,7 +14,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArg
 from hf_vanilla_transformer.training.arguments import UNSUPPORTED, VanillaTransformerTrainingArguments
 from hf_vanilla_transformer.training.precision import AUTO_PRECISION, best_precision
 
-# Every inherited field, and what becomes of it. A name that only some supported versions of transformers have counts.
+# Every inherited field, by who supports it. Fields of some supported versions of transformers only are included.
 BY_US = """
     label_smoothing_factor learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps bf16 fp16 bf16_full_eval
     fp16_full_eval dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
@@ -37,16 +37,16 @@ BY_TRAINER = """
     fsdp_config debug skip_memory_metrics local_rank predict_with_generate generation_max_length generation_num_beams
     generation_config
 """.split()
-FOR_SCRIPTS = ["do_train", "do_eval", "do_predict"]  # which no Trainer reads; recipes refuse them
+FOR_SCRIPTS = ["do_train", "do_eval", "do_predict"]  # not read by Trainer; recipes refuse them
 
 
 def test_defaults_are_the_papers(tmp_path):
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path)
     assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon) == (0.9, 0.98, 1e-9)  # §5.3
     assert (args.warmup_steps, args.weight_decay, args.lr_scheduler_type) == (4000, 0.0, "noam")
-    assert args.learning_rate is None  # Equation 3 as it stands: (512 · 4000)^−0.5
+    assert args.learning_rate is None  # the peak of Equation 3: (512 · 4000)^−0.5
     assert args.resolve_learning_rate(512, 0) == args.learning_rate == pytest.approx(6.9877124e-4, rel=1e-7)
-    assert args.max_grad_norm == 0.0  # the paper names no clipping
+    assert args.max_grad_norm == 0.0  # the paper does not mention clipping
     assert args.label_smoothing_factor == 0.1  # §5.4
     assert args.max_tokens_per_batch == 25_000  # §5.1
 
@@ -90,11 +90,11 @@ def test_contradictions_are_refused_and_the_message_says_what_to_set(tmp_path, f
 
 def test_every_inherited_field_is_supported_or_refused():
     inherited = {spec.name for spec in dataclasses.fields(Seq2SeqTrainingArguments)}
-    decided = [*BY_US, *BY_TRAINER, *FOR_SCRIPTS, *UNSUPPORTED]
-    assert len(decided) == len(set(decided)), "a field is decided about twice"
-    assert not inherited - set(decided), "a new transformers has fields that nobody has decided about"
+    listed = [*BY_US, *BY_TRAINER, *FOR_SCRIPTS, *UNSUPPORTED]
+    assert len(listed) == len(set(listed)), "a field is listed twice"
+    assert not inherited - set(listed), "the installed transformers has new fields; list each above or in UNSUPPORTED"
     # Only in some of the versions 5.17 to 5.24:
-    assert set(decided) - inherited <= {"activation_checkpointing", "activation_checkpointing_kwargs"}
+    assert set(listed) - inherited <= {"activation_checkpointing", "activation_checkpointing_kwargs"}
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
@@ -110,13 +110,13 @@ def test_an_unsupported_argument_is_refused_whenever_it_is_set(tmp_path, name):
     ("metric", "greater"),
     [("perplexity", False), ("eval_perplexity", False), ("eval_news_nll", False), ("loss", False), ("bleu", True)],
 )
-def test_less_perplexity_is_better(tmp_path, metric, greater):
+def test_lower_perplexity_is_better(tmp_path, metric, greater):
     fields = dict(output_dir=tmp_path, use_cpu=True, metric_for_best_model=metric)
     assert VanillaTransformerTrainingArguments(**fields).greater_is_better is greater
     assert VanillaTransformerTrainingArguments(**fields, greater_is_better=True).greater_is_better is True
 
 
-def test_several_gpus_without_a_launcher_are_one_gpu(tmp_path, monkeypatch, caplog):
+def test_one_gpu_of_several_is_used_without_a_launcher(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(
         TrainingArguments, "n_gpu", property(lambda self: self.__dict__.get("_n_gpu", 3) or 3), raising=True
     )
@@ -145,7 +145,7 @@ def test_a_warmup_ratio_of_an_unknown_number_of_updates_is_refused(tmp_path):
 
 
 def cpu_with(monkeypatch, onednn: bool, avx512_bf16: bool, amx: bool) -> None:
-    """Let torch find these units in the processor."""
+    """Patch torch to report these instruction sets."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
@@ -159,11 +159,13 @@ def cpu_with(monkeypatch, onednn: bool, avx512_bf16: bool, amx: bool) -> None:
         (True, False, False, "fp32"),  # AVX512 alone: oneDNN accepts bf16 and emulates it
         (True, True, False, "bf16"),
         (True, True, True, "bf16"),
-        (False, True, True, "fp32"),  # ONEDNN_MAX_CPU_ISA=AVX2 on any of these processors
+        (False, True, True, "fp32"),  # with ONEDNN_MAX_CPU_ISA=AVX2
         (False, False, False, "fp32"),
     ],
 )
-def test_precision_follows_what_torch_uses_of_the_processor(monkeypatch, tmp_path, onednn, avx512_bf16, amx, expected):
+def test_precision_follows_the_instruction_sets_that_torch_uses(
+    monkeypatch, tmp_path, onednn, avx512_bf16, amx, expected
+):
     cpu_with(monkeypatch, onednn, avx512_bf16, amx)
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
     assert (args.precision, args.bf16, args.fp16) == (expected, expected == "bf16", False)
@@ -180,7 +182,7 @@ def test_precision_is_fp32_with_a_torch_without_onednn(monkeypatch):
     assert best_precision(use_cpu=True)[0] == "fp32"
 
 
-def test_bf16_is_not_chosen_where_onednn_may_not_use_it():
+def test_bf16_is_not_chosen_if_onednn_is_restricted():
     code = "from hf_vanilla_transformer.training.precision import best_precision; print(*best_precision(use_cpu=True))"
     environment = {name: value for name, value in os.environ.items() if name != AUTO_PRECISION}
     environment |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -189,7 +191,7 @@ def test_bf16_is_not_chosen_where_onednn_may_not_use_it():
 
 
 @pytest.mark.parametrize("expected", ["fp32", "bf16"])
-def test_an_environment_variable_wins_over_the_hardware(monkeypatch, tmp_path, expected):
+def test_an_environment_variable_overrides_the_hardware(monkeypatch, tmp_path, expected):
     cpu_with(monkeypatch, True, expected == "fp32", expected == "fp32")
     monkeypatch.setenv(AUTO_PRECISION, expected)
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
@@ -214,13 +216,13 @@ def test_precision_follows_the_gpu(monkeypatch, capability, expected):
     assert reason.startswith("a GPU")
 
 
-def test_the_users_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
+def test_the_precision_argument_overrides_the_hardware(monkeypatch, tmp_path):
     cpu_with(monkeypatch, True, True, True)
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True, precision="fp32")
     assert (args.precision, args.bf16) == ("fp32", False)
 
 
-def test_a_launchers_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
+def test_the_launchers_precision_overrides_the_hardware(monkeypatch, tmp_path):
     cpu_with(monkeypatch, True, True, True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     args = VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
@@ -230,7 +232,7 @@ def test_a_launchers_precision_wins_over_the_hardwares(monkeypatch, tmp_path):
         VanillaTransformerTrainingArguments(output_dir=tmp_path, use_cpu=True)
 
 
-def test_arguments_survive_a_copy_and_the_command_line(tmp_path):
+def test_arguments_are_equal_after_copying_and_parsing(tmp_path):
     (parsed,) = HfArgumentParser(VanillaTransformerTrainingArguments).parse_args_into_dataclasses(
         ["--output_dir", str(tmp_path), "--use_cpu", "--label_smoothing_factor", "0.2", "--precision", "fp32"]
     )

@@ -148,7 +148,7 @@ def test_a_finished_run_makes_no_further_update(finished: Path, run_dir: Path) -
     assert weights["state"][0]["step"].item() == 6
 
 
-def test_a_named_checkpoint_that_is_broken_is_refused(run_dir: Path) -> None:
+def test_a_broken_checkpoint_given_by_path_is_refused(run_dir: Path) -> None:
     flip(run_dir / "checkpoint-6" / "rng_state.pth", 999)
     with pytest.raises(ValueError, match=r"rng_state\.pth is damaged.*resume_from_checkpoint=True resumes from"):
         make_trainer(run_dir).train(resume_from_checkpoint=str(run_dir / "checkpoint-6"))
@@ -203,7 +203,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("anyway", [False, True])
-def test_the_state_of_another_optimizer_is_refused_and_both_are_named(run_dir: Path, anyway: bool) -> None:
+def test_the_state_of_another_optimizer_is_refused_and_both_are_reported(run_dir: Path, anyway: bool) -> None:
     message = "checkpoint-6 was saved with optim='adamw_torch_fused', whose state optim='adafactor' cannot load"
     with pytest.raises(ValueError, match=message):
         make_trainer(run_dir, optim="adafactor", resume_anyway=anyway).train(resume_from_checkpoint=True)
@@ -317,7 +317,7 @@ def test_no_code_in_training_state_is_run(run_dir: Path, tmp_path: Path, file: s
 # --------------------------------------------------------------------------- saving and deleting
 
 
-def test_a_save_that_fails_leaves_the_older_checkpoints(run_dir: Path, monkeypatch) -> None:
+def test_a_save_that_fails_does_not_change_older_checkpoints(run_dir: Path, monkeypatch) -> None:
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
@@ -365,7 +365,7 @@ def test_rotation_neither_counts_nor_deletes_a_later_broken_checkpoint(tmp_path:
 
 
 def test_a_rotation_interrupted_by_a_kill_is_completed_when_resuming(finished: Path, run_dir: Path) -> None:
-    shutil.copytree(run_dir / "checkpoint-2", run_dir / "checkpoint-1")  # as killed between a rename and a deletion
+    shutil.copytree(run_dir / "checkpoint-2", run_dir / "checkpoint-1")  # as after a kill between rename and deletion
     make_trainer(run_dir, save_total_limit=3).train(resume_from_checkpoint=True)
     assert steps(run_dir) == [2, 4, 6]
 
@@ -399,7 +399,7 @@ def test_only_valid_checkpoints_are_averaged_and_the_average_has_no_manifest(run
         average_checkpoints(run_dir, tmp_path / "other", last=2)
 
 
-def test_stock_trainers_checkpoints_are_averaged_as_before(tmp_path: Path) -> None:
+def test_checkpoints_of_the_stock_trainer_can_be_averaged(tmp_path: Path) -> None:
     args = Seq2SeqTrainingArguments(
         output_dir=tmp_path / "stock",
         max_steps=2,

@@ -1,6 +1,6 @@
-"""Runs that are killed, starved of disk, hit by flipped bits and left alone by their peers: nothing whole is lost.
+"""Runs with faults (kills, full disks, signals, lost processes) keep every valid checkpoint and can be resumed.
 
-The counts at the top are those that README's table of promises quotes.
+The constants are quoted in the documented guarantees.
 """
 
 import multiprocessing
@@ -23,10 +23,10 @@ from hf_vanilla_transformer.training.checkpointing import checkpoints, newest_va
 
 pytestmark = [pytest.mark.slow, posix_only]
 
-KILLS_OF_ONE = 20  # runs of one process: three of four at a change of its files, the others at any moment
-KILLS_OF_TWO = 10  # runs of two processes: half of the time both are killed, half of the time one
+KILLS_OF_ONE = 20  # of runs of one process: 3/4 at a change of its files, the others at any time
+KILLS_OF_TWO = 10  # of runs of two processes: half of the time both are killed, else one
 SECONDS_UNTIL_NOTICED = 60
-# What tells the time or the place; everything else in a checkpoint has to be the same to the byte.
+# Files with times or paths; all others in a checkpoint must be byte-identical.
 NOT_COMPARED = {"trainer_state.json", "training_args.bin", MANIFEST_NAME}
 
 Start = Callable[..., multiprocessing.Process]
@@ -34,7 +34,7 @@ Start = Callable[..., multiprocessing.Process]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory):
-    """Start a process of a run, forked from one that has imported everything."""
+    """Return a function that starts a process of a run, forked from one that has imported everything."""
     here = Path(__file__).parent
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "OMP_NUM_THREADS")}
     os.environ.update(PYTHONPATH=os.pathsep.join([str(here), str(here.parents[1])]), OMP_NUM_THREADS="1")
@@ -73,7 +73,7 @@ def log(folder: Path, rank: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """A run of one process and one of two that nothing happened to."""
+    """Uninterrupted runs, of one process and of two."""
     folders = {}
     for ranks in (1, 2):
         folders[ranks] = folder = tmp_path_factory.mktemp("undisturbed") / f"run{ranks}"
@@ -84,11 +84,11 @@ def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def assert_same_run(one: Path, two: Path) -> None:
-    """The same checkpoints, and in them the same bytes."""
+    """Assert that two runs have the same checkpoints with byte-identical files."""
     names = [path.name for path in checkpoints(one)]
     assert names == [path.name for path in checkpoints(two)]
     assert names[-1] == f"checkpoint-{UPDATES}"
-    assert not list(two.glob(".*")), "something half written is left"
+    assert not list(two.glob(".*")), "a temporary directory is left"
     for name in names:
         files = {path.name for path in (one / name).iterdir()}
         assert files == {path.name for path in (two / name).iterdir()}
@@ -96,13 +96,13 @@ def assert_same_run(one: Path, two: Path) -> None:
             assert (one / name / file).read_bytes() == (two / name / file).read_bytes(), f"{name}/{file}"
 
 
-def survive(start: Start, reference: Path, folder: Path, ranks: int, kills: int, seed: int) -> int:
-    """Start a run again and again, killing it as often as asked or until it is done; return the kills."""
+def run_with_kills(start: Start, reference: Path, folder: Path, ranks: int, kills: int, seed: int) -> int:
+    """Start a run repeatedly, killing it until it has been killed ``kills`` times or is done; return the kills."""
     draw = random.Random(seed)
     survived = 0
     while True:
-        whole = newest_valid(folder)  # raises if there are checkpoints and none is whole
-        before = None if whole is None else int(whole.name.rpartition("-")[2])
+        valid = newest_valid(folder)  # raises if there are checkpoints and none is valid
+        before = None if valid is None else int(valid.name.rpartition("-")[2])
         last = survived == kills
         port = free_port()
         at_change = not last and draw.random() < 0.75
@@ -116,12 +116,12 @@ def survive(start: Start, reference: Path, folder: Path, ranks: int, kills: int,
                     process.kill()
         statuses = [finish(process) for process in processes]
         came_from = folder.with_suffix(".from")
-        if came_from.exists():  # the run had come to its first update
-            assert came_from.read_text() == str(whole), "it did not go on from the newest whole checkpoint"
+        if came_from.exists():  # the run had started training
+            assert came_from.read_text() == str(valid), "it was not resumed from the newest valid checkpoint"
             came_from.unlink()
-        whole = newest_valid(folder)
-        after = None if whole is None else int(whole.name.rpartition("-")[2])
-        assert before is None or (after is not None and after >= before), "a whole checkpoint was lost"
+        valid = newest_valid(folder)
+        after = None if valid is None else int(valid.name.rpartition("-")[2])
+        assert before is None or (after is not None and after >= before), "a valid checkpoint was lost"
         if set(statuses) == {0}:
             assert_same_run(reference, folder)
             return survived
@@ -130,26 +130,26 @@ def survive(start: Start, reference: Path, folder: Path, ranks: int, kills: int,
 
 
 @pytest.mark.parametrize(("ranks", "kills"), [(1, KILLS_OF_ONE), (2, KILLS_OF_TWO)])
-def test_a_killed_run_goes_on_from_a_whole_checkpoint_to_the_same_bytes(
+def test_a_killed_run_resumes_from_a_valid_checkpoint_and_ends_byte_identical(
     start: Start, undisturbed: dict[int, Path], tmp_path: Path, ranks: int, kills: int
 ) -> None:
     survived = runs = 0
     while survived < kills:
         folder = tmp_path / f"run{runs}"
-        survived += survive(start, undisturbed[ranks], folder, ranks, kills - survived, seed=100 * ranks + runs)
+        survived += run_with_kills(start, undisturbed[ranks], folder, ranks, kills - survived, seed=100 * ranks + runs)
         runs += 1
     assert survived == kills
     print(f"kills survived: {survived}, of runs of {ranks} process(es)")
 
 
 @pytest.mark.parametrize("room", [200, 20_000, 60_000])  # too little for configuration, weights, optimizer
-def test_a_full_disk_ends_the_run_and_leaves_older_checkpoints_whole(
+def test_a_full_disk_ends_the_run_and_older_checkpoints_stay_valid(
     start: Start, undisturbed: dict[int, Path], tmp_path: Path, room: int
 ) -> None:
     folder = tmp_path / "run"
     assert finish(start(folder, fault=Fault(signals=(signal.SIGTERM,)))) == 143  # leaves checkpoints 2 and 3
     assert finish(start(folder, fault=Fault(largest_file=room))) == 1
-    for _ in range(100):  # what writes the log down is another process
+    for _ in range(100):  # another process writes the log
         text = log(folder)
         if "cannot be saved" in text:
             break
@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_and_leaves_older_checkpoints_whole(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_second_one_ends_at_once(
+def test_a_signal_saves_a_checkpoint_and_a_second_one_ends_the_process_at_once(
     start: Start, undisturbed: dict[int, Path], tmp_path: Path, number: int
 ) -> None:
     folder = tmp_path / "run"
@@ -174,7 +174,7 @@ def test_a_signal_saves_and_the_second_one_ends_at_once(
     assert_same_run(undisturbed[1], folder)
     twice = tmp_path / "twice"
     assert finish(start(twice, fault=Fault(signals=(number, number)))) == 128 + number
-    assert [path.name for path in checkpoints(twice)] == ["checkpoint-2"]  # no time was left for another
+    assert [path.name for path in checkpoints(twice)] == ["checkpoint-2"]  # the second signal left no time for another
 
 
 def test_a_signal_to_one_of_two_ranks_stops_both(start: Start, undisturbed: dict[int, Path], tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both(start: Start, undisturbed: dict
     assert_same_run(undisturbed[2], folder)
 
 
-def test_a_rank_that_dies_is_noticed_within_a_minute(start: Start, tmp_path: Path) -> None:
+def test_the_death_of_a_rank_is_detected_within_a_minute(start: Start, tmp_path: Path) -> None:
     folder, port = tmp_path / "run", free_port()
     processes = [start(folder, rank, 2, port) for rank in (0, 1)]
     while not any(folder.glob("checkpoint-*")):

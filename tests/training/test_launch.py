@@ -1,4 +1,4 @@
-"""The command for two processes, as examples and README give it: it starts two, stops on a signal, changes layout."""
+"""The documented command for two processes: it starts two, stops on a signal, and is resumed with another layout."""
 
 import json
 import os
@@ -36,7 +36,7 @@ report_to: none
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_reads_the_file_and_it_says_whether_it_was_run(path: Path) -> None:
+def test_accelerate_reads_the_file_and_its_header_states_whether_it_was_run(path: Path) -> None:
     config = load_config_from_file(str(path))
     assert config.num_processes == 2
     head = "".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
@@ -50,7 +50,9 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.slow
-def test_one_process_then_two_until_a_signal_then_one_are_one_run(tmp_path: Path, capfd) -> None:
+def test_a_run_on_one_process_then_two_until_a_signal_then_one_equals_an_uninterrupted_run(
+    tmp_path: Path, capfd
+) -> None:
     recipe, folder = tmp_path / "small.yaml", tmp_path / "run"
     recipe.write_text(RECIPE)
 
@@ -69,15 +71,17 @@ def test_one_process_then_two_until_a_signal_then_one_are_one_run(tmp_path: Path
         while not any(int(path.name.rpartition("-")[2]) >= 6 for path in folder.glob("checkpoint-*")):
             assert launcher.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.1)
-        launcher.send_signal(signal.SIGINT)  # which it passes on
+        launcher.send_signal(signal.SIGINT)  # which the launcher forwards
         assert launcher.wait(120) != 0
     finally:
         launcher.kill()
         log.close()
     said = (tmp_path / "log").read_text(errors="replace")
-    assert said.count("2 processes on cpu, precision float32, at most 400 source and as many target tokens") == 1
-    assert "saved by another layout: gradient_accumulation" in said or "saved by another layout: processes (1" in said
-    assert said.count("finishing this update, saving, then stopping") == 2  # each process says it, once
+    assert said.count("2 processes on cpu, precision float32, at most 400 source and 400 target tokens") == 1
+    assert (
+        "saved with another layout: gradient_accumulation" in said or "saved with another layout: processes (1" in said
+    )
+    assert said.count("finishing this update, saving, then stopping") == 2  # once per process
     assert "stopped by SIGINT after update" in said
     reached = max(losses(folder))
     assert f"after update {reached} of 2000, which is saved" in said
@@ -92,7 +96,7 @@ def test_one_process_then_two_until_a_signal_then_one_are_one_run(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_plain_loop_runs_on_two_processes_too(tmp_path: Path) -> None:
+def test_the_accelerate_loop_runs_on_two_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "cpu.yaml"]
     command += [ROOT / "examples" / "accelerate_loop.py", tmp_path / "loop", "--updates", 3, "--pairs", 400]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -100,6 +104,6 @@ def test_the_plain_loop_runs_on_two_processes_too(tmp_path: Path) -> None:
         list(map(str, command)), env=environment, capture_output=True, text=True, timeout=600, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    # Two processes, each of which takes itself for the only one, would both write the model and say so.
+    # Without communication, both processes would write the model and print this.
     assert done.stdout.count("accelerate_loop: exact=") == 1
     assert (tmp_path / "loop" / "model.safetensors").is_file()

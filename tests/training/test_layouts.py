@@ -1,4 +1,4 @@
-"""One, two and four processes, any accumulation: the same losses and weights; a run goes on in another layout."""
+"""Losses and weights do not depend on the number of processes or accumulation steps, which may change when resuming."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from layout_run import train
 
 pytestmark = pytest.mark.slow
 
-UPDATES = 7  # an epoch has five or so: the second one is reached
+UPDATES = 7  # an epoch has about five: the second one is reached
 
 
 def launch(folder: Path, processes: int, accumulation_steps: int, last_update: int, *more: str) -> Path:
@@ -33,7 +33,7 @@ def launch(folder: Path, processes: int, accumulation_steps: int, last_update: i
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """One process, one micro-batch an update: what the others are held against."""
+    """The reference: one process, one micro-batch per update."""
     folder = tmp_path_factory.mktemp("alone")
     train(folder, 1, UPDATES)
     return folder
@@ -50,18 +50,18 @@ def assert_same(folder: Path, alone: Path, updates: int = UPDATES) -> None:
         torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-10)
 
 
-def test_accumulation_on_one_process(alone, tmp_path):
+def test_accumulation_on_one_process_gives_the_same_updates(alone, tmp_path):
     train(tmp_path, 3, UPDATES)
     assert_same(tmp_path, alone)
 
 
 @pytest.mark.parametrize(("processes", "accumulation_steps"), [(2, 1), (2, 2), (4, 1)])
-def test_processes_and_accumulation(processes, accumulation_steps, alone, tmp_path):
+def test_several_processes_and_accumulation_give_the_same_updates(processes, accumulation_steps, alone, tmp_path):
     assert_same(launch(tmp_path, processes, accumulation_steps, UPDATES), alone)
 
 
 @pytest.mark.parametrize(("first", "then"), [((2, 1), (1, 1)), ((1, 1), (2, 2))])
-def test_a_run_goes_on_in_another_layout(first, then, alone, tmp_path):
+def test_a_run_is_resumed_in_another_layout(first, then, alone, tmp_path):
     stop = UPDATES - 1  # in the middle of epoch two
     launch(tmp_path, *first, stop)
     launch(tmp_path, *then, UPDATES, str(tmp_path / f"checkpoint-{stop}"))

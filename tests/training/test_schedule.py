@@ -1,4 +1,4 @@
-"""Equation 3, against numbers worked out by hand."""
+"""Equation 3, compared with values computed by hand."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_numbers_below_one_are_refused(step, d_model, warmup_steps):
         noam_learning_rate(step, d_model, warmup_steps)
 
 
-def test_update_one_is_done_at_the_rate_of_step_one():
+def test_update_one_uses_the_rate_of_step_one():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=3 / 80)  # three times the paper's peak, 1/√(64·100) = 1/80
     schedule = noam_schedule(optimizer, warmup_steps=100)
@@ -50,7 +50,7 @@ def test_a_warmup_of_zero_is_refused_before_the_first_update():
         noam_schedule(optimizer, warmup_steps=0)
 
 
-def test_cooldown_falls_in_a_line_to_just_above_zero():
+def test_the_cooldown_is_linear_and_ends_just_above_zero():
     # Ten updates, the last four cooled down: 4/5, 3/5, 2/5, 1/5.
     multipliers = [cooldown_multiplier(step, total_steps=10, cooldown_steps=4) for step in range(1, 11)]
     assert multipliers == pytest.approx([1.0] * 6 + [0.8, 0.6, 0.4, 0.2])

@@ -14,17 +14,16 @@ import torch
 from test_trainer import Collator, arguments, examples, logged, tiny_model
 from transformers import TrainerCallback
 
-from hf_vanilla_transformer.training import non_finite
 from hf_vanilla_transformer.training.skipped_updates import SkippedUpdateCounter
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
 
-def rows_with_word(word: int, rows: list[dict[str, list[int]]], which: set[int]) -> list[dict[str, list[int]]]:
-    """Put a word into the sources of some rows, and remove it from the others."""
+def rows_with_word(word: int, rows: list[dict[str, list[int]]], chosen: set[int]) -> list[dict[str, list[int]]]:
+    """Return rows whose sources contain the word only in the given rows."""
     rows = copy.deepcopy(rows)
     for index, row in enumerate(rows):
         row["input_ids"] = [token if token != word else word - 1 for token in row["input_ids"]]
-        if index in which:
+        if index in chosen:
             row["input_ids"][0] = word
     return rows
 
@@ -54,41 +53,6 @@ def weights(model) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-# --------------------------------------------------------------------------- pure
-
-
-def test_a_loss_that_is_not_finite_gets_nan_gradients_and_a_finite_one_is_unchanged():
-    x = torch.tensor([0.1, 0.7, -3.3], requires_grad=True)
-    plain = torch.autograd.grad((x**3).sum(), x)[0]
-    value = non_finite.with_nan_gradients((x**3).sum())
-    assert torch.equal(value, (x**3).sum())
-    assert torch.equal(torch.autograd.grad(value, x)[0], plain)  # bit-identical: times 1.0
-    infinite = x.sum() * 0 + torch.tensor(math.inf)  # an infinite loss whose gradient is 0
-    assert torch.autograd.grad(infinite, x, retain_graph=True)[0].tolist() == [0, 0, 0]
-    assert torch.autograd.grad(non_finite.with_nan_gradients(infinite), x)[0].isnan().all()
-
-
-def test_gradient_norm_is_that_of_all_gradients_together():
-    one, two = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
-    one.grad, two.grad = torch.tensor([2.0, 3.0]), torch.tensor([6.0])
-    assert non_finite.gradient_norm([one, two, torch.nn.Parameter(torch.zeros(1))]).item() == 7.0  # √(4 + 9 + 36)
-    two.grad[0] = math.inf
-    assert not non_finite.gradient_norm([one, two]).isfinite()
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_the_first_tensor_that_is_not_finite_is_named(value):
-    good, bad = torch.ones(3, dtype=torch.bfloat16), torch.ones(2, 5)
-    bad[1, 3] = value
-    assert (
-        non_finite.first_non_finite(
-            [("good", good), ("count", torch.tensor(3)), ("none", torch.ones(0)), ("text", "x")]
-        )
-        is None
-    )
-    assert non_finite.first_non_finite([("good", good), ("bad", bad)]) == "bad"
-
-
 def test_the_limit_counts_consecutive_skipped_updates():
     skipped = SkippedUpdateCounter(3)
     for update in (1, 2):
@@ -102,9 +66,6 @@ def test_the_limit_counts_consecutive_skipped_updates():
     unlimited = SkippedUpdateCounter(0)
     for update in range(50):
         unlimited.skipped(update)
-
-
-# --------------------------------------------------------------------------- inside Trainer
 
 
 class WeightsAfter(TrainerCallback):
@@ -139,14 +100,14 @@ def test_an_update_that_is_not_finite_is_skipped_and_its_sentence_reported(tmp_p
     assert all(tensor.isfinite().all() for tensor in weights(trainer.model).values())
 
 
-def test_skipping_leaves_the_optimizer_as_it_was(tmp_path):
+def test_a_skipped_update_does_not_change_the_optimizer(tmp_path):
     word = 20
     rows = rows_with_word(word, examples(8, length=5), set(range(8)))
     args = arguments(tmp_path, max_steps=2, max_skipped_updates=0)
     trainer = VanillaTransformerTrainer(model_with_nan_at(word), args, Collator(), rows)
     before = weights(trainer.model)
     trainer.train()
-    assert not trainer.optimizer.state_dict()["state"]  # Adam never took a step
+    assert not trainer.optimizer.state_dict()["state"]  # Adam made no step
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
 
 

@@ -23,7 +23,7 @@ class SignalAt(TrainerCallback):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_exits_with_its_status(tmp_path: Path, number: int, status: int, caplog) -> None:
+def test_a_signal_saves_a_checkpoint_and_sets_the_exit_status(tmp_path: Path, number: int, status: int, caplog) -> None:
     handlers = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
     args = arguments(tmp_path, max_steps=9, save_strategy="steps", save_steps=5)
     callbacks = [SignalAt(3, number)]
@@ -38,7 +38,7 @@ def test_a_signal_saves_and_exits_with_its_status(tmp_path: Path, number: int, s
 
 @pytest.mark.parametrize("moment", ["on_evaluate", "on_save", "on_train_end"])
 @pytest.mark.parametrize("save", ["steps", "no", "best"])
-def test_a_signal_after_the_last_update_ends_the_process_too(tmp_path: Path, moment: str, save: str, caplog) -> None:
+def test_a_signal_after_the_last_update_also_ends_the_process(tmp_path: Path, moment: str, save: str, caplog) -> None:
     class SignalIn(TrainerCallback):
         """Sends the signal to its own process at the end of the last evaluation, the last save, or training."""
 
@@ -49,7 +49,7 @@ def test_a_signal_after_the_last_update_ends_the_process_too(tmp_path: Path, mom
     setattr(SignalIn, moment, send)
     args = arguments(
         tmp_path, max_steps=4, save_strategy=save, save_steps=2, eval_strategy="steps", eval_steps=2,
-        metric_for_best_model="loss", greater_is_better=True,  # so that the last one is not the best
+        metric_for_best_model="loss", greater_is_better=True,  # the last one is not the best
     )  # fmt: skip
     trainer = VanillaTransformerTrainer(
         tiny_model(), args, Collator(), examples(40), examples(4), callbacks=[SignalIn()]
@@ -68,18 +68,18 @@ def test_a_signal_after_the_last_update_ends_the_process_too(tmp_path: Path, mom
 
 @pytest.mark.parametrize("launched", [False, True])
 def test_a_second_signal_ends_the_process_at_once_unless_a_launcher_has_forwarded_the_first(launched, monkeypatch):
-    left, clock = [], [100.0]
-    monkeypatch.setattr(stop_signals.os, "_exit", left.append)
+    exits, clock = [], [100.0]
+    monkeypatch.setattr(stop_signals.os, "_exit", exits.append)
     monkeypatch.setattr(stop_signals.time, "monotonic", lambda: clock[0])
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     if launched:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     with stop_signals.StopSignals() as signals:
         signal.raise_signal(signal.SIGTERM)
-        assert (signals.received, left) == (signal.SIGTERM, [])
+        assert (signals.received, exits) == (signal.SIGTERM, [])
         clock[0] += 1.0
         signal.raise_signal(signal.SIGTERM)
-        assert left == ([] if launched else [143])
+        assert exits == ([] if launched else [143])
         clock[0] += 5.0
         signal.raise_signal(signal.SIGINT)
-        assert left[-1] == 130
+        assert exits[-1] == 130

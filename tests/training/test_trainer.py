@@ -1,4 +1,4 @@
-"""The Trainer with a tiny model: Equation 3, the true likelihood, no example lost, exact accumulation and resume."""
+"""The Trainer with a tiny model: Equation 3, unsmoothed likelihood, every example, exact accumulation and resuming."""
 
 import ast
 import inspect
@@ -56,7 +56,7 @@ def tiny_model(dropout: float = 0.0) -> VanillaTransformerForConditionalGenerati
 
 
 def examples(number: int, length: int | None = None) -> list[dict[str, list[int]]]:
-    """Copying, with lengths from 2 to 9; ids from 4 on, the end symbol 2 last."""
+    """Return examples of copying, with 2 to 9 tokens: ids of 4 and above, then the EOS token 2."""
     generator = torch.Generator().manual_seed(5)
 
     def draw(low: int, high: int, size: int) -> list[int]:
@@ -70,7 +70,7 @@ def examples(number: int, length: int | None = None) -> list[dict[str, list[int]
 
 
 class Collator:
-    """Pads with 0 and −100; keeps what it has seen."""
+    """Pads with 0 and −100, and records the sources it has collated."""
 
     def __init__(self, decoder_input_ids: bool = False) -> None:
         self.decoder_input_ids = decoder_input_ids
@@ -124,7 +124,7 @@ def test_updates_one_to_three_have_the_rates_of_equation_3(tmp_path):
     # Twice the paper's peak, 1/√(16 · 10): 2 · 16^-0.5 · step · 10^-1.5 = 0.5 · step · 0.0316227766
     expected = [0.0158113883, 0.0316227766, 0.0474341649]
     assert used == pytest.approx(expected, rel=1e-8)
-    assert logged(trainer, "learning_rate") == pytest.approx(expected, rel=1e-8)  # the log tells the truth
+    assert logged(trainer, "learning_rate") == pytest.approx(expected, rel=1e-8)  # as used
 
 
 def test_optimizer_is_adam_with_the_papers_numbers(tmp_path):
@@ -144,13 +144,13 @@ def test_one_update_is_adams_first_step_unclipped(tmp_path):
     VanillaTransformerTrainer(model, arguments(tmp_path, max_steps=1), Collator(), data).train()
     rate = 16**-0.5 * 10**-1.5
     for name, weight in reference.named_parameters():
-        # After bias correction Adam's first step is lr · g / (|g| + ε), whatever the betas.
+        # After bias correction Adam's first step is lr · g / (|g| + ε), for any betas.
         expected = before[name] - rate * weight.grad / (weight.grad.abs() + 1e-9)
         torch.testing.assert_close(model.get_parameter(name).detach(), expected, rtol=0, atol=1e-10)
 
 
 class Rates(TrainerCallback):
-    """Writes down the learning rate of every update."""
+    """Records the learning rate of every update."""
 
     def __init__(self) -> None:
         self.used: list[float] = []
@@ -159,14 +159,14 @@ class Rates(TrainerCallback):
         self.used.append(kwargs["optimizer"].param_groups[0]["lr"])
 
 
-def test_an_open_learning_rate_is_a_number_before_the_optimizer_is_built(tmp_path):
+def test_the_default_learning_rate_is_a_number_before_the_optimizer_is_made(tmp_path):
     trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path), Collator(), examples(8))
     assert trainer.create_optimizer().defaults["lr"] == trainer.args.learning_rate == pytest.approx(160**-0.5)
     trainer.args.warmup_steps, trainer.optimizer = 40, None  # 1/√(16 · 10), then 1/√(16 · 40)
     assert trainer.create_optimizer().defaults["lr"] == trainer.args.learning_rate == pytest.approx(640**-0.5)
 
 
-def test_a_warmup_that_is_a_share_of_the_run_gives_the_peak_of_that_many_updates(tmp_path):
+def test_a_warmup_ratio_gives_the_peak_of_its_number_of_updates(tmp_path):
     rates = Rates()
     args = arguments(tmp_path, max_steps=8, warmup_steps=0.25)
     VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40), callbacks=[rates]).train()
@@ -175,7 +175,7 @@ def test_a_warmup_that_is_a_share_of_the_run_gives_the_peak_of_that_many_updates
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_a_schedule_of_transformers_is_that_schedule(tmp_path, kind):
+def test_a_schedule_of_transformers_is_used_unchanged(tmp_path, kind):
     rates = Rates()
     args = arguments(tmp_path, max_steps=6, warmup_steps=2, learning_rate=0.01, lr_scheduler_type=kind)
     trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(60), callbacks=[rates])
@@ -224,7 +224,7 @@ def test_a_custom_optimizer_keeps_its_rate_as_the_peak(tmp_path):
         ({}, True, "warmup_steps=10 has no effect with a custom scheduler"),
     ],
 )
-def test_arguments_without_effect_beside_a_custom_optimizer_are_refused(tmp_path, fields, scheduled, message):
+def test_arguments_without_effect_with_a_custom_optimizer_are_refused(tmp_path, fields, scheduled, message):
     model = tiny_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0) if scheduled else None
@@ -245,7 +245,7 @@ def test_a_custom_optimizer_and_scheduler_are_used_as_they_are(tmp_path):
     assert rates.used == pytest.approx([0.03, 0.015, 0.01])
 
 
-def test_a_search_needs_a_space_of_training_arguments(tmp_path):
+def test_a_hyperparameter_search_needs_a_space_of_training_arguments(tmp_path):
     args = arguments(tmp_path, eval_strategy="steps", eval_steps=1)
     trainer = VanillaTransformerTrainer(
         args=args,
@@ -264,7 +264,7 @@ def test_a_search_needs_a_space_of_training_arguments(tmp_path):
 # --------------------------------------------------------------------------- batches
 
 
-def test_every_example_comes_once_an_epoch(tmp_path):
+def test_every_example_is_seen_once_per_epoch(tmp_path):
     data, collator = examples(61), Collator()
     args = arguments(tmp_path, num_train_epochs=2, gradient_accumulation_steps=3)
     trainer = VanillaTransformerTrainer(tiny_model(), args, collator, Dataset.from_list(data))
@@ -282,14 +282,14 @@ def test_accumulation_steps_share_the_budget(tmp_path):
         assert batch["labels"].numel() <= 30
 
 
-def test_too_long_sentences_are_left_out_of_training(tmp_path):
+def test_sentences_that_are_too_long_are_left_out_of_training(tmp_path):
     data, collator = examples(50), Collator()
     args = arguments(tmp_path, num_train_epochs=1, max_sentence_tokens=5)
     VanillaTransformerTrainer(tiny_model(), args, collator, data).train()
     assert sorted(collator.seen) == sorted(row["input_ids"] for row in data if len(row["input_ids"]) <= 5)
 
 
-def test_streamed_data_is_batched_by_budget_and_read_once_an_epoch(tmp_path):
+def test_streamed_data_is_batched_by_budget_and_read_once_per_epoch(tmp_path):
     data = examples(50)
     stream = IterableDataset.from_generator(lambda: iter(data))
     trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=3), Collator(), stream)
@@ -303,7 +303,7 @@ def test_streamed_data_is_batched_by_budget_and_read_once_an_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_columns_that_the_model_does_not_take_reach_no_collator(tmp_path, streamed):
+def test_columns_that_the_model_does_not_take_are_removed_before_the_collator(tmp_path, streamed):
     rows = [{**row, "comment": "a text", "length": 3} for row in examples(40)]
     data: Any = IterableDataset.from_generator(lambda: iter(rows)) if streamed else Dataset.from_list(rows)
     for remove, expected in ((True, {"input_ids", "labels"}), (False, {"input_ids", "labels", "comment", "length"})):
@@ -319,7 +319,7 @@ def test_columns_that_the_model_does_not_take_reach_no_collator(tmp_path, stream
         assert seen and all(columns == expected for columns in seen)
 
 
-def test_a_tokenizer_brings_the_collator(tmp_path):
+def test_the_collator_is_made_from_the_tokenizer(tmp_path):
     words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
     data = examples(20)
@@ -367,7 +367,7 @@ def test_accumulation_gives_the_update_of_the_whole_batch(tmp_path, steps):
         torch.testing.assert_close(weight, whole[name], rtol=0, atol=1e-10)
 
 
-def test_training_log_carries_the_true_likelihood_beside_the_smoothed_loss(tmp_path):
+def test_the_training_log_has_the_unsmoothed_likelihood_beside_the_smoothed_loss(tmp_path):
     data = examples(12, length=5)
     batch = Collator()(data)
     outputs = tiny_model()(**batch, label_smoothing=0.1)
@@ -400,12 +400,12 @@ def test_the_stock_trainer_refuses_our_arguments(tmp_path):
     args = arguments(tmp_path)
     with pytest.raises(ValueError, match="are for VanillaTransformerTrainer.* pass it Seq2SeqTrainingArguments"):
         Seq2SeqTrainer(tiny_model(), args, Collator(), examples(8))
-    assert args.to_sanitized_dict()["max_tokens_per_batch"] == 60  # what loggers are given
+    assert args.to_sanitized_dict()["max_tokens_per_batch"] == 60  # what loggers get
     with pytest.raises(ValueError, match="are for VanillaTransformerTrainer"):
         Seq2SeqTrainer(tiny_model(), args, Collator(), examples(8))
 
 
-def test_a_loss_of_ones_own_and_smoothing_are_refused_together(tmp_path):
+def test_a_custom_loss_and_label_smoothing_are_refused_together(tmp_path):
     def loss(outputs, labels, num_items_in_batch=None):
         return (
             torch.nn.functional.cross_entropy(outputs["logits"].flatten(0, 1), labels.flatten(), reduction="sum")
@@ -423,7 +423,7 @@ def test_a_loss_of_ones_own_and_smoothing_are_refused_together(tmp_path):
     assert logged(trainer, "tokens_per_second")[0] > 0
 
 
-def test_a_subclass_that_asks_for_outputs_has_the_model_return_logits(tmp_path):
+def test_the_model_returns_logits_to_a_subclass_that_requests_outputs(tmp_path):
     asked = []
 
     class Reads(VanillaTransformerTrainer):
@@ -438,7 +438,7 @@ def test_a_subclass_that_asks_for_outputs_has_the_model_return_logits(tmp_path):
     assert [kwargs.get("return_logits", False) for kwargs in asked] == [True, False]
 
 
-def test_a_subclass_that_reads_logits_is_told_how_to_get_them(tmp_path):
+def test_the_error_of_a_subclass_that_reads_missing_logits_says_how_to_get_them(tmp_path):
     class Reads(VanillaTransformerTrainer):
         more: dict[str, Any] = {}
 
@@ -455,10 +455,10 @@ def test_a_subclass_that_reads_logits_is_told_how_to_get_them(tmp_path):
     train()
 
 
-def test_a_second_trainer_leaves_the_first_ones_directory_alone(tmp_path):
+def test_a_second_trainer_changes_nothing_in_the_directory_of_the_first(tmp_path):
     staging = tmp_path / ".checkpoint-8.saving"
     staging.mkdir()
-    parent = psutil.Process(os.getppid())  # a living process that is not this one
+    parent = psutil.Process(os.getppid())  # a running process other than this one
     owner = {"pid": parent.pid, "started": parent.create_time(), "host": socket.gethostname(), "since": "today"}
     (tmp_path / ".run.lock").write_text(json.dumps(owner))
     trainer = VanillaTransformerTrainer(tiny_model(), arguments(tmp_path, max_steps=1), Collator(), examples(6))
@@ -475,11 +475,11 @@ def test_evaluation_loss_is_the_likelihood_of_all_tokens_without_smoothing(tmp_p
     data = examples(11)
     model = tiny_model().eval()
     nats = tokens = 0.0
-    for row in data:  # one by one: no padding, no batch
+    for row in data:  # one at a time: without padding or batches
         logits = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).logits
         nats -= logits.log_softmax(-1)[0, torch.arange(len(row["labels"])), row["labels"]].sum().item()
         tokens += len(row["labels"])
-    # Batches of 4, 4 and 3 sentences with different numbers of tokens: a mean of batch means would be another number.
+    # Batches of 4, 4 and 3 sentences with different numbers of tokens: the mean of batch means differs.
     args = arguments(
         tmp_path, per_device_eval_batch_size=4, label_smoothing_factor=0.3, predict_with_generate=generate,
         generation_max_length=6,
@@ -507,7 +507,7 @@ def test_bf16_keeps_weights_and_optimizer_in_fp32(tmp_path):
     assert {state["exp_avg"].dtype for state in trainer.optimizer.state.values()} == {torch.float32}
 
 
-def test_either_outcome_of_auto_precision_trains_alike(tmp_path, monkeypatch):
+def test_training_is_equal_to_rounding_in_either_precision_of_auto(tmp_path, monkeypatch):
     curves = {}
     for precision in ("fp32", "bf16"):
         monkeypatch.setenv("VANILLA_TRANSFORMER_AUTO_PRECISION", precision)
@@ -516,14 +516,14 @@ def test_either_outcome_of_auto_precision_trains_alike(tmp_path, monkeypatch):
         trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(20), examples(7))
         trainer.train()
         curves[precision] = [*logged(trainer, "nll"), trainer.evaluate()["eval_loss"]]
-    # A nat or so a token from some sixteen sums rounded to 8 bits each.
+    # About one nat per token, from about sixteen sums that are each rounded to 8 bits.
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=16 * torch.finfo(torch.bfloat16).eps)
-    assert curves["bf16"] != curves["fp32"]  # it did compute in bf16
+    assert curves["bf16"] != curves["fp32"]  # bf16 was used
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("by_init", [False, True])
-def test_weights_that_come_in_half_precision_are_trained_in_fp32(tmp_path, stored, by_init):
+def test_half_precision_weights_are_trained_in_fp32(tmp_path, stored, by_init):
     def make() -> VanillaTransformerForConditionalGeneration:
         return tiny_model().to(stored)
 
@@ -534,20 +534,20 @@ def test_weights_that_come_in_half_precision_are_trained_in_fp32(tmp_path, store
     rounded = dict(make().named_parameters())
     for name, weight in trainer.model.named_parameters():
         assert weight.dtype == torch.float32
-        assert not torch.equal(weight, rounded[name].float())  # so small a rate moves nothing in bf16
-        torch.testing.assert_close(weight, rounded[name].float(), atol=0.01, rtol=0)  # from what was stored
+        assert not torch.equal(weight, rounded[name].float())  # with this learning rate, bf16 weights would not change
+        torch.testing.assert_close(weight, rounded[name].float(), atol=0.01, rtol=0)  # starting from the stored values
     trainer.save_model(str(tmp_path / "final"))
     assert {tensor.dtype for tensor in load_file(tmp_path / "final" / "model.safetensors").values()} == {torch.float32}
 
 
-def test_weights_stay_in_bf16_where_that_is_asked_for(tmp_path):
+def test_weights_stay_in_bf16_with_keep_weight_dtype(tmp_path):
     args = arguments(tmp_path, max_steps=1, keep_weight_dtype=True)
     trainer = VanillaTransformerTrainer(tiny_model().bfloat16(), args, Collator(), examples(20))
     trainer.train()
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.bfloat16}
 
 
-def test_evaluation_in_bf16_leaves_the_weights_as_they_were(tmp_path):
+def test_evaluation_in_bf16_does_not_change_the_weights(tmp_path):
     args = arguments(tmp_path, max_steps=1, bf16_full_eval=True)
     trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(20), examples(7))
     trainer.train()
@@ -561,7 +561,7 @@ def test_evaluation_in_bf16_leaves_the_weights_as_they_were(tmp_path):
     assert trainer.model.lm_head.weight is trainer.model.get_input_embeddings().weight  # still tied
 
 
-def test_the_checkpoint_of_least_perplexity_is_the_best(tmp_path):
+def test_the_checkpoint_with_the_lowest_perplexity_is_the_best(tmp_path):
     args = arguments(
         tmp_path, max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
         metric_for_best_model="perplexity", load_best_model_at_end=True,
@@ -580,7 +580,7 @@ def test_a_metric_that_evaluation_will_not_report_is_refused_at_the_start(tmp_pa
         VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(8), examples(4))
 
 
-def test_evaluation_and_saving_do_not_count_in_the_speed_of_training(tmp_path, monkeypatch):
+def test_the_speed_of_training_excludes_evaluation_and_saving(tmp_path, monkeypatch):
     class Slow(TrainerCallback):
         def on_prediction_step(self, args, state, control, **kwargs):
             time.sleep(0.5)
@@ -600,7 +600,7 @@ def test_evaluation_and_saving_do_not_count_in_the_speed_of_training(tmp_path, m
     assert trained < seconds - 2.5
 
 
-def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
+def test_a_loss_that_is_not_finite_is_logged_as_nan(tmp_path):
     model = tiny_model()
     with torch.no_grad():
         model.lm_head.weight[0, 0] = math.nan
@@ -609,7 +609,7 @@ def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
     assert math.isnan(logged(trainer, "loss")[0])  # Trainer's own filter would have logged 0.0
 
 
-# --------------------------------------------------------------------------- exact resume
+# --------------------------------------------------------------------------- resuming
 
 
 class StopAt(TrainerCallback):
@@ -636,7 +636,7 @@ def assert_same_checkpoint(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_streaming_ends_in_the_same_bytes(tmp_path, workers):
+def test_resumed_streaming_ends_with_bit_identical_weights(tmp_path, workers):
     data = examples(30)  # three updates; the stream starts again twice
 
     def rows(parts: list[int]) -> Iterator[dict[str, list[int]]]:
@@ -656,7 +656,7 @@ def test_resumed_streaming_ends_in_the_same_bytes(tmp_path, workers):
 
 
 @pytest.mark.parametrize("where", ["inside the second epoch", "at its end"])
-def test_resumed_training_ends_in_the_same_bytes(tmp_path, where):
+def test_resumed_training_ends_with_bit_identical_weights(tmp_path, where):
     data = Dataset.from_list(examples(60))
 
     def train(folder: str, callbacks: list[TrainerCallback], resume: str | None) -> int:
@@ -669,7 +669,7 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, where):
         return len(trainer.get_train_dataloader())
 
     batches = train("whole", [SaveAtEnd()], None)
-    updates = math.ceil(batches / 2)  # an epoch
+    updates = math.ceil(batches / 2)  # per epoch
     assert updates >= 3
     stop = updates + 2 if where == "inside the second epoch" else 2 * updates
     train("stopped", [StopAt(stop)], None)
@@ -679,7 +679,7 @@ def test_resumed_training_ends_in_the_same_bytes(tmp_path, where):
 
 
 def test_the_epoch_reaches_the_sampler_of_a_resumed_run_on_several_ranks(tmp_path):
-    # What Trainer builds on each of two ranks: our sampler, in a shard that passes everything, in what skips batches.
+    # As Trainer wraps it on each of two ranks: our sampler, in a shard that passes all batches, in one that skips some.
     lengths = [len(row["labels"]) for row in examples(90)]
     sampler = TokenBudgetSampler(lengths, lengths, 120, num_ranks=2, rank=1)
     loader = DataLoaderShard(list(range(90)), batch_sampler=BatchSamplerShard(sampler, 1, 0), collate_fn=list)
@@ -690,7 +690,7 @@ def test_the_epoch_reaches_the_sampler_of_a_resumed_run_on_several_ranks(tmp_pat
     assert list(resumed) == sampler.plan(1)[1::2][2:]
 
 
-# --------------------------------------------------------------------------- beside the stock Trainer
+# --------------------------------------------------------------------------- the stock Trainer
 
 
 def test_another_model_is_refused(tmp_path):
@@ -702,7 +702,7 @@ def test_another_model_is_refused(tmp_path):
         VanillaTransformerTrainer(MarianMTModel(config), arguments(tmp_path), Collator(), examples(4))
 
 
-def test_private_methods_of_trainer_are_as_they_are_relied_on():
+def test_private_methods_of_trainer_have_the_parameters_that_are_relied_on():
     for name, parameters in trainer_module.PRIVATE_METHODS.items():
         assert tuple(inspect.signature(getattr(Seq2SeqTrainer, name)).parameters) == parameters, name
 
@@ -736,7 +736,7 @@ def test_stock_trainer_trains_evaluates_and_generates(tmp_path, factor, generate
         predict_with_generate=generate, generation_max_length=6, label_names=["labels"],
     )  # fmt: skip
     data = examples(32)
-    collator = Collator(decoder_input_ids=factor > 0)  # Trainer takes the labels away before forward
+    collator = Collator(decoder_input_ids=factor > 0)  # Trainer removes the labels before forward
     trainer = Seq2SeqTrainer(tiny_model(), args, collator, data, data[:5], compute_metrics=lambda prediction: {})
     trainer.train()
     losses = logged(trainer, "loss")
@@ -751,7 +751,7 @@ def test_stock_trainer_finds_the_labels_by_itself(tmp_path):
     assert math.isfinite(trainer.evaluate()["eval_loss"])
 
 
-def test_training_reports_sentences_a_second_of_real_batches(tmp_path):
+def test_sentences_per_second_are_computed_from_real_batches(tmp_path):
     started = time.perf_counter()
     args = arguments(tmp_path, max_steps=20)
     trainer = VanillaTransformerTrainer(tiny_model(), args, Collator(), examples(40))
@@ -780,18 +780,18 @@ def saved_by_stopwatch(**attributes: float) -> dict[str, Any]:
     [
         (4, saved_by_stopwatch(saved_seconds=1000.0, saved_processor_seconds=700.0), 1000.0, 700.0),
         (4, saved_by_stopwatch(saved_seconds=1000.0), 1000.0, 1000.0 * torch.get_num_threads()),  # at most
-        (4, {}, 0.0, 0.0),  # the checkpoint is of an older version
-        (0, saved_by_stopwatch(saved_seconds=1000.0), 0.0, 0.0),  # a new training by the same trainer
+        (4, {}, 0.0, 0.0),  # the checkpoint is from an earlier version
+        (0, saved_by_stopwatch(saved_seconds=1000.0), 0.0, 0.0),  # a new training with the same trainer
     ],
 )
-def test_the_stopwatch_counts_the_parts_before_a_stop_too(
+def test_the_stopwatch_includes_the_time_before_a_stop(
     step: int, callbacks: dict[str, Any], wall: float, processor: float
 ) -> None:
     stopwatch = Stopwatch()
     assert stopwatch.seconds == stopwatch.processor_seconds == 0.0
     state = TrainerState(global_step=step, stateful_callbacks=callbacks)
     stopwatch.on_train_begin(TrainingArguments(), state, TrainerControl())
-    sum(range(100_000))  # something to count
+    sum(range(100_000))  # takes time
     seconds, processor_seconds = stopwatch.seconds, stopwatch.processor_seconds
     assert wall < seconds < wall + 10 and processor < processor_seconds < processor + 10
     saved = stopwatch.state()["attributes"]

@@ -1,4 +1,4 @@
-"""Two real processes: every example once an epoch, the update of one process, and exact resume inside epoch two."""
+"""Two processes: every example once per epoch, the same update as one process, exact resuming inside epoch two."""
 
 import json
 import os
@@ -33,13 +33,13 @@ def records(folder: Path) -> list[dict]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def test_ranks_share_every_example(runs):
+def test_every_example_is_seen_by_one_of_the_ranks(runs):
     one, two = records(runs)
     expected = 3 * [row["input_ids"] for row in examples(60)]
     assert sorted(one["seen"] + two["seen"]) == sorted(expected)
 
 
-def test_resumed_ranks_end_in_the_same_bytes(runs):
+def test_resumed_ranks_end_with_bit_identical_weights(runs):
     last = f"checkpoint-{records(runs)[0]['steps']}"
     assert_same_checkpoint(runs / "whole" / last, runs / "stopped" / last)
 

@@ -1,4 +1,4 @@
-"""What test_two_ranks.py starts on each of two ranks: train whole, train stopped and resumed, write down what came.
+"""Started by test_two_ranks.py on each of two ranks: train uninterrupted, and stopped and resumed; record examples.
 
 Usage: torchrun --nproc_per_node 2 two_ranks.py FOLDER
 """
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
     model = tiny_model().double()
     args = arguments(folder / "one", max_tokens_per_batch=80, max_steps=1, optim="sgd")
-    same = examples(16, length=5)  # 80 tokens: one update, eight sentences a rank
+    same = examples(16, length=5)  # 80 tokens: one update, eight sentences per rank
     one = VanillaTransformerTrainer(model, args, Collator(), same)
     one.train()
     if rank == 0:
