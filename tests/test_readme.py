@@ -264,6 +264,15 @@ def test_origins_have_a_table(renderer: ModuleType, tmp_path: Path) -> None:
     assert "| `tiny`, test | talk | 1,200 | 20.00 | 30.00 |" in renderer.render(MARKED, tmp_path)
 
 
+def test_the_licence_of_the_data_is_in_the_tables(renderer: ModuleType, tmp_path: Path) -> None:
+    groups = {"talk": {"bleu": 20.0, "chrf": 30.0, "exact": 0.0, "sentences": 1200, "license": "CC0"}}
+    record = run_record(1, 10.0, by_group=groups)
+    record["recipe"]["settings"]["data_license"] = "MIT"
+    text = renderer.render(MARKED, write(tmp_path, {"koen": record}))
+    assert "| hardware | data licence |" in text and "| 2 cores of X, bf16 | MIT |" in text
+    assert "| `tiny`, test | talk | 1,200 | 20.00 | 30.00 | CC0 |" in text
+
+
 def test_an_evaluation_is_a_row_without_training(renderer: ModuleType, tmp_path: Path) -> None:
     record = run_record(1, 41.0)
     del record["recipe"], record["training"]
