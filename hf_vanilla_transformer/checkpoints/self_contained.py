@@ -9,7 +9,7 @@ one model does not name: the bare model and the pipeline.
 
 from pathlib import Path
 
-from ..model.pipeline_vanilla_transformer import AUTO_MAP, copy_code, write_code
+from ..model.remote_code_vanilla_transformer import AUTO_MAP, copy_code, write_code
 from .checkpoint_directory import CheckpointDirectory
 
 CODE_FILES = tuple(sorted((Path(__file__).resolve().parent.parent / "model").glob("*_vanilla_transformer.py")))

@@ -1,19 +1,16 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""pipeline("translation", …) on the paper's beam search (§6.1).
+"""pipeline("translation", …) with the paper's beam search (§6.1).
 
-transformers 5 has no translation pipeline any more; a checkpoint whose config.json names this one brings it back. It
-takes and gives what the old one did, but decodes as `paper_beam_search` does and takes that function's keywords.
+transformers 5 removed its translation pipeline. This one takes the same inputs and returns the same outputs, but
+decodes with `paper_beam_search`.
 """
 
-# Shapes: B batch · S source length · T target length · N hypotheses returned a sentence
+# Shapes: B batch · S source length · T target length · N translations per text
 
 import dataclasses
-import json
 import os
-import shutil
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,54 +21,49 @@ from transformers.utils import logging
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
 from .beam_search_vanilla_transformer import paper_beam_search
-from .configuration_vanilla_transformer import VanillaTransformerConfig
-from .modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
+from .remote_code_vanilla_transformer import write_code
 from .tokenizers_vanilla_transformer import TranslationTokenizers
 
 logger = logging.get_logger(__name__)
 
-AUTO_MAP = {  # which class of the code beside the weights loads what
-    name: f"{loaded.__module__.rpartition('.')[2]}.{loaded.__name__}"
-    for name, loaded in {
-        "AutoConfig": VanillaTransformerConfig,
-        "AutoModel": VanillaTransformerModel,
-        "AutoModelForSeq2SeqLM": VanillaTransformerForConditionalGeneration,
-    }.items()
-}
-_SEARCH = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
-_WAYS_OUT = {  # words of Hugging Face's generate() that the old pipeline took
-    "max_length": "give max_extra_tokens, the tokens a translation may have beyond its source's",
-    "max_new_tokens": "give max_extra_tokens, the tokens a translation may have beyond its source's",
-    "src_lang": "a model of this kind translates in one direction; leave it out",
-    "tgt_lang": "a model of this kind translates in one direction; leave it out",
+_SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
+_HINTS = {  # keywords of other translation pipelines, of `generate` and of earlier versions → what to use instead
+    "max_length": "use max_extra_tokens (relative to the source) or max_target_tokens",
+    "max_new_tokens": "use max_extra_tokens (relative to the source) or max_target_tokens",
+    "max_tokens": "use max_target_tokens",
+    "beam_size": "use num_beams",
+    "num_return": "use num_return_sequences",
+    "alpha": "use length_penalty, the exponent α",
+    "do_sample": "it translates with beam search; use generate() of the model for sampling",
+    "src_lang": "the model translates in one direction; leave it out",
+    "tgt_lang": "the model translates in one direction; leave it out",
 }
 
 
 class TranslationPipeline(Pipeline):
-    """Translate by the paper's beam search: one text, a list, a generator or a data set.
+    """Translate with the paper's beam search: one text, a list, a generator or a dataset.
 
     ``pipeline("translation", model=NAME, trust_remote_code=True)`` loads this class from the repository;
-    ``pipeline("translation", model=NAME, pipeline_class=TranslationPipeline)`` takes the installed one. The keywords
-    below can be given there, or call by call.
+    ``pipeline("translation", model=NAME, pipeline_class=TranslationPipeline)`` uses the installed one. The following
+    keywords can be given when the pipeline is built, and in each call.
 
     Args:
-        num_beams, length_normalization, length_penalty, coverage_penalty, max_extra_tokens: see `paper_beam_search`.
-        num_return_sequences: translations a text, at most ``num_beams``.
-        max_source_tokens: a text with more tokens, its end symbol included, becomes an empty translation, with a
-            warning.
-        return_scores: add ``score``, the log-probability in nats over the length penalty.
-        target_tokenizer: writes the translations where source and target have vocabularies of their own; None takes the
-            folder target_tokenizer beside the weights.
-        batch_size: texts a batch, in the order given; lists are quickest if texts of like length are neighbours.
+        num_beams, num_return_sequences, length_penalty, length_normalization, early_stopping, coverage_penalty,
+            max_extra_tokens, max_target_tokens: see `BeamSearchConfig`.
+        max_source_tokens: a text with more tokens, the EOS token included, gets an empty translation and a warning.
+        return_scores: add ``score``, the log-probability in nats divided by the length normalization.
+        target_tokenizer: the tokenizer of the translations if source and target have separate vocabularies; None loads
+            it from the folder target_tokenizer of the checkpoint. Only when the pipeline is built.
+        batch_size: texts per batch, in the given order; lists are fastest if neighbouring texts have similar lengths.
 
     Returns (from a call):
-        A list of dictionaries with ``translation_text``, best first, for one text; for a list of texts a dictionary
-        a text (a list of them if ``num_return_sequences`` > 1); for anything else an iterator over such lists, read as it goes.
-        An empty text, or one of white space, becomes an empty translation.
+        For one text a list of dictionaries with ``translation_text``, best first. For a list of texts one dictionary
+        per text, or one such list per text if ``num_return_sequences`` > 1. For other iterables an iterator over such
+        lists, which reads its input as needed. A text without visible characters gets an empty translation.
 
     Raises:
-        ValueError: If the model is another, the tokenizer is missing, a keyword is unknown or out of range, or an input
-            is no string.
+        ValueError: If the model is of another type, the tokenizer is missing, a keyword is unknown or its value
+            invalid, or an input is not a string.
     """
 
     _load_processor: Any = False
@@ -80,12 +72,12 @@ class TranslationPipeline(Pipeline):
     _load_feature_extractor: Any = False
     _load_tokenizer: Any = True
     tokenizer: Any
-    _pipeline_calls_generate = False  # so that generate()'s keywords reach us and can be refused with a way out
+    _pipeline_calls_generate = False  # so that `_sanitize_parameters` sees the keywords of generate()
 
     def __init__(self, model: Any, tokenizer: Any = None, *, target_tokenizer: Any = None, **kwargs: Any) -> None:
-        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        if kind != "vanilla_transformer":
-            raise ValueError(f"TranslationPipeline translates with a vanilla_transformer model, not with {kind}")
+        model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        if model_type != "vanilla_transformer":
+            raise ValueError(f"TranslationPipeline needs a vanilla_transformer model, not {model_type}")
         if tokenizer is None:
             raise ValueError("TranslationPipeline needs the model's tokenizer; give tokenizer=AutoTokenizer.…")
         self._tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
@@ -98,34 +90,42 @@ class TranslationPipeline(Pipeline):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
             results = super().__call__(list(inputs), **kwargs) if inputs else []
-            single = {**self._forward_params, **kwargs}.get("num_return_sequences", 1) == 1
+            default = self._forward_params["config"].num_return_sequences
+            single = kwargs.get("num_return_sequences", default) == 1
             return [result[0] for result in results] if single else results
         if not isinstance(inputs, Dataset) and isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, dict)):
-            inputs = (text for text in inputs)  # columns of a data set, files, …: read as it goes
+            inputs = (text for text in inputs)  # a column of a dataset, a file, …: read as needed
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Share the keywords out among `preprocess`, `_forward` and `postprocess`."""
-        for name in sorted(set(parameters) - {*_SEARCH, "max_source_tokens", "return_scores"}):
-            hint = _WAYS_OUT.get(name, f"it takes {', '.join(_SEARCH)}, max_source_tokens and return_scores")
-            raise ValueError(f"TranslationPipeline doesn't take {name}; {hint}")
+        """Check the keywords and return those of `preprocess`, `_forward` and `postprocess`.
+
+        The base class calls it when the pipeline is built and in each call.
+        """
+        for name in sorted(set(parameters) - {*_SEARCH_FIELDS, "max_source_tokens", "return_scores"}):
+            hint = _HINTS.get(name, f"it takes {', '.join(_SEARCH_FIELDS)}, max_source_tokens and return_scores")
+            raise ValueError(f"TranslationPipeline has no keyword {name}; {hint}")
         limit = parameters.get("max_source_tokens", 1)
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise ValueError(f"max_source_tokens={limit!r} is not a whole number ≥ 1")
-        reading = {name: parameters[name] for name in ("max_source_tokens",) if name in parameters}
-        searching = {name: parameters[name] for name in _SEARCH if name in parameters}
-        writing = {name: parameters[name] for name in ("return_scores",) if name in parameters}
-        return reading, searching, writing
+            raise ValueError(f"max_source_tokens={limit!r} is not an integer ≥ 1")
+        if not isinstance(parameters.get("return_scores", False), bool):
+            raise ValueError(f"return_scores={parameters['return_scores']!r} is not a boolean; choose True or False")
+        config = getattr(self, "_forward_params", {}).get("config", BeamSearchConfig())  # as the pipeline was built
+        config = config.replace(**{name: parameters[name] for name in _SEARCH_FIELDS if name in parameters})
+        preprocess = {name: parameters[name] for name in ("max_source_tokens",) if name in parameters}
+        postprocess = {name: parameters[name] for name in ("return_scores",) if name in parameters}
+        return preprocess, {"config": config}, postprocess
 
     def preprocess(self, text: Any, max_source_tokens: int = 1024) -> dict[str, Tensor]:
         """Encode one text.
 
         Args:
             text: the text.
-            max_source_tokens: the most tokens with the end symbol.
+            max_source_tokens: maximum number of tokens, the EOS token included.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` (1, S), and ``wanted`` (1,): whether there is something to translate.
+            ``input_ids`` and ``attention_mask`` (1, S), and ``translatable`` (1,), which is False for an empty or too
+            long text.
         """
         if not isinstance(text, str):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
@@ -136,58 +136,50 @@ class TranslationPipeline(Pipeline):
         too_long = len(ids) > max_source_tokens
         if too_long:
             logger.warning(
-                f"a text of {len(ids)} tokens, more than {max_source_tokens}, became an empty translation: "
+                f"a text of {len(ids)} tokens, more than {max_source_tokens}, gets an empty translation: "
                 f"{text[:40]!r}…; split it into sentences, or raise max_source_tokens"
             )
         special = {self.tokenizer.pad_token_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
-        wanted = not too_long and bool(set(ids) - special)
-        input_ids = torch.tensor([ids if wanted else [self.tokenizer.eos_token_id or 0]])
-        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "wanted": torch.tensor([wanted])}
+        translatable = not too_long and bool(set(ids) - special)
+        input_ids = torch.tensor([ids if translatable else [self.tokenizer.eos_token_id or 0]])
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "translatable": torch.tensor([translatable]),
+        }
 
-    def _forward(self, model_inputs: dict[str, Tensor], **search: Any) -> dict[str, Tensor]:
-        """Search.
+    def _forward(self, model_inputs: dict[str, Tensor], config: BeamSearchConfig | None = None) -> dict[str, Tensor]:
+        """Search the translations of a batch.
 
         Returns:
-            ``sequences`` (B, N, T) without start symbols, their ``lengths`` (B, N) and ``scores`` (B, N); all 0 for a
-            text with nothing to translate.
+            ``sequences`` (B, N, T) without the decoder start token, their ``lengths`` (B, N) and ``scores`` (B, N); all
+            are 0 for a text that is not translatable.
         """
-        wanted = model_inputs["wanted"]
-        config = BeamSearchConfig(**search)
+        translatable = model_inputs["translatable"]
+        config = BeamSearchConfig() if config is None else config
         output: Any = None
-        if bool(wanted.any()):
+        if bool(translatable.any()):
             output = paper_beam_search(
-                self.model, model_inputs["input_ids"][wanted], model_inputs["attention_mask"][wanted], config
+                self.model,
+                model_inputs["input_ids"][translatable],
+                model_inputs["attention_mask"][translatable],
+                config,
             )
         number = config.num_return_sequences
         tokens = 0 if output is None else output.sequences.shape[1] - 1
-        sequences = torch.zeros((len(wanted), number, tokens), dtype=torch.long, device=wanted.device)
-        lengths = torch.zeros((len(wanted), number), dtype=torch.long, device=wanted.device)
-        precise = torch.float32 if output is None else output.sequences_scores.dtype  # never fp64 where there is none
-        scores = torch.zeros((len(wanted), number), dtype=precise, device=wanted.device)
+        device = translatable.device
+        sequences = torch.zeros((len(translatable), number, tokens), dtype=torch.long, device=device)
+        lengths = torch.zeros((len(translatable), number), dtype=torch.long, device=device)
+        dtype = torch.float32 if output is None else output.sequences_scores.dtype  # not fp64, which MPS doesn't have
+        scores = torch.zeros((len(translatable), number), dtype=dtype, device=device)
         if output is not None:
-            sequences[wanted] = output.sequences[:, 1:].view(-1, number, tokens).to(wanted.device)
-            lengths[wanted] = output.lengths.view(-1, number).to(wanted.device)
-            scores[wanted] = output.sequences_scores.view(-1, number).to(wanted.device)
+            sequences[translatable] = output.sequences[:, 1:].view(-1, number, tokens).to(device)
+            lengths[translatable] = output.lengths.view(-1, number).to(device)
+            scores[translatable] = output.sequences_scores.view(-1, number).to(device)
         return {"sequences": sequences, "lengths": lengths, "scores": scores}
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the model, its tokenizers and its code, so that `pipeline` loads the folder with or without the package.
-
-        Args:
-            save_directory: the folder.
-            kwargs: of the model's and the tokenizers' ``save_pretrained``.
-
-        Raises:
-            ValueError: If ``push_to_hub`` is set, which would send the weights before the code.
-        """
-        if kwargs.pop("push_to_hub", False):
-            raise ValueError("push_to_hub=True sends no code; save to a folder, or call push_to_hub of this pipeline")
-        super().save_pretrained(save_directory, **kwargs)
-        self._tokenizers.save_pretrained(save_directory)
-        write_code(save_directory)
-
     def postprocess(self, model_outputs: dict[str, Tensor], return_scores: bool = False) -> list[dict[str, Any]]:
-        """Decode the hypotheses of one text, best first."""
+        """Decode the translations of one text, best first."""
         translations = []
         hypotheses = zip(*(model_outputs[name][0] for name in ("sequences", "lengths", "scores")), strict=True)
         for sequence, length, score in hypotheses:
@@ -195,30 +187,21 @@ class TranslationPipeline(Pipeline):
             translations.append({"translation_text": text, **({"score": float(score)} if return_scores else {})})
         return translations
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model, its tokenizers and its code, so that `pipeline` loads the folder with or without the package.
 
-def write_code(folder: str | os.PathLike) -> list[Path]:
-    """Copy the model's code into a checkpoint's folder and name its classes in config.json.
+        Args:
+            save_directory: the folder.
+            kwargs: passed to ``save_pretrained`` of the model and the tokenizer.
 
-    Args:
-        folder: the checkpoint; its config.json is rewritten.
-
-    Returns:
-        The code files, where they are now.
-    """
-    copied = copy_code(folder)
-    path = Path(folder) / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": VanillaTransformerConfig().custom_pipelines}
-    staged = path.with_suffix(".json.tmp")
-    staged.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(staged, path)
-    return copied
+        Raises:
+            ValueError: If ``push_to_hub`` is set, which would push the weights without the code.
+        """
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError("push_to_hub=True pushes no code; save to a folder, or call push_to_hub of this pipeline")
+        super().save_pretrained(save_directory, **kwargs)
+        self._tokenizers.save_pretrained(save_directory)
+        write_code(save_directory)
 
 
-def copy_code(folder: str | os.PathLike) -> list[Path]:
-    """Copy the files of model code, of which this is one, into a folder."""
-    sources = sorted(Path(__file__).resolve().parent.glob("*_vanilla_transformer.py"))
-    return [Path(shutil.copyfile(source, Path(folder) / source.name)) for source in sources]
-
-
-__all__ = ["AUTO_MAP", "TranslationPipeline", "copy_code", "write_code"]
+__all__ = ["TranslationPipeline"]

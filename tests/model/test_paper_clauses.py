@@ -54,7 +54,7 @@ def test_3_2_1_products_are_divided_by_the_root_of_d_k():
 
 
 def test_3_2_1_query_and_key_of_different_width_are_refused():
-    with pytest.raises(ValueError, match="have 4 and 5"):
+    with pytest.raises(ValueError, match="different widths, 4 and 5"):
         layers.scaled_dot_product_attention(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 3, 5), torch.ones(1, 1, 3, 2))
 
 

@@ -1,5 +1,6 @@
-"""pipeline("translation"): every form of input, what `translate` gives, and clear refusals."""
+"""pipeline("translation"): every form of input gives what `translate` gives, and bad values are refused."""
 
+import dataclasses
 import json
 
 import datasets
@@ -175,7 +176,7 @@ def test_a_saved_pipeline_loads_with_its_own_code(translator, tmp_path):
     loaded.save_pretrained(tmp_path / "again")
     names = {path.name for path in tmp_path.glob("*_vanilla_transformer.py")}
     assert {path.name for path in (tmp_path / "again").glob("*_vanilla_transformer.py")} == names != set()
-    with pytest.raises(ValueError, match="push_to_hub=True sends no code"):
+    with pytest.raises(ValueError, match="push_to_hub=True pushes no code"):
         translator.save_pretrained(tmp_path / "pushed", push_to_hub=True)
 
 
@@ -220,21 +221,44 @@ def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer
     assert pipeline("translation", model=str(tmp_path / "saved"), trust_remote_code=True, device="cpu")(TEXTS) == found
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"num_return_sequences": 2}, "give the number as num_return_sequences"),
-        ({"max_length": 40}, "give max_extra_tokens"),
-        ({"src_lang": "en"}, "one direction"),
-        ({"beams": 2}, "doesn't take beams; it takes num_beams"),
-        ({"num_beams": 0}, "num_beams=0 is not a whole number"),
-        ({"num_return_sequences": 5}, "num_return_sequences=5 is more than num_beams=4"),
-        ({"max_source_tokens": 0}, "max_source_tokens=0 is not a whole number"),
-    ],
-)
-def test_keywords_out_of_place_are_refused_with_the_way_out(translator, keywords, message):
+BAD_KEYWORDS = [
+    ({"max_length": 40}, "no keyword max_length; use max_extra_tokens"),
+    ({"beam_size": 2}, "no keyword beam_size; use num_beams"),
+    ({"alpha": 0.6}, "no keyword alpha; use length_penalty"),
+    ({"src_lang": "en"}, "one direction"),
+    ({"beams": 2}, "no keyword beams; it takes num_beams"),
+    ({"num_beams": 0}, "num_beams=0 is not an integer"),
+    ({"num_return_sequences": 5}, "num_return_sequences=5 is more than num_beams=4"),
+    ({"length_normalization": "none"}, "length_normalization='none' is unknown"),
+    ({"max_source_tokens": 0}, "max_source_tokens=0 is not an integer"),
+    ({"return_scores": "yes"}, "return_scores='yes' is not a boolean"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "message"), BAD_KEYWORDS)
+def test_bad_keywords_of_a_call_are_refused_with_what_to_use_instead(translator, keywords, message):
     with pytest.raises(ValueError, match=message):
         translator("one two", **keywords)
+
+
+@pytest.mark.parametrize(("keywords", "message"), BAD_KEYWORDS)
+def test_bad_keywords_are_refused_when_the_pipeline_is_built(tokenizer, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        TranslationPipeline(build(tokenizer), tokenizer, device="cpu", **keywords)
+
+
+def test_keywords_of_a_call_are_checked_together_with_those_of_the_pipeline(tokenizer):
+    translator = TranslationPipeline(build(tokenizer), tokenizer, device="cpu", num_beams=6, num_return_sequences=5)
+    assert len(translator("one", num_return_sequences=6)) == 6
+    with pytest.raises(ValueError, match="num_return_sequences=5 is more than num_beams=2"):
+        translator("one", num_beams=2)
+    assert len(translator("one")) == 5  # a call's keywords hold for that call only
+
+
+def test_every_field_of_the_search_is_a_keyword(translator):
+    fields = dataclasses.asdict(BeamSearchConfig(num_beams=2, max_target_tokens=7, early_stopping=True))
+    expected = translate(translator.model, translator.tokenizer, TEXTS, BeamSearchConfig(**fields))
+    assert texts_of(translator(TEXTS, **fields)) == expected
 
 
 @pytest.mark.parametrize("text", [None, 3, b"one", {"en": "one"}, ["one", None]])
@@ -245,7 +269,7 @@ def test_what_is_no_string_is_refused(translator, text):
 
 def test_other_models_are_refused(tokenizer):
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    with pytest.raises(ValueError, match="vanilla_transformer model, not with bert"):
+    with pytest.raises(ValueError, match="needs a vanilla_transformer model, not bert"):
         TranslationPipeline(BertModel(BertConfig(vocab_size=9, **sizes)), tokenizer)
 
 
