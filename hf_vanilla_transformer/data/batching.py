@@ -2,17 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches by token budget: "about 25,000 source and 25,000 target tokens" (§5.1), with little padding.
 
-The plan has two parts. What is fixed, once and for all epochs, are the *slots*, one an update: examples sorted by
-length are cut into runs that fill the budget, and each run leaves behind its number of rows and its longest source and
-target. What changes from epoch to epoch is who sits where: examples change places wherever both still fit, and the
-slots come in another order. So every epoch has as many updates, and none has more padding than the sorted order.
+A plan has two parts. The *slots*, one per update, are the same for all epochs: examples are sorted by length and cut
+into slots that fill the budget; each slot keeps its number of rows and its longest source and target. The examples in
+the slots change from epoch to epoch: two examples are swapped if each fits the slot of the other, and the slots are
+shuffled. So every epoch has the same number of updates, and no epoch has more padding than the sorted order.
 
-Ranks and accumulation steps share out a slot. So an update is made of the same examples on any number of them, and none
-of them waits long for another.
+The examples of a slot are divided among ranks and accumulation steps. So an update has the same examples for any number
+of them, and all ranks work on batches of similar size.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,32 +21,88 @@ from pyarrow.compute import list_value_length
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 from transformers.utils import logging
 
+from .slots import cut_evenly, cut_slots, sort_in_strips
+
 logger = logging.get_logger(__name__)
 
-_MIXING_ROUNDS = 24  # rounds in which every example may change places; more mixes batches further
-_STRIP_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # tried; data decides which wastes least
-_STRIPS_OF_AN_UPDATE = 3  # in which the examples of one update are sorted to be shared out
+_MIXING_ROUNDS = 24  # rounds in which every example may be swapped; more rounds mix batches further
+_STRIPS_PER_UPDATE = 3  # for dividing the examples of one update among micro-batches
+_SEED_STEP = 1_000_003  # between the seeds of consecutive pools of a stream
+_BATCH_ROWS = 10_000  # rows whose lengths are read at a time
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """The size of an update, how it is divided among ranks and accumulation steps, and the seed of the shuffling.
+
+    `TokenBudgetSampler.from_budget` and `TokenBudgetStream.from_budget` take it.
+
+    Attributes:
+        max_tokens_per_batch: source tokens, and target tokens, of one update, padding included: all ranks and all
+            accumulation steps together.
+        num_ranks: number of processes that train together.
+        rank: the rank whose batches are yielded; None yields those of all ranks in turn, as accelerate expects.
+        accumulation_steps: micro-batches of one rank in one update.
+        max_length: number of tokens on either side above which an example is skipped; None skips only examples that
+            don't fit a micro-batch.
+        seed: of the shuffling.
+    """
+
+    max_tokens_per_batch: int = 25_000
+    num_ranks: int = 1
+    rank: int | None = None
+    accumulation_steps: int = 1
+    max_length: int | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.num_ranks < 1 or self.accumulation_steps < 1 or not 0 <= (self.rank or 0) < self.num_ranks:
+            raise ValueError(
+                f"num_ranks={self.num_ranks}, rank={self.rank}, accumulation_steps={self.accumulation_steps} are "
+                "invalid; num_ranks and accumulation_steps start at 1, and rank is 0 to num_ranks - 1"
+            )
+
+    @property
+    def micro_batches(self) -> int:
+        """Number of micro-batches in one update."""
+        return self.num_ranks * self.accumulation_steps
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Source tokens, and target tokens, of one micro-batch."""
+        return self.max_tokens_per_batch // self.micro_batches
+
+    @property
+    def longest_example(self) -> int:
+        """Number of tokens on either side above which an example is skipped."""
+        return self.micro_batch_tokens if self.max_length is None else min(self.max_length, self.micro_batch_tokens)
+
+    def fits(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> np.ndarray:
+        """Return for each example whether it fits: neither side is empty or too long."""
+        longest, shortest = np.maximum(source_lengths, target_lengths), np.minimum(source_lengths, target_lengths)
+        return (longest <= self.longest_example) & (shortest > 0)
 
 
 class TokenBudgetSampler(Sampler[list[int]]):
-    """Yields lists of example indices whose padded source and padded target each fit a budget of tokens.
+    """Yields lists of example indices whose padded sources and padded targets each fit a token budget.
 
-    An update may see ``max_tokens_per_batch`` source and as many target tokens, padding included, over all ranks and
-    accumulation steps together; one micro-batch gets its share, rounded up to whole examples. The updates of an epoch
-    are a pure function of (seed, epoch), the same for any number of ranks and accumulation steps (but an example must
-    fit a micro-batch). Every example comes exactly once an epoch (but see `_share_out`), every rank gets the same
-    number of batches, and ranks work on batches of about the same size at the same time.
+    One update has at most ``max_tokens_per_batch`` source and as many target tokens, padding included, over all ranks
+    and accumulation steps together. A micro-batch gets its share, rounded up to complete examples. The updates of an
+    epoch depend only on the seed and the epoch, not on the number of ranks and accumulation steps (but an example must
+    fit a micro-batch). Every example appears exactly once per epoch; only in an update with fewer examples than
+    micro-batches, some appear twice. Every rank gets the same number of batches, and ranks work on batches of similar
+    size at the same time.
 
-    With Trainer use `VanillaTransformerTrainer`, which builds it. In a loop of your own with accelerate, leave ``rank``
-    None, give the sampler to a DataLoader as ``batch_sampler``, prepare the loader, and call its ``set_epoch``.
+    `VanillaTransformerTrainer` builds it. In your own training loop with accelerate, leave ``rank`` None, pass the
+    sampler to a DataLoader as ``batch_sampler``, prepare the loader, and call its ``set_epoch``.
 
     Attributes:
-        skipped: indices of examples that never come: empty, longer than ``max_length``, or than a micro-batch.
-        micro_batch_tokens: source tokens, and target tokens, that are one batch's share of an update.
-        epoch: the epoch that iterating yields; see `set_epoch`.
+        budget: the `TokenBudget`.
+        skipped: indices of examples that are left out: empty, longer than ``max_length``, or than a micro-batch.
+        epoch: the epoch that the next iteration yields; see `set_epoch`.
     """
 
-    # What accelerate asks of a batch sampler: None says that sizes vary; an integer would make it drop batches.
+    # accelerate reads these from a batch sampler. None means that sizes vary; with a number it would drop batches.
     batch_size = None
     drop_last = False
 
@@ -65,138 +122,136 @@ class TokenBudgetSampler(Sampler[list[int]]):
         """Plan the slots.
 
         Args:
-            source_lengths: tokens of each source, the end symbol included.
-            target_lengths: tokens of each target, likewise.
-            max_tokens_per_batch: source tokens, and target tokens, of one update: all ranks, all accumulation steps.
-            num_ranks: processes that train together.
-            rank: whose batches to yield; None yields those of all ranks in turn, for accelerate to deal out.
-            accumulation_steps: micro-batches of one rank in one update.
-            max_length: tokens on either side above which an example is skipped; None skips only what can't fit.
-            seed: of the shuffling.
-            shuffle: False yields the slots as they were cut, shortest targets first, in every epoch.
+            source_lengths: tokens of each source, with the EOS token.
+            target_lengths: tokens of each target, with the EOS token.
+            max_tokens_per_batch, num_ranks, rank, accumulation_steps, max_length, seed: see `TokenBudget`.
+            shuffle: swap examples and shuffle slots. Without it, every epoch yields the slots in sorted order, shortest
+                targets first.
 
         Raises:
-            ValueError: If the lengths differ in number, a number is out of range, or no example fits.
+            ValueError: If the numbers of lengths differ, an argument is out of range, or no example fits.
         """
         source = np.asarray(source_lengths, dtype=np.int64)
         target = np.asarray(target_lengths, dtype=np.int64)
         if source.shape != target.shape or source.ndim != 1:
             raise ValueError(
-                f"there are {source.size} source lengths and {target.size} target lengths; give one of each an example"
+                f"there are {source.size} source lengths and {target.size} target lengths; give one of each per example"
             )
-        if num_ranks < 1 or accumulation_steps < 1 or not 0 <= (rank or 0) < num_ranks:
-            raise ValueError(
-                f"num_ranks={num_ranks}, rank={rank}, accumulation_steps={accumulation_steps} don't go together; "
-                "counts start at 1, ranks at 0"
-            )
-        self.micro_batch_tokens = max_tokens_per_batch // (num_ranks * accumulation_steps)
-        limit = self.micro_batch_tokens if max_length is None else min(max_length, self.micro_batch_tokens)
-        fits = (np.maximum(source, target) <= limit) & (np.minimum(source, target) > 0)
+        self.budget = TokenBudget(max_tokens_per_batch, num_ranks, rank, accumulation_steps, max_length, seed)
+        fits = self.budget.fits(source, target)
         self.skipped: list[int] = np.flatnonzero(~fits).tolist()
         if self.skipped:
             empty = int((np.minimum(source, target) <= 0).sum())
             logger.warning(
-                f"{len(self.skipped)} of {len(source)} examples are left out of training: "
-                f"{len(self.skipped) - empty} with more than {limit} tokens on one side, {empty} with an empty side"
+                f"{len(self.skipped)} of {len(source)} examples are left out of training: {len(self.skipped) - empty} "
+                f"with more than {self.budget.longest_example} tokens on one side, {empty} with an empty side"
             )
         if not fits.any():
             raise ValueError(
-                f"none of {len(source)} examples fits: a batch takes {limit} tokens a side "
+                f"none of {len(source)} examples fits: a batch takes {self.budget.longest_example} tokens per side "
                 f"({max_tokens_per_batch} over {num_ranks} ranks and {accumulation_steps} accumulation steps"
                 + ("" if max_length is None else f", max_length={max_length}")
                 + "); raise max_tokens_per_batch or cut the text into shorter pieces"
             )
-        self.num_ranks = num_ranks
-        self._micro_batches = num_ranks * accumulation_steps  # in an update
-        self._rank = rank
-        self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
         kept = np.flatnonzero(fits)
-        order, starts = _cut_slots(source[kept], target[kept], max_tokens_per_batch)
+        order, starts = cut_slots(source[kept], target[kept], max_tokens_per_batch)
         self._members = kept[order]  # examples, slot after slot
-        self._starts = starts  # where each slot starts among the members, and the number of members at the end
+        self._starts = starts  # start of each slot among the members, and the number of members at the end
         self._source = source
         self._target = target
 
-    # ------------------------------------------------------------------ what loaders ask
+    @classmethod
+    def from_budget(
+        cls,
+        source_lengths: Sequence[int] | np.ndarray,
+        target_lengths: Sequence[int] | np.ndarray,
+        budget: TokenBudget,
+        *,
+        shuffle: bool = True,
+    ) -> "TokenBudgetSampler":
+        """Build a sampler from a `TokenBudget`; the other arguments are those of the class."""
+        return cls(source_lengths, target_lengths, shuffle=shuffle, **asdict(budget))
+
+    # ------------------------------------------------------------------ for data loaders
 
     def __len__(self) -> int:
-        batches = (len(self._starts) - 1) * self._micro_batches
-        return batches if self._rank is None else batches // self.num_ranks
+        batches = (len(self._starts) - 1) * self.budget.micro_batches
+        return batches if self.budget.rank is None else batches // self.budget.num_ranks
 
     def __iter__(self) -> Iterator[list[int]]:
         plan = self.plan(self.epoch)
-        yield from plan if self._rank is None else plan[self._rank :: self.num_ranks]
+        yield from plan if self.budget.rank is None else plan[self.budget.rank :: self.budget.num_ranks]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that the next iteration yields."""
+        """Set the epoch, counted from 0, that the next iteration yields."""
         self.epoch = epoch
 
     @property
     def sampler(self) -> "TokenBudgetSampler":
-        """The sampler itself: where accelerate's loaders look for `set_epoch` once they have wrapped it."""
+        """The sampler itself; accelerate's loaders look for `set_epoch` here after they have wrapped it."""
         return self
 
     # ------------------------------------------------------------------ the plan
 
     @property
     def padding(self) -> float:
-        """Share of padding among the source and target positions of an epoch; no epoch has more."""
+        """Share of padding, 0 to 1, among the source and target positions of an epoch; no epoch has more."""
         rows = np.diff(self._starts)
         positions = (rows * (self._longest(self._source) + self._longest(self._target))).sum()
         return float(1.0 - (self._source[self._members] + self._target[self._members]).sum() / positions)
 
     def plan(self, epoch: int) -> list[list[int]]:
-        """Lay out one epoch.
+        """Plan one epoch.
 
         Args:
-            epoch: from 0.
+            epoch: counted from 0.
 
         Returns:
-            The batches of all ranks; rank r has every ``num_ranks``-th, starting with batch r.
+            The batches of all ranks; rank r gets every ``num_ranks``-th batch, starting with batch r.
         """
         members = self._members
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = np.random.default_rng([self.budget.seed, epoch])
         if self.shuffle:
-            members = self._change_places(rng)
+            members = self._swap_examples(rng)
         slots = np.split(members, self._starts[1:-1])
         if self.shuffle:
             slots = [rng.permutation(slots[slot]) for slot in rng.permutation(len(slots))]
-        return [batch.tolist() for slot in slots for batch in self._share_out(slot, rng)]
+        return [batch.tolist() for slot in slots for batch in self._divide(slot, rng)]
 
-    def _share_out(self, slot: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Divide the examples of one update among its micro-batches: little padding, about as many positions in each.
+    def _divide(self, slot: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Divide the examples of one update among its micro-batches, with little padding and similar sizes.
 
-        Where there are fewer examples than micro-batches, the first ones are repeated: the one case in which an example
-        comes more than once an epoch. Since an example fits a micro-batch, that can only be where the rest of the
-        corpus is left over.
+        If there are fewer examples than micro-batches, the first examples are repeated. This is the only case in which
+        an example appears more than once per epoch. Since every example fits a micro-batch, it can only happen in the
+        slot with the remainder of the corpus.
         """
-        parts = self._micro_batches
+        parts = self.budget.micro_batches
         if parts == 1:
             return [slot]
         slot = np.concatenate([slot, np.resize(slot, max(0, parts - len(slot)))])
         source, target = self._source[slot], self._target[slot]
-        order = _sorted_in_strips(source, target, min(_STRIPS_OF_AN_UPDATE, len(slot)))
-        starts = _cut_evenly(source[order], target[order], parts)
+        order = sort_in_strips(source, target, min(_STRIPS_PER_UPDATE, len(slot)))
+        starts = cut_evenly(source[order], target[order], parts)
         batches = np.split(slot[order], starts[1:])
-        return [batches[part] for part in rng.permutation(parts)]  # the longest ones go to every rank in turn
+        return [batches[part] for part in rng.permutation(parts)]  # so that no rank always gets the longest examples
 
     def _longest(self, lengths: np.ndarray) -> np.ndarray:
-        """Return the longest of each slot's members, in tokens."""
+        """Return the length of the longest member of each slot, in tokens."""
         return np.maximum.reduceat(lengths[self._members], self._starts[:-1])
 
-    def _change_places(self, rng: np.random.Generator) -> np.ndarray:
-        """Let pairs of examples change places where each fits the other's slot; the slots stay as they are."""
+    def _swap_examples(self, rng: np.random.Generator) -> np.ndarray:
+        """Swap pairs of examples if each fits the slot of the other; the sizes of the slots don't change."""
         rows = np.diff(self._starts)
         most_source = np.repeat(self._longest(self._source), rows)
         most_target = np.repeat(self._longest(self._target), rows)
         members = self._members.copy()
-        # First anywhere among equals: same source length, same target length.
+        # First among examples with the same source length and the same target length, at any distance.
         equal = np.lexsort((rng.random(len(members)), self._source[members], self._target[members]))
-        seats = np.lexsort((self._source[members], self._target[members]))
-        members[seats] = members[equal]
-        # Then with others, near and far: positions p and p + distance for every p in every other stretch.
+        ordered = np.lexsort((self._source[members], self._target[members]))
+        members[ordered] = members[equal]
+        # Then among all, at random distances: positions p and p + distance, for every p in every second interval.
         positions = np.arange(len(members))
         for distance in np.exp(rng.uniform(0, np.log(max(2, len(members))), _MIXING_ROUNDS)).astype(np.int64):
             offset = rng.integers(2 * distance)
@@ -210,116 +265,20 @@ class TokenBudgetSampler(Sampler[list[int]]):
         return members
 
 
-def _cut_slots(source: np.ndarray, target: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort examples by length and cut them into slots, in the way that needs fewest positions.
-
-    Few strips pad targets, many pad sources; the best number depends on the data.
-
-    Args:
-        source: tokens of each source, at most ``budget``.
-        target: tokens of each target, at most ``budget``.
-        budget: tokens a side that one slot may hold, padding included.
-
-    Returns:
-        The examples in order, and where each slot starts, with the number of examples at the end.
-    """
-    best: tuple[int, np.ndarray, np.ndarray] | None = None
-    for strips in _STRIP_COUNTS:
-        if strips > len(source):
-            break
-        order = _sorted_in_strips(source, target, strips)
-        starts = _cut(source[order], target[order], budget)
-        longest = np.maximum.reduceat(source[order], starts[:-1]) + np.maximum.reduceat(target[order], starts[:-1])
-        positions = int((np.diff(starts) * longest).sum())
-        if best is None or positions < best[0]:
-            best = positions, order, starts
-    assert best is not None
-    return best[1], best[2]
-
-
-def _sorted_in_strips(source: np.ndarray, target: np.ndarray, strips: int) -> np.ndarray:
-    """Split examples into strips by target length, each strip sorted by source length, up and down in turn.
-
-    So strips meet at similar lengths, and neighbours are about equally long on both sides.
-
-    Returns:
-        The examples in order.
-    """
-    by_target = np.lexsort((source, target))
-    tokens = np.cumsum((source + target)[by_target])
-    # Strips of equal numbers of tokens, their borders moved to where the target length changes.
-    strip = np.empty(len(source), dtype=np.int64)
-    strip[by_target] = (tokens - 1) * strips // tokens[-1]
-    first_of_length = np.full(int(target.max()) + 1, strips, dtype=np.int64)
-    np.minimum.at(first_of_length, target, strip)
-    strip = first_of_length[target]
-    upwards = np.unique(strip, return_inverse=True)[1] % 2 == 0
-    return np.lexsort((target, np.where(upwards, source, -source), strip))
-
-
-def _cut(source: np.ndarray, target: np.ndarray, budget: int) -> np.ndarray:
-    """Cut a sorted run into slots, each as long as rows × longest stays within the budget on both sides."""
-    longest = np.maximum(source, target)  # both sides fit where the longer one does
-    starts = [0]
-    while starts[-1] < len(longest):
-        window = longest[starts[-1] : starts[-1] + budget // longest[starts[-1]]]
-        padded = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
-        starts.append(starts[-1] + int(np.searchsorted(padded, budget, side="right")))
-    if len(starts) > 2:  # the last two share what is left, so that the last isn't a handful of examples
-        middle = (starts[-3] + starts[-1]) // 2
-        if (starts[-1] - middle) * longest[middle:].max() <= budget:
-            starts[-2] = middle
-    return np.array(starts)
-
-
-def _cut_evenly(source: np.ndarray, target: np.ndarray, parts: int) -> np.ndarray:
-    """Cut a sorted run into parts of one example or more, so that the costliest has as few positions as can be.
-
-    No side of a part gets longer than it would if examples were dealt out by number.
-
-    Returns:
-        Where each part starts.
-    """
-    number = len(source)
-    most = -(-number // parts) * int(max(source.max(), target.max()))  # positions a side
-
-    def cut(cost: int) -> list[int] | None:
-        starts, start = [], 0
-        for part in range(parts):
-            starts.append(start)
-            window = slice(start, number - (parts - part - 1))
-            rows = np.arange(1, window.stop - start + 1)
-            a, b = np.maximum.accumulate(source[window]), np.maximum.accumulate(target[window])
-            fits = (rows * (a + b) <= cost) & (rows * np.maximum(a, b) <= most)
-            start += max(1, int(fits.sum()))  # both grow with the rows: those that fit come first
-        return starts if start >= number else None
-
-    least, enough = int((source + target).sum()) // parts, 2 * most
-    best = cut(enough)
-    while enough - least > max(1, least // 200):  # half a percent is as good as even
-        middle = (least + enough) // 2
-        found = cut(middle)
-        if found is None:
-            least = middle
-        else:
-            best, enough = found, middle
-    assert best is not None  # dealing out by number is within both bounds
-    return np.array(best)
-
-
 class TokenBudgetStream(IterableDataset):
-    """Yields batches by token budget from examples without a number: what doesn't fit in memory is streamed.
+    """Yields batches by token budget from examples without an index, such as a dataset that is streamed.
 
-    A pool of examples is read, planned as `TokenBudgetSampler` plans an epoch, and its batches are yielded; then the
-    next. So budget, padding, equal numbers of batches on every rank, and every example exactly once hold here too; the
-    order doesn't: only a pool is shuffled. Every rank reads the whole stream, so that an update is made of the same
-    examples on any number of them.
+    A pool of examples is read and planned as `TokenBudgetSampler` plans an epoch; its batches are yielded, then the
+    next pool is read. So a stream has the same guarantees: the budget, little padding, the same number of batches on
+    every rank, and every example exactly once. Only the shuffling is limited to a pool. Every rank reads the complete
+    stream, so that an update has the same examples for any number of ranks.
 
-    Several loader workers share the stream out: a data set of `datasets` by its files, of which there have to be as
-    many, anything else example by example. Each worker fills and shuffles pools of its own, and their batches come in
-    turn, so another number of workers gives other batches.
+    Several loader workers divide the stream: a dataset of `datasets` by its files (there must be at least as many files
+    as workers), any other stream by examples. Each worker fills and shuffles its own pools, and the batches of the
+    workers alternate. So the batches depend on the number of workers.
 
     Attributes:
+        budget: the `TokenBudget`.
         skipped: number of examples left out so far in this epoch.
     """
 
@@ -339,62 +298,69 @@ class TokenBudgetStream(IterableDataset):
         """Wrap a stream.
 
         Args:
-            examples: dictionaries with ``input_ids`` and ``labels``; iterated once an epoch, its ``set_epoch`` called.
-            max_tokens_per_batch: see `TokenBudgetSampler`, as for all that follow.
-            num_ranks: processes that train together.
-            rank: whose batches to yield; None yields those of all ranks in turn.
-            accumulation_steps: micro-batches of one rank in one update.
-            max_length: tokens on either side above which an example is skipped.
-            seed: of the shuffling.
-            pool_size: examples that are shuffled and sorted together; more means less padding and more memory.
-            endless: go on with the next epoch at the end of one. Trainer counts no epochs of a stream, so this is how a
-                resumed run finds its place: by the number of batches since the start.
+            examples: dictionaries with ``input_ids`` and ``labels``. It is iterated once per epoch; if it has
+                ``set_epoch``, that is called first.
+            max_tokens_per_batch, num_ranks, rank, accumulation_steps, max_length, seed: see `TokenBudget`.
+            pool_size: number of examples that are shuffled and sorted together; more needs more memory and gives less
+                padding.
+            endless: continue with the next epoch after the end of one. Trainer doesn't count the epochs of a stream; a
+                resumed run finds its position by the number of batches since the start.
+
+        Raises:
+            ValueError: If an argument is out of range.
         """
         if pool_size < num_ranks:
-            raise ValueError(f"pool_size={pool_size} can't give {num_ranks} ranks a batch each; 50,000 is usual")
+            raise ValueError(f"pool_size={pool_size} is too small for {num_ranks} ranks; 50,000 is usual")
         self.examples = examples
-        self.max_tokens_per_batch = max_tokens_per_batch
-        self.num_ranks = num_ranks
-        self.rank = rank
-        self.accumulation_steps = accumulation_steps
-        self.max_length = max_length
-        self.seed = seed
+        self.budget = TokenBudget(max_tokens_per_batch, num_ranks, rank, accumulation_steps, max_length, seed)
         self.pool_size = pool_size
         self.endless = endless
         self.epoch = 0
         self.skipped = 0
 
+    @classmethod
+    def from_budget(
+        cls,
+        examples: Iterable[dict[str, Any]],
+        budget: TokenBudget,
+        *,
+        pool_size: int = 50_000,
+        endless: bool = False,
+    ) -> "TokenBudgetStream":
+        """Build a stream from a `TokenBudget`; the other arguments are those of the class."""
+        return cls(examples, pool_size=pool_size, endless=endless, **asdict(budget))
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that the next iteration yields, or starts with."""
+        """Set the epoch, counted from 0, that the next iteration yields or, if endless, starts with."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        shards = getattr(self.examples, "num_shards", None)  # of `datasets`, which shares them out by itself
+        shards = getattr(self.examples, "num_shards", None)  # of `datasets`, which divides them among workers itself
         if workers > 1 and shards is not None and shards < workers:
             raise ValueError(
                 f"a stream of {shards} files can't be shared among {workers} loader workers; set "
                 f"dataloader_num_workers to {shards} or fewer, or cut the text into more files"
             )
-        if workers > 1 and self.num_ranks > 1 and self.rank is None:
-            raise ValueError("with several loader workers a stream has to be told its rank")
+        if workers > 1 and self.budget.num_ranks > 1 and self.budget.rank is None:
+            raise ValueError("with several loader workers a stream needs its rank; set rank")
         epoch = self.epoch
         while True:
-            yield from self._one_epoch(epoch, worker, workers, dealt_out=shards is not None)
+            yield from self._one_epoch(epoch, worker, workers, divided=shards is not None)
             if not self.endless:
                 return
             epoch += 1
 
-    def _one_epoch(self, epoch: int, worker: int, workers: int, dealt_out: bool) -> Iterator[list[dict[str, Any]]]:
+    def _one_epoch(self, epoch: int, worker: int, workers: int, divided: bool) -> Iterator[list[dict[str, Any]]]:
         self.skipped = 0
         if hasattr(self.examples, "set_epoch"):
             self.examples.set_epoch(epoch)
         examples = iter(self.examples)
-        if not dealt_out:
+        if not divided:
             examples = itertools.islice(examples, worker, None, workers)
         empty = True
-        for pool_index in itertools.count(worker, workers):  # a number of its own for every pool of every worker
+        for pool_index in itertools.count(worker, workers):  # every pool of every worker has its own index
             pool = list(itertools.islice(examples, self.pool_size))
             if not pool:
                 break
@@ -403,27 +369,21 @@ class TokenBudgetStream(IterableDataset):
                 yield batch
         if empty:
             raise ValueError(
-                f"the stream ended without an example that fits ({self.skipped} were left out); is it empty or read up?"
+                f"the stream ended without an example that fits ({self.skipped} were left out); check that it is not "
+                "empty or exhausted, and raise max_tokens_per_batch"
             )
 
     def _batches(self, pool: list[dict[str, Any]], pool_index: int, epoch: int) -> Iterator[list[dict[str, Any]]]:
-        limit = self.max_tokens_per_batch // (self.num_ranks * self.accumulation_steps)
-        limit = limit if self.max_length is None else min(limit, self.max_length)
         source, target = example_lengths(pool, "input_ids"), example_lengths(pool, "labels")
-        if not ((np.maximum(source, target) <= limit) & (np.minimum(source, target) > 0)).any():
-            logger.warning(f"none of {len(pool)} examples in a row fits {limit} tokens a side; they are left out")
+        if not self.budget.fits(source, target).any():
+            longest = self.budget.longest_example
+            logger.warning(
+                f"none of {len(pool)} consecutive examples fits {longest} tokens per side; they are left out"
+            )
             self.skipped += len(pool)
             return
-        sampler = TokenBudgetSampler(
-            source,
-            target,
-            self.max_tokens_per_batch,
-            num_ranks=self.num_ranks,
-            rank=self.rank,
-            accumulation_steps=self.accumulation_steps,
-            max_length=self.max_length,
-            seed=self.seed + 1_000_003 * pool_index,
-        )
+        budget = replace(self.budget, seed=self.budget.seed + _SEED_STEP * pool_index)
+        sampler = TokenBudgetSampler.from_budget(source, target, budget)
         self.skipped += len(sampler.skipped)
         sampler.set_epoch(epoch)
         for batch in sampler:
@@ -431,21 +391,18 @@ class TokenBudgetStream(IterableDataset):
 
 
 def example_lengths(dataset: Any, column: str) -> np.ndarray:
-    """Count the tokens of every example.
+    """Return the number of tokens of every example.
 
     Args:
         dataset: a `datasets.Dataset`, or a sequence of dictionaries.
         column: the column of token ids, e.g. "input_ids".
 
-    Returns:
-        Tokens, one number an example.
-
     Raises:
         ValueError: If an example has no such column.
     """
     try:
-        if hasattr(dataset, "with_format") and hasattr(dataset, "column_names"):  # lists stay in Arrow, uncopied
-            tables = dataset.with_format("arrow", columns=[column]).iter(batch_size=10_000)
+        if hasattr(dataset, "with_format") and hasattr(dataset, "column_names"):  # without a copy out of Arrow
+            tables = dataset.with_format("arrow", columns=[column]).iter(batch_size=_BATCH_ROWS)
             lengths = [list_value_length(table[column]).fill_null(0).to_numpy() for table in tables]
             return np.concatenate(lengths).astype(np.int64) if lengths else np.zeros(0, dtype=np.int64)
         return np.array([len(dataset[index][column]) for index in range(len(dataset))], dtype=np.int64)
@@ -456,4 +413,4 @@ def example_lengths(dataset: Any, column: str) -> np.ndarray:
         ) from error
 
 
-__all__ = ["TokenBudgetSampler", "TokenBudgetStream", "example_lengths"]
+__all__ = ["TokenBudget", "TokenBudgetSampler", "TokenBudgetStream", "example_lengths"]

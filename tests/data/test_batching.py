@@ -19,7 +19,8 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 from torch.utils.data import DataLoader
 
-from hf_vanilla_transformer.data.batching import TokenBudgetSampler, TokenBudgetStream, _cut_evenly, example_lengths
+from hf_vanilla_transformer.data.batching import TokenBudget, TokenBudgetSampler, TokenBudgetStream, example_lengths
+from hf_vanilla_transformer.data.slots import cut_evenly
 
 DATA = os.environ.get("VANILLA_TRANSFORMER_DATA")
 
@@ -96,7 +97,7 @@ def test_the_costliest_part_of_an_even_cut_has_the_fewest_positions_of_all_cuts(
 
     cuts = ((0, *inner) for inner in itertools.combinations(range(1, len(lengths)), parts - 1))
     best = min(cost for cost in map(costliest, cuts) if cost is not None)
-    found = costliest(tuple(_cut_evenly(source, target, parts).tolist()))
+    found = costliest(tuple(cut_evenly(source, target, parts).tolist()))
     assert found is not None and best <= found <= max(best + 1, best * 1.005)
 
 
@@ -139,7 +140,7 @@ def test_members_and_order_of_batches_change_from_epoch_to_epoch():
     assert np.abs(np.diff(means)).mean() > 0.7 * np.abs(means[:, None] - means[None, :]).mean()
 
 
-def test_long_and_empty_examples_are_counted_and_said(monkeypatch):
+def test_long_and_empty_examples_are_counted_and_reported(monkeypatch):
     messages = []
     monkeypatch.setattr("hf_vanilla_transformer.data.batching.logger.warning", messages.append)
     # 8 tokens an update on 2 ranks: 4 a micro-batch; max_length 3 is stricter.
@@ -150,14 +151,14 @@ def test_long_and_empty_examples_are_counted_and_said(monkeypatch):
     ]
 
 
-def test_nothing_that_fits_is_an_error_that_names_the_way_out():
-    with pytest.raises(ValueError, match=r"none of 2 examples fits: a batch takes 2 tokens a side .* raise max_tokens"):
+def test_an_error_tells_what_to_do_if_no_example_fits():
+    with pytest.raises(ValueError, match=r"none of 2 examples fits: a batch takes 2 tokens per side .* raise max_"):
         TokenBudgetSampler([3, 4], [3, 4], 8, num_ranks=2, accumulation_steps=2)
 
 
 @pytest.mark.parametrize("options", [{"num_ranks": 0}, {"num_ranks": 2, "rank": 2}, {"accumulation_steps": 0}])
 def test_impossible_ranks_are_refused(options):
-    with pytest.raises(ValueError, match="don't go together"):
+    with pytest.raises(ValueError, match="are invalid; num_ranks"):
         TokenBudgetSampler([1], [1], 10, **options)
 
 
@@ -223,7 +224,7 @@ def examples_of(number: int) -> list[dict[str, list[int]]]:
     return [{"input_ids": [1] * s, "labels": [2] * t} for s, t in zip(source, target, strict=True)]
 
 
-def test_lengths_of_a_selected_data_set_are_those_of_the_selection():
+def test_lengths_of_a_selected_dataset_are_those_of_the_selection():
     examples = examples_of(20)
     chosen = Dataset.from_list(examples).select([5, 3, 11])
     assert example_lengths(chosen, "labels").tolist() == [len(examples[i]["labels"]) for i in (5, 3, 11)]
@@ -254,6 +255,18 @@ def test_a_stream_gives_each_example_once_within_the_budget():
     assert stream.skipped == 500 - len(short)
 
 
+def test_sampler_and_stream_take_the_same_settings_as_one_object():
+    budget = TokenBudget(800, num_ranks=2, rank=1, accumulation_steps=2, max_length=30, seed=3)
+    source, target = sentence_lengths(200)
+    flat = dict(num_ranks=2, rank=1, accumulation_steps=2, max_length=30, seed=3)
+    assert list(TokenBudgetSampler.from_budget(source, target, budget)) == list(
+        TokenBudgetSampler(source, target, 800, **flat)
+    )
+    stream = TokenBudgetStream.from_budget(examples_of(200), budget, pool_size=70)
+    assert list(stream) == list(TokenBudgetStream(examples_of(200), 800, pool_size=70, **flat))
+    assert (budget.micro_batches, budget.micro_batch_tokens, budget.longest_example) == (4, 200, 30)
+
+
 def test_a_streams_epochs_differ_and_repeat():
     stream = TokenBudgetStream(StreamedDataset.from_generator(lambda: iter(examples_of(200))), 300, pool_size=80)
     first, again = list(stream), list(stream)
@@ -262,7 +275,7 @@ def test_a_streams_epochs_differ_and_repeat():
     assert list(stream) != first
 
 
-def test_an_endless_stream_goes_on_with_the_next_epoch():
+def test_an_endless_stream_continues_with_the_next_epoch():
     once = TokenBudgetStream(examples_of(60), 300)
     first = list(once)
     once.set_epoch(1)
@@ -281,7 +294,7 @@ def numbered(files: list[int]) -> Iterator[dict[str, list[int]]]:
 
 @posix_only
 @pytest.mark.parametrize("kind", ["list", "files"])
-def test_loader_workers_share_a_stream_out(kind):
+def test_loader_workers_divide_a_stream(kind):
     if kind == "list":
         examples = list(numbered([0, 1, 2, 3]))
     else:
@@ -324,7 +337,7 @@ def test_padding_on_real_text_is_at_most_eight_percent(source, target):
     tokenizer.pre_tokenizer = Metaspace()
     trainer = BpeTrainer(vocab_size=10_000, special_tokens=["<unk>"], show_progress=False)
     tokenizer.train_from_iterator(sides[0] + sides[1], trainer)
-    lengths = [np.array([len(e.ids) + 1 for e in tokenizer.encode_batch_fast(side)]) for side in sides]  # + end symbol
+    lengths = [np.array([len(e.ids) + 1 for e in tokenizer.encode_batch_fast(side)]) for side in sides]  # + EOS token
     for num_ranks in (1, 8):
         sampler = TokenBudgetSampler(*lengths, 4096 * num_ranks, num_ranks=num_ranks)
         plan = sampler.plan(1)
