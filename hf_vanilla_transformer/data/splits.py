@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
-from .rows import Files
+from .file_names import Files
 
 SPLITS = ("train", "validation", "test")
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 
-from ..data.rows import existing_files, paired_files
+from ..data.file_names import existing_files, paired_files
 from ..data.splits import SPLITS
 from ..overwriting import check_writable
 from ..plausibility import odd_peak_rate, run_inside_warmup

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..data.corpora import CorpusReport, read_sentences
+from ..data.corpora import read_sentences
+from ..data.corpus_report import CorpusReport
 from ..data.tokenization import BYTE_TOKENS, train_tokenizer
 from ..overwriting import output_folder
 

@@ -12,14 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, IterableDataset, load_from_disk
 
-from hf_vanilla_transformer.data import corpora
+from hf_vanilla_transformer.data import arrow_pairs
 from hf_vanilla_transformer.data.corpora import (
-    CorpusReport,
     ParallelCorpus,
     load_hub_dataset,
     load_pairs,
     load_table,
     load_text_files,
+    read_sentences,
+)
+from hf_vanilla_transformer.data.corpus_report import (
+    CARRIAGE_RETURN,
+    CONTROL,
+    IDENTICAL,
+    INVALID_UTF8,
+    NOT_TEXT,
+    NUL,
+    TOO_LONG,
+    CorpusReport,
 )
 from hf_vanilla_transformer.data.rows import EMPTY, NO_COLUMN, SEVERAL_LINES, UNREADABLE
 
@@ -73,11 +83,11 @@ def test_files_of_different_lengths_are_refused_with_both_names_and_counts(tmp_p
 
 def test_a_missing_file_is_answered_with_what_there_is(tmp_path: Path) -> None:
     files = write(tmp_path, b"a\n", b"a\n")
-    with pytest.raises(ValueError, match=r"no file .*train\.de; .* holds train\.en, train\.ko"):
+    with pytest.raises(ValueError, match=r"no file .*train\.de; .* contains train\.en, train\.ko"):
         load_text_files(files[0], tmp_path / "train.de")
     with pytest.raises(ValueError, match="there is no folder .*nowhere either"):
         load_text_files(files[0], tmp_path / "nowhere" / "train.de")
-    with pytest.raises(ValueError, match="is a folder, not a file; it holds train.en"):
+    with pytest.raises(ValueError, match="is a folder, not a file; it contains train.en"):
         load_text_files(tmp_path, files[1])
     with pytest.raises(ValueError, match=r"no file matches .*\*\.de"):
         load_text_files(files[0], tmp_path / "*.de")
@@ -122,7 +132,7 @@ def test_a_file_whose_lines_end_in_carriage_returns_alone_has_as_many_lines(tmp_
 def test_a_carriage_return_inside_a_line_is_counted_and_kept(tmp_path: Path) -> None:
     corpus = load_text_files(*write(tmp_path, b"one\rtwo\nthree\n", b"eins\ndrei\n"))
     assert pairs_of(corpus) == [("one\rtwo", "eins"), ("three", "drei")]
-    assert corpus.report.problems == {corpora.CARRIAGE_RETURN: 1}
+    assert corpus.report.problems == {CARRIAGE_RETURN: 1}
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "\u2009", "\u202f", "\u3000"])
@@ -139,7 +149,7 @@ def test_text_in_another_encoding_is_refused_with_its_share(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"40 of 60 lines \(67%\) are not UTF-8"):
         load_text_files(*files, keep_all=True)
     with pytest.raises(ValueError, match=r"40 of 60 lines \(67%\) are not UTF-8"):
-        list(corpora.read_sentences(files[0], CorpusReport("text")))
+        list(read_sentences(files[0], CorpusReport("text")))
 
 
 def test_a_long_file_in_another_encoding_is_refused_without_reading_it_all(tmp_path: Path) -> None:
@@ -188,14 +198,14 @@ def test_problems_are_counted_by_kind_with_file_and_line_and_the_rest_is_kept(tm
     assert (report.pairs_read, report.pairs_kept) == (9, 3)
     assert report.problems == {
         EMPTY: 2,  # line 2 of the source, line 8 of the target
-        corpora.INVALID_UTF8: 1,
-        corpora.NUL: 1,
-        corpora.CONTROL: 1,
-        corpora.TOO_LONG: 1,
-        corpora.IDENTICAL: 1,
+        INVALID_UTF8: 1,
+        NUL: 1,
+        CONTROL: 1,
+        TOO_LONG: 1,
+        IDENTICAL: 1,
     }
     assert report.examples[EMPTY] == [f"{files[0]}:2", f"{files[1]}:8"]
-    assert report.examples[corpora.TOO_LONG] == [f"{files[0]}:6"]
+    assert report.examples[TOO_LONG] == [f"{files[0]}:6"]
     assert "9 pairs read, 3 kept; empty side: 2" in str(report)
     assert "\n" not in str(report)
 
@@ -217,7 +227,7 @@ def test_evaluation_data_keep_every_line_in_its_place(tmp_path: Path) -> None:
 def test_a_line_of_100_000_characters_is_left_out_of_training(tmp_path: Path) -> None:
     files = write(tmp_path, b"y" * 100_000 + b"\n" + b"y" * 99_999 + b"\n", b"a\nb\n")
     report = load_text_files(*files).report
-    assert (report.pairs_kept, report.problems) == (1, {corpora.TOO_LONG: 1})
+    assert (report.pairs_kept, report.problems) == (1, {TOO_LONG: 1})
 
 
 def test_only_a_corpus_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
@@ -248,7 +258,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 def test_many_pairs_go_to_a_file_and_are_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [(f"source {number}", f"target {number}") for number in range(25_000)]  # three Arrow batches
     in_memory = load_pairs(pairs, "list")
-    monkeypatch.setattr(corpora, "_IN_MEMORY_BYTES", 500_000)
+    monkeypatch.setattr(arrow_pairs, "_IN_MEMORY_BYTES", 500_000)
     on_disk = load_pairs(pairs, "list")
     assert in_memory.dataset.cache_files == []
     assert len(on_disk.dataset.cache_files) == 1
@@ -363,9 +373,9 @@ def test_bad_rows_of_tables_are_counted_and_keep_their_place_in_evaluation(tmp_p
     assert corpus.report.problems == {
         UNREADABLE: 2,
         NO_COLUMN: 1,
-        corpora.NOT_TEXT: 1,
+        NOT_TEXT: 1,
         EMPTY: 1,
-        corpora.INVALID_UTF8: 2,
+        INVALID_UTF8: 2,
     }
     assert corpus.report.examples[UNREADABLE] == [f"{tmp_path}/t.jsonl:2", f"{tmp_path}/t.jsonl:8"]
     kept = pairs_of(load_table(tmp_path / "t.jsonl", "a", "b", keep_all=True))
@@ -381,7 +391,7 @@ def test_bad_rows_of_csv_are_counted(tmp_path: Path) -> None:
         NO_COLUMN: 1,
         EMPTY: 1,
         UNREADABLE: 1,
-        corpora.INVALID_UTF8: 1,
+        INVALID_UTF8: 1,
     }
 
 
@@ -390,7 +400,7 @@ def test_bad_text_in_parquet_is_counted_and_a_column_of_numbers_refused(tmp_path
     pq.write_table(pa.table({"a": bad, "b": ["x", "y"], "n": [1, 2]}), tmp_path / "t.parquet")
     corpus = load_table(tmp_path / "t.parquet", "a", "b")
     assert pairs_of(corpus) == [("good", "y")]
-    assert corpus.report.examples == {corpora.INVALID_UTF8: [f"{tmp_path}/t.parquet row 1"]}
+    assert corpus.report.examples == {INVALID_UTF8: [f"{tmp_path}/t.parquet row 1"]}
     with pytest.raises(ValueError, match="column 'n' of .* holds int64, not text"):
         load_table(tmp_path / "t.parquet", "a", "n")
 
@@ -400,9 +410,9 @@ def test_bad_text_in_parquet_is_counted_and_a_column_of_numbers_refused(tmp_path
     [
         ("t.json", b'[{"a": "x"}]', "is a JSON array; write JSON lines"),
         ("t.jsonl", b"nothing\n", "no line that is a JSON object"),
-        ("t.parquet", b"no parquet", "is not a Parquet file"),
+        ("t.parquet", b"no parquet", "can't be read as a Parquet file"),
         ("t.csv", b"", "no first row"),
-        ("t.doc", b"x", "'.doc', which says nothing about its form"),
+        ("t.doc", b"x", "'.doc', which is not that of a table"),
     ],
 )
 def test_files_that_are_no_tables_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -411,7 +421,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path, name: str, content
         load_table(tmp_path / name, "a", "b")
 
 
-# ------------------------------------------------------------------ data sets by name, streams
+# ------------------------------------------------------------------ datasets by name, streams
 
 
 def folder_dataset(folder: Path) -> Path:
@@ -465,10 +475,10 @@ def test_a_saved_corpus_loads_again(tmp_path: Path) -> None:
 def test_sentences_of_one_language_go_through_the_same_checks(tmp_path: Path) -> None:
     source, target = write(tmp_path, b"one\n\ntw\xff\n", "\ufeff둘\n".encode())
     report = CorpusReport("text")
-    assert list(corpora.read_sentences([source, target], report)) == ["one", "둘"]
+    assert list(read_sentences([source, target], report)) == ["one", "둘"]
     assert (report.pairs_read, report.pairs_kept) == (4, 2)
-    assert report.problems == {EMPTY: 1, corpora.INVALID_UTF8: 1}
-    assert report.examples == {EMPTY: [f"{source}:2"], corpora.INVALID_UTF8: [f"{source}:3"]}
+    assert report.problems == {EMPTY: 1, INVALID_UTF8: 1}
+    assert report.examples == {EMPTY: [f"{source}:2"], INVALID_UTF8: [f"{source}:3"]}
     assert report.sha256 == hashlib.sha256("one\n둘\n".encode()).hexdigest()
     with pytest.raises(ValueError, match="no usable sentence is left"):
-        list(corpora.read_sentences(write(tmp_path, b"\n", b" ")[0], CorpusReport("text")))
+        list(read_sentences(write(tmp_path, b"\n", b" ")[0], CorpusReport("text")))

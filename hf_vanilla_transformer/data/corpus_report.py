@@ -1,0 +1,88 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The report on a corpus: pairs read and kept, problems by kind, and the hash."""
+
+from dataclasses import dataclass, field
+
+NOT_TEXT = "neither text nor empty"
+INVALID_UTF8 = "invalid UTF-8"
+TOO_LONG = "too long a side"
+NUL = "NUL character"
+CONTROL = "control characters"
+CARRIAGE_RETURN = "carriage return inside a line"  # counted; the pair is kept
+IDENTICAL = "identical source and target"  # counted; the pair is kept, for names and numbers are rightly the same
+
+_MIN_INVALID_LINES = 10  # fewer are no sign of another encoding
+_EXAMPLES_PER_KIND = 3
+
+
+@dataclass
+class CorpusReport:
+    """How many pairs a corpus has, and the problems that were found.
+
+    Attributes:
+        name: origin of the pairs.
+        pairs_read: number of pairs found, with and without problems.
+        pairs_kept: number of pairs in the dataset.
+        problems: number of pairs with a problem, by kind; a pair counts once, under the first problem found.
+        examples: places of the first few pairs of each kind.
+        sha256: hash of the kept pairs in order, each as "source TAB target LF" in UTF-8, with Unicode spaces replaced
+            by ordinary ones (see `plain_spaces`). For two text files without problems, it is the output of
+            `paste source.txt target.txt | sha256sum`.
+        complete: False until a streamed corpus has been read to its end.
+    """
+
+    name: str
+    pairs_read: int = 0
+    pairs_kept: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    sha256: str = ""
+    complete: bool = False
+
+    def count(self, kind: str, place: str) -> None:
+        """Count one problem."""
+        self.problems[kind] = self.problems.get(kind, 0) + 1
+        places = self.examples.setdefault(kind, [])
+        if len(places) < _EXAMPLES_PER_KIND:
+            places.append(place)
+
+    def __str__(self) -> str:
+        if not self.complete:
+            return f"{self.name}: streamed, {self.pairs_read:,} pairs read so far"
+        text = f"{self.name}: {self.pairs_read:,} pairs read, {self.pairs_kept:,} kept"
+        for kind, number in self.problems.items():
+            places = ", ".join(self.examples[kind]) + (", …" if number > len(self.examples[kind]) else "")
+            text += f"; {kind}: {number:,} ({places})"
+        lost = self.pairs_read - self.pairs_kept
+        return text + (
+            f"; {lost / self.pairs_read:.0%} of the pairs are left out" if 10 * lost >= self.pairs_read > 0 else ""
+        )
+
+
+def check_encoding(report: CorpusReport) -> None:
+    """Check that most of the text is UTF-8; a few invalid lines are only left out.
+
+    Raises:
+        ValueError: If a quarter or more of the lines are not UTF-8, so that the text must be in another encoding.
+    """
+    bad = report.problems.get(INVALID_UTF8, 0)
+    if bad >= _MIN_INVALID_LINES and bad * 4 >= report.pairs_read:
+        raise ValueError(
+            f"{report.name}: {bad:,} of {report.pairs_read:,} lines ({bad / report.pairs_read:.0%}) are not UTF-8, the "
+            f"first at {report.examples[INVALID_UTF8][0]}; the text has another encoding or is damaged: convert it, "
+            "e.g. with `iconv -f LATIN1 -t UTF-8`"
+        )
+
+
+__all__ = [
+    "CARRIAGE_RETURN",
+    "CONTROL",
+    "IDENTICAL",
+    "INVALID_UTF8",
+    "NOT_TEXT",
+    "NUL",
+    "TOO_LONG",
+    "CorpusReport",
+    "check_encoding",
+]
