@@ -18,7 +18,7 @@ from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..device import move_to_device
 from ..metrics import TranslationMetric
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
-from ..overwriting import check_file, check_folder, output_folder
+from ..overwriting import check_file, check_folder
 from ..plausibility import doubtful_translations
 from ..translation import translate
 from .recipe import PACKAGE_RECIPES, Recipe, read_recipe
