@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .data.collator import DataCollatorForTranslation
     from .data.embedded_corpus import embedded_corpus
     from .data.tokenization import train_tokenizer
-    from .export.engines import load_engine
-    from .export.writing import export_checkpoint
+    from .export.formats import export_checkpoint, load_engine
     from .hub.publish import push_to_hub
     from .metrics import TranslationMetric
     from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
@@ -63,9 +62,9 @@ _MODULES = {  # public name -> module that defines it
     "check_installation": "self_check.runner",
     "convert_checkpoint": "conversion.convert",
     "embedded_corpus": "data.embedded_corpus",
-    "export_checkpoint": "export.writing",
+    "export_checkpoint": "export.formats",
     "generate_with_paper_beam_search": "model.generate_vanilla_transformer",
-    "load_engine": "export.engines",
+    "load_engine": "export.formats",
     "paper_beam_search": "model.beam_search_vanilla_transformer",
     "preset": "presets",
     "push_to_hub": "hub.publish",

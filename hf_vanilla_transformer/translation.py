@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .export.engines import ExportedModel
+from .export.exported_model import ExportedModel
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .model.beam_search_vanilla_transformer import paper_beam_search
 from .model.tokenizers_vanilla_transformer import TranslationTokenizers

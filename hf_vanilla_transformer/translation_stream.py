@@ -12,7 +12,7 @@ import torch
 from .checkpoints.loading import load_checkpoint, load_tokenizer
 from .data.text_lines import decode_line, stream_lines
 from .device import move_to_device
-from .export.engines import load_engine
+from .export.formats import load_engine
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .plausibility import TranslationTally
 from .translation import translate

@@ -26,7 +26,7 @@ from hf_vanilla_transformer.commands import convert, options, visualize
 from hf_vanilla_transformer.commands import translate as translate_command
 from hf_vanilla_transformer.conversion.convert import RESTORED_FORMATS, SOURCE_FORMATS
 from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
-from hf_vanilla_transformer.export.engines import ENGINES
+from hf_vanilla_transformer.export.formats import ENGINES
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS
 from hf_vanilla_transformer.training.demo import RECIPE
 from hf_vanilla_transformer.visualization.alignment import digit_alignment

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> Path:
-    from ..export.writing import export_checkpoint
+    from ..export.formats import export_checkpoint
 
     return export_checkpoint(
         options.target_format,

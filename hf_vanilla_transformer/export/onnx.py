@@ -1,13 +1,13 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Our models as two ONNX graphs: the encoder, and a step of the decoder that keeps keys and values.
+"""Two ONNX graphs, the encoder and a step of the decoder with keys and values: writing them and running them.
 
-`encoder_model.onnx` takes ``input_ids`` and ``attention_mask`` (B, S) and gives ``last_hidden_state`` and, for each
-decoder layer i, ``present.i.encoder.key`` and ``.value`` (B, H, S, K): what encoder-decoder attention needs of the
-source, computed once. `decoder_with_past_model.onnx` takes ``decoder_input_ids`` (B, T), ``encoder_attention_mask``
+`encoder_model.onnx` takes ``input_ids`` and ``attention_mask`` (B, S) and returns ``last_hidden_state`` and, for each
+decoder layer i, ``present.i.encoder.key`` and ``.value`` (B, H, S, K): the keys and values of encoder-decoder
+attention. `decoder_with_past_model.onnx` takes ``decoder_input_ids`` (B, T), ``encoder_attention_mask``
 (B, S), ``past_key_values.i.decoder.key`` and ``.value`` (B, H, P, K; P is 0 at the first step) and
-``past_key_values.i.encoder.…``, and gives ``logits`` (B, T, V) and ``present.i.decoder.key`` and ``.value``
-(B, H, P + T, K). Every length and the batch are free.
+``past_key_values.i.encoder.…``, and returns ``logits`` (B, T, V) and ``present.i.decoder.key`` and ``.value``
+(B, H, P + T, K). The batch and all lengths are dynamic.
 """
 
 # Shapes: B batch · S source length · T target length · P cached positions · D d_model · H heads · K d_k · V vocabulary
@@ -21,7 +21,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from .exported_model import ExportedModel
 
 ENCODER_NAME = "encoder_model.onnx"
 DECODER_NAME = "decoder_with_past_model.onnx"
@@ -29,22 +31,22 @@ OPSET = 20
 
 
 def write_onnx(model: Any, directory: Path, quantization: str | None) -> dict[str, Any]:
-    """Write both graphs into a folder that exists.
+    """Write both graphs to an existing directory.
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`; a copy in fp32 is exported.
-        directory: where to.
-        quantization: None or "float32"; the graphs are fp32, onnxruntime has tools of its own to make them smaller.
+        directory: for the files.
+        quantization: None or "float32"; the graphs are fp32, and onnxruntime.quantization can quantize them.
 
     Returns:
-        What a runtime has to know beside the files: ``positions``, the longest sentence in tokens, None without limit.
+        ``max_sequence_length``, in tokens, None without a limit, and notes for the record: the versions.
 
     Raises:
-        ValueError: If ``quantization`` asks for something else.
+        ValueError: If ``quantization`` is another one.
     """
     if quantization not in (None, "float32"):
         raise ValueError(
-            f"quantization={quantization!r} is not done here for ONNX; leave it out and quantise the graphs with "
+            f"quantization={quantization!r} is not supported for ONNX; leave it out and quantize the graphs with "
             "onnxruntime.quantization"
         )
     plain = VanillaTransformerForConditionalGeneration._from_config(model.config, attn_implementation="eager")
@@ -52,7 +54,7 @@ def write_onnx(model: Any, directory: Path, quantization: str | None) -> dict[st
     plain = plain.float().eval().requires_grad_(False)
     layers, heads = model.config.decoder_layers, model.config.num_heads
 
-    # Examples of sizes that all differ, so that no size is taken for another.
+    # Example inputs whose sizes all differ, so that the exporter can't confuse two of them.
     source = torch.full((2, 5), model.config.eos_token_id if isinstance(model.config.eos_token_id, int) else 0)
     source_mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     encoder = _EncoderGraph(plain)
@@ -90,13 +92,7 @@ def write_onnx(model: Any, directory: Path, quantization: str | None) -> dict[st
             [{0: batch, 2: source_length} for _ in cross],
         ),
     )
-    return {"positions": _positions(model.config), "onnxruntime": onnxruntime.__version__, "opset": OPSET}
-
-
-def _positions(config: Any) -> int | None:
-    if config.position_embedding_type != "learned":
-        return None
-    return config.max_position_embeddings - config.position_offset
+    return {"max_sequence_length": model.max_sequence_length, "onnxruntime": onnxruntime.__version__, "opset": OPSET}
 
 
 def _export(
@@ -105,8 +101,8 @@ def _export(
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        exporter_log.setLevel(logging.ERROR)  # it warns that torchvision isn't there
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
+        exporter_log.setLevel(logging.ERROR)  # it warns that torchvision is missing
         program = torch.onnx.export(
             module,
             inputs,
@@ -123,12 +119,12 @@ def _export(
 
 
 def _hide(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Make an additive mask from one that is 1 where it keeps: 0 and the dtype's minimum."""
+    """Make an additive mask, 0 or the dtype's minimum, from one that is 1 where it keeps."""
     return torch.zeros(mask.shape, dtype=dtype).masked_fill(mask == 0, torch.finfo(dtype).min)
 
 
 class _EncoderGraph(nn.Module):
-    """The encoder, and the keys and values that each decoder layer takes from its output."""
+    """The encoder, and the keys and values of its output for each decoder layer."""
 
     def __init__(self, model: VanillaTransformerForConditionalGeneration) -> None:
         super().__init__()
@@ -151,7 +147,7 @@ class _EncoderGraph(nn.Module):
 
 
 class _DecoderGraph(nn.Module):
-    """The decoder on T new positions behind P cached ones."""
+    """The decoder on T new positions after P cached ones."""
 
     def __init__(self, model: VanillaTransformerForConditionalGeneration) -> None:
         super().__init__()
@@ -184,4 +180,77 @@ class _DecoderGraph(nn.Module):
         return self.lm_head(states), *present
 
 
-__all__ = ["DECODER_NAME", "ENCODER_NAME", "write_onnx"]
+class OnnxModel(ExportedModel):
+    """A checkpoint that is exported for onnxruntime; greedy search only."""
+
+    target_format = "onnx"
+
+    def __init__(self, directory: str | Path, *, threads: int = 0) -> None:
+        """Load an export.
+
+        Args:
+            directory: written by `export_checkpoint`.
+            threads: threads per operation; 0 uses onnxruntime's default.
+        """
+        super().__init__(directory)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._encoder, self._decoder = (
+            onnxruntime.InferenceSession(str(Path(directory) / name), options, providers=["CPUExecutionProvider"])
+            for name in (ENCODER_NAME, DECODER_NAME)
+        )
+
+    def check_beam_search(self, config: BeamSearchConfig) -> None:
+        """See `ExportedModel.check_beam_search`."""
+        if config.num_beams > 1:
+            raise ValueError(
+                f"num_beams={config.num_beams} is not supported by the ONNX engine, which is greedy; choose 1"
+            )
+        super().check_beam_search(config)
+
+    def _search(
+        self, input_ids: Tensor, attention_mask: Tensor, limits: list[int], config: BeamSearchConfig
+    ) -> tuple[list[list[int]], list[float]]:
+        eos_ids = self.special_tokens.eos_token_id
+        inputs = self._encode(input_ids, attention_mask)
+        names = [output.name for output in self._decoder.get_outputs()][1:]  # the first are the logits
+        tokens = torch.full((len(limits), 1), self.special_tokens.decoder_start_token_id)
+        hypotheses: list[list[int]] = [[] for _ in limits]
+        totals = [0.0 for _ in limits]
+        open_rows = list(range(len(limits)))
+        while open_rows:
+            logits, *present = self._decoder.run(None, {**inputs, "decoder_input_ids": tokens.numpy()})
+            log_probs = torch.from_numpy(logits)[:, -1].log_softmax(dim=-1)  # (B, V)
+            allowed = log_probs.clone()
+            allowed[:, list(self.special_tokens.suppress_tokens)] = -torch.inf
+            tokens = allowed.argmax(dim=-1, keepdim=True)
+            for row in open_rows:
+                token = int(tokens[row])
+                if len(hypotheses[row]) + 1 == limits[row] and token not in eos_ids:
+                    token = eos_ids[int(log_probs[row, list(eos_ids)].argmax())]  # as `paper_beam_search` at the limit
+                hypotheses[row].append(token)
+                totals[row] += float(log_probs[row, token])
+            open_rows = [row for row in open_rows if hypotheses[row][-1] not in eos_ids]
+            inputs |= {_as_input(name): value for name, value in zip(names, present, strict=True)}
+        return hypotheses, totals
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+        """Run the encoder; return the decoder's inputs at the first step, without its tokens."""
+        mask = attention_mask.long().numpy()
+        outputs = self._encoder.run(None, {"input_ids": input_ids.numpy(), "attention_mask": mask})
+        names = [output.name for output in self._encoder.get_outputs()]
+        inputs = {_as_input(name): value for name, value in zip(names[1:], outputs[1:], strict=True)}
+        inputs["encoder_attention_mask"] = mask
+        for layer in range(self.config.decoder_layers):
+            for kind, width in (("key", self.config.key_dim), ("value", self.config.value_dim)):
+                empty = torch.zeros(input_ids.shape[0], self.config.num_heads, 0, width)
+                inputs[f"past_key_values.{layer}.decoder.{kind}"] = empty.numpy()
+        return inputs
+
+
+def _as_input(name: str) -> str:
+    """Return the decoder's input for an output ``present.…`` of either graph."""
+    return name.replace("present", "past_key_values")
+
+
+__all__ = ["DECODER_NAME", "ENCODER_NAME", "OnnxModel", "write_onnx"]

@@ -23,10 +23,13 @@ from hf_vanilla_transformer import (
     embedded_corpus,
     export_checkpoint,
     load_engine,
+    paper_beam_search,
     translate,
 )
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.export.ctranslate2 import build_spec, refused_fields, write_ctranslate2
+from hf_vanilla_transformer.export.exported_model import ExportRecord
+from hf_vanilla_transformer.model.special_tokens_vanilla_transformer import SpecialTokens
 
 FIELDS = dict(vocab_size=23, d_model=16, d_ff=24, num_heads=2, encoder_layers=2, decoder_layers=3)
 SOURCES = [[5, 6, 7, 8, 2], [9, 10, 2]]
@@ -108,8 +111,11 @@ def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
     theirs = engine.beam_search(sources, torch.ones_like(sources), BeamSearchConfig(num_beams=1))
     assert theirs.hypotheses() == ours.hypotheses()
     torch.testing.assert_close(theirs.sequences, ours.sequences)  # the start token and padding, too
+    same = paper_beam_search(engine, sources, config=BeamSearchConfig(num_beams=1))
+    assert torch.equal(same.sequences, theirs.sequences) and torch.equal(same.sequences_scores, theirs.sequences_scores)
     record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
-    assert record["special_tokens"]["start"] == 9 and len(record["special_tokens"]["end"]) == 2
+    special = record["special_tokens"]
+    assert special["decoder_start_token_id"] == 9 and len(special["eos_token_id"]) == 2
 
 
 def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
@@ -118,8 +124,8 @@ def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
         model.lm_head.bias[2] += 2.0  # nats: some hypotheses end before the limit
     tokens = ["<pad>", "<s>", "</s>", "<unk>", *(f"s{i}" for i in range(19))]
     notes = write_ctranslate2(model, tokens, tokens, tmp_path, None)
-    record = {"format": "ctranslate2", **notes, "config": model.config.to_dict()}
-    (tmp_path / "export.json").write_text(json.dumps(record), encoding="utf-8")
+    limit = notes.pop("max_sequence_length")
+    ExportRecord("ctranslate2", model.config.to_dict(), SpecialTokens.of(model), limit, notes).write(tmp_path)
     engine = load_engine("ctranslate2", tmp_path)
     ids = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]])
     output = engine.beam_search(
@@ -138,7 +144,7 @@ def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
             logits = model(source[None], labels=labels).logits
         logits[..., [0, 1]] = -torch.inf  # CTranslate2 shares out the probability of what is never written
         total = logits.log_softmax(dim=-1).gather(-1, labels[..., None]).sum()
-        if length < len(source) + 4:  # those at the limit are ended by force here, without the end symbol's cost there
+        if length < len(source) + 4:  # those at the limit are ended by force here, without the EOS token's cost there
             assert score == pytest.approx(float(total) / length, abs=1e-4)
             compared += 1
     assert compared
@@ -176,6 +182,25 @@ def test_ctranslate2s_own_converter_reads_our_checkpoints(checkpoint, exported, 
 
 
 # --------------------------------------------------------------------------- what is refused
+
+
+def test_early_stopping_sets_the_patience(exported, monkeypatch):
+    engine = load_engine("ctranslate2", exported)
+    patience = []
+
+    class Translator:
+        def translate_batch(self, sources, **options):
+            patience.append(options["patience"])
+            return translator.translate_batch(sources, **options)
+
+    translator = engine._translator
+    monkeypatch.setattr(engine, "_translator", Translator())
+    for early_stopping in (False, "never", True):
+        engine.beam_search(
+            torch.tensor([[5, 6, 2]]),
+            config=BeamSearchConfig(length_normalization="power", early_stopping=early_stopping),
+        )
+    assert patience == [2, 2, 1]  # 1 stops after as many finished hypotheses as beams, as transformers does for True
 
 
 def test_everything_that_cannot_be_expressed_is_named_at_once():
@@ -229,7 +254,7 @@ def test_an_unknown_quantization_is_refused(checkpoint, tmp_path):
 
 
 def test_what_is_no_export_is_refused(checkpoint, exported, tmp_path):
-    with pytest.raises(ValueError, match="holds no exported checkpoint"):
+    with pytest.raises(ValueError, match="is not an exported checkpoint"):
         load_engine("ctranslate2", checkpoint)
     with pytest.raises(ValueError, match="exported for ctranslate2, not for onnx"):
         load_engine("onnx", exported)
@@ -237,11 +262,11 @@ def test_what_is_no_export_is_refused(checkpoint, exported, tmp_path):
     with pytest.raises(ValueError, match="is damaged"):
         load_engine("ctranslate2", tmp_path)
     (tmp_path / "export.json").write_text('{"format": "ctranslate2", "config": {}}', encoding="utf-8")
-    with pytest.raises(ValueError, match="is damaged .*positions"):
+    with pytest.raises(ValueError, match="is damaged .*special_tokens"):
         load_engine("ctranslate2", tmp_path)
     shutil.copytree(exported, tmp_path / "cut")
     (tmp_path / "cut" / "model.bin").write_bytes((exported / "model.bin").read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cut can't be loaded .*write it again with --overwrite"):
+    with pytest.raises(ValueError, match="cannot load the export in .*cut .*write it again with --overwrite"):
         load_engine("ctranslate2", tmp_path / "cut")
 
 
@@ -292,7 +317,7 @@ def test_weights_that_are_missing_are_not_made_up(checkpoint, tmp_path):
 
 def test_sources_beyond_the_position_table_become_empty_with_a_warning(checkpoint, exported, caplog):
     engine, tokenizer = load_engine("ctranslate2", exported), AutoTokenizer.from_pretrained(checkpoint)
-    engine.positions = 6
+    engine.max_sequence_length = 6
     texts = ["five", "five " * 40]
     caplog.set_level(logging.WARNING)
     logging.getLogger("transformers").propagate = True  # HF's and our loggers keep their records to themselves

@@ -94,15 +94,16 @@ def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
     assert theirs.hypotheses() == ours.hypotheses()
     torch.testing.assert_close(theirs.sequences, ours.sequences)  # the start token and padding, too
     record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
-    assert record["special_tokens"]["start"] == 9 and len(record["special_tokens"]["end"]) == 2
+    special = record["special_tokens"]
+    assert special["decoder_start_token_id"] == 9 and len(special["eos_token_id"]) == 2
 
 
 def test_a_beam_is_refused(checkpoint, exported):
-    with pytest.raises(ValueError, match="num_beams=4 is more than the ONNX engine does"):
+    with pytest.raises(ValueError, match="num_beams=4 is not supported by the ONNX engine"):
         translate(load_engine("onnx", exported), AutoTokenizer.from_pretrained(checkpoint), ["five"])
 
 
 def test_quantization_is_refused(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="quantization='int8' is not done here for ONNX"):
+    with pytest.raises(ValueError, match="quantization='int8' is not supported for ONNX"):
         export_checkpoint("onnx", checkpoint, tmp_path / "out", quantization="int8")
     assert not (tmp_path / "out").exists()
