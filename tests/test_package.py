@@ -58,7 +58,8 @@ PUBLIC = REQUIRED | {
 
 # What may stand at the top of the repository beside dot files.
 TOP_LEVEL = {
-    PACKAGE, "benchmarks", "docs", "examples", "tests", "README.md", "pyproject.toml", "model_card.md", "LICENSE", "CHANGELOG.md",
+    PACKAGE, "benchmarks", "docs", "examples", "tests", "README.md", "pyproject.toml", "model_card.md", "LICENSE",
+    "CHANGELOG.md",
     "CITATION.cff", "Makefile", "constraints.txt",
 }  # fmt: skip
 # What runs and builds leave there, ignored by git; only where git itself cannot be asked.
