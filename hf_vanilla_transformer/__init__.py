@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
     from .model.beam_search_vanilla_transformer import paper_beam_search, score_targets
     from .model.configuration_vanilla_transformer import VanillaTransformerConfig
+    from .model.generate_vanilla_transformer import generate_with_paper_beam_search
     from .model.modeling_vanilla_transformer import (
         VanillaTransformerEncoderModel,
         VanillaTransformerForConditionalGeneration,
@@ -97,6 +98,7 @@ __all__ = [
     "convert_checkpoint",
     "embedded_corpus",
     "export_checkpoint",
+    "generate_with_paper_beam_search",
     "load_engine",
     "paper_beam_search",
     "preset",
