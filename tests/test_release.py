@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "examples" / "results"
 WEIGHTS = {".bin", ".ckpt", ".h5", ".npy", ".npz", ".onnx", ".pkl", ".pt", ".pth", ".safetensors", ".spm"}
-WORDS = 8  # a sequence of so many words of a dataset is taken for a copy
+WORDS = 8  # length of the sequences of words that are compared with a dataset
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
@@ -132,13 +132,13 @@ def test_every_result_has_the_licence_of_its_data_beside_it() -> None:
 
 
 def test_records_of_runs_contain_no_sentences() -> None:
-    # Scores, settings, file names and signatures: none of them is a text of nine words, but for the stated licences.
+    # Scores, settings, file names and signatures are shorter than a sentence. Only the licence is longer.
     for path in RESULTS.glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
         if "recipe" not in record:
             continue
         settings = record["recipe"]["settings"] | {"data_license": ""}
-        found = [text for text in strings(record | {"recipe": settings}) if len(text.split()) > 8]
+        found = [text for text in strings(record | {"recipe": settings}) if len(text.split()) > WORDS]
         assert found == [], path.name
         assert not {"samples", "translations"} & (record.keys() | set().union(*record["scores"].values()))
 
