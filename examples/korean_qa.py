@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = split_file(options.corpus, Path(f"{options.output}-text"), options.question, options.answer)
     words = f"{COLUMNS} {METRIC}".split()
     words += [word for split, path in files.items() for word in (f"--{split}_file", str(path))]
+    words += ["--data_license", "MIT"]  # of Chatbot_data
     result = train(read_recipe(RECIPE, ["--output_dir", options.output, *words, *overrides]))
 
     for question, answer in zip(QUESTIONS, translate(result.model, result.tokenizer, list(QUESTIONS)), strict=True):

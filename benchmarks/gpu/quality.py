@@ -149,7 +149,7 @@ def _overrides(asked: argparse.Namespace) -> list[str]:
     words += ["--max_tokens_per_batch", str(asked.tokens), "--use_cpu", str(asked.device == "cpu").lower()]
     if asked.quick:
         return [*words, *_QUICK]
-    words += _CORPUS
+    words += [*_CORPUS, "--data_license", "Multi30k: no licence stated; weights trained on it may not be redistributed"]
     for key, name in _FILES.items():
         words += [f"--{key}", str(asked.data / name)]
     return words
