@@ -36,7 +36,10 @@ def main(source: Path) -> None:
         getattr(vt, name)
 
     model = vt.VanillaTransformerForConditionalGeneration(vt.preset("tiny", vocab_size=1_000))
-    print(f"imported {PACKAGE} {vt.__version__}, {len(expected)} files; tiny has {model.num_parameters():,} parameters")
+    print(
+        f"imported {PACKAGE} {vt.__version__}, {len(expected)} files; tiny has {model.num_parameters():,} parameters",
+        flush=True,
+    )
 
     command = Path(sysconfig.get_path("scripts")) / "vanilla-transformer"
     for arguments in (["--version"], ["check"]):
