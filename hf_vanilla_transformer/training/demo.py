@@ -12,13 +12,13 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging
 
 from ..checkpoints.averaging import write_average
-from ..checkpoints.self_contained import CODE_FILES, write_model_code
+from ..checkpoints.self_contained import write_model_code
 from ..data.corpora import load_embedded
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..device import move_to_device
 from ..metrics import TranslationMetric
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
-from ..overwriting import check_file, check_folder
+from ..overwriting import check_file, check_folder, output_folder
 from ..plausibility import doubtful_translations
 from ..translation import translate
 from .recipe import PACKAGE_RECIPES, Recipe, read_recipe
@@ -87,15 +87,17 @@ def run_demo(
         ValueError: If the recipe is invalid, or the directory contains something other than a demo's checkpoint.
     """
     output_dir = Path(output_dir)
-    check_folder(output_dir, "demo", inputs=() if recipe_path is None else (recipe_path,), overwrite=True)
+    inputs = () if recipe_path is None else (recipe_path,)
+    check_folder(output_dir, "demo", inputs=inputs, overwrite=True)
     if card_path is not None:
         check_file(card_path, "card", inputs=(recipe_path,), overwrite=True)
     with tempfile.TemporaryDirectory() as run_dir:  # for the checkpoints, of which only the average is kept
         recipe = _read_recipe(RECIPE if recipe_path is None else recipe_path, run_dir)
         record = train(recipe).record
-        also = (RESULTS_NAME, CARD_NAME, *FIGURES, *(path.name for path in CODE_FILES))
-        write_average(run_dir, output_dir, last=recipe.run.average_last, overwrite=True, kind="demo", also=also)
-    write_model_code(output_dir)  # so that it can be loaded without this package
+        also = (RESULTS_NAME, CARD_NAME, *FIGURES)
+        with output_folder(output_dir, "demo", inputs=inputs, overwrite=True, also=also) as staging:
+            write_average(run_dir, staging, last=len(record["training"]["averaged"]))
+            write_model_code(staging)  # so that it can be loaded without this package
 
     model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
