@@ -1,45 +1,47 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The training loss: token cross-entropy with label smoothing (§5.4), and the true negative log-likelihood beside it.
+"""The training loss: token cross-entropy with label smoothing (§5.4), and the negative log-likelihood.
 
-Two ways to the same numbers. `token_cross_entropy` takes logits. `linear_cross_entropy` takes what the logits are made
-of and goes over the tokens in chunks, so that the (tokens × vocabulary) logits exist for one chunk at a time only, and
-their gradient is made while they are at hand.
+There are two implementations of the same loss. `token_cross_entropy` takes the logits. `linear_cross_entropy` takes the
+hidden states and the output projection, and computes logits and gradients of one chunk of tokens at a time, so that the
+(tokens × vocabulary) logits are never stored.
 """
 
 # Shapes: N tokens of the batch · D d_model · V vocabulary
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = -100  # label of positions that carry no loss
-_CHUNK_BYTES = 32 * 2**20  # size of one chunk's logits; big enough for full matrix speed, small beside a model
-# The same on a GPU. Each chunk reads and writes the weight's gradient, 12 bytes a weight: 3.6 ps at 3.3 TB/s. Its three
-# products take 6 operations a row and weight, 8.6 fs at 700 TFLOP/s: as long at 420 rows, ten times as long at 4,200.
-_CHUNK_BYTES_OF_DEVICE = 256 * 2**20
-_WIDE_ELEMENTS = 2**18  # logits widened at a time on the CPU: 1 MiB of fp32, which stays in the processor's cache
+IGNORE_INDEX = -100  # label of positions that the loss ignores
+_CHUNK_BYTES = 32 * 2**20  # size of a chunk's logits on the CPU: large enough for efficient matrix products
+# The same on a GPU. Each chunk reads and writes the weight's gradient, 12 bytes per weight: 3.6 ps at 3.3 TB/s. Its
+# three products take 6 operations per row and weight, 8.6 fs at 700 TFLOP/s: both take equally long at 420 rows, and
+# the products take ten times as long at 4,200 rows.
+_CHUNK_BYTES_ON_ACCELERATOR = 256 * 2**20
+_UPCAST_ELEMENTS = 2**18  # logits converted to fp32 at a time on the CPU: 1 MiB, which fits into the processor's cache
 
 
 def on_accelerator(tensor: Tensor) -> bool:
-    """Return whether reading the tensor's values makes the host wait for a device that computes by itself."""
+    """Return whether a tensor is on a device that computes asynchronously, where reading its values synchronizes."""
     return tensor.device.type != "cpu"
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Sum cross-entropy over the real tokens.
+    """Sum the cross-entropy of all labels that are not ignored.
 
-    The smoothed target puts 1 − ε on the label and spreads ε evenly over all V words, the label included (§5.4).
+    The smoothed target distribution is 1 − ε on the label plus ε/V on each of the V tokens, label included (§5.4).
 
     Args:
-        logits: (…, V), any floating dtype; reduced in fp32 or wider.
-        labels: (…), whole numbers; −100 carries no loss.
+        logits: (…, V), any floating dtype; computed in fp32, or in fp64 if the logits are.
+        labels: (…), integers; −100 is ignored.
         label_smoothing: ε in [0, 1).
 
     Returns:
-        The smoothed loss, which has a gradient, and the true negative log-likelihood, which has none; both are sums
-        over real tokens in nats, both 0 where no label is real.
+        The smoothed loss, and the negative log-likelihood, which has no gradient. Both are sums over the labels, in
+        nats, and 0 if all labels are ignored.
     """
     logits = logits.flatten(0, -2)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -57,110 +59,150 @@ def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float =
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Compute `token_cross_entropy(hidden @ weight.T + bias, labels)` without keeping the logits.
+    """Compute `token_cross_entropy(hidden @ weight.T + bias, labels)` without storing the logits.
 
     Args:
         hidden: (…, D), the decoder's output.
         weight: (V, D), the output projection.
         bias: (V,) or None.
-        labels: (…), whole numbers; −100 carries no loss.
+        labels: (…), integers; −100 is ignored.
         label_smoothing: ε in [0, 1).
 
     Returns:
-        The same two sums as `token_cross_entropy`. The loss can be differentiated once.
+        The same two sums as `token_cross_entropy`. The loss has no second derivative.
     """
     return _ChunkedLinearCrossEntropy.apply(hidden.flatten(0, -2), weight, bias, labels.flatten(), label_smoothing)
 
 
-class _ChunkedLinearCrossEntropy(torch.autograd.Function):
-    """Forward makes the gradients too, while a chunk's logits are at hand.
+@dataclasses.dataclass
+class _Tokens:
+    """The tokens that the chunked loss goes over.
 
-    The softmax P is the only pass over a chunk's logits outside the matrix products: the uniform part of the smoothed
-    target, being the same for every word, is a product with the mean row of the weight.
-    ∂loss/∂logits = P − (1 − ε)·onehot(label) − ε/V.
+    Attributes:
+        states: (N, D) hidden states, in the dtype of the matrix products.
+        labels: (N,).
+        ignored: (N,) True where the label is ignored.
+        kept: (N,) index of each token in the batch; None if ignored tokens were not removed. Those have states of 0.
+    """
+
+    states: Tensor
+    labels: Tensor
+    ignored: Tensor
+    kept: Tensor | None
+
+    @classmethod
+    def select(cls, hidden: Tensor, labels: Tensor, dtype: torch.dtype) -> "_Tokens":
+        """Remove the ignored tokens; on an accelerator set them to 0, because their number is unknown to the host."""
+        ignored = labels == IGNORE_INDEX
+        if on_accelerator(labels):
+            states = hidden.masked_fill(ignored.unsqueeze(-1), 0.0).to(dtype)
+            return cls(states, labels.masked_fill(ignored, 0), ignored, kept=None)
+        kept = (~ignored).nonzero().squeeze(-1)
+        return cls(hidden[kept].to(dtype), labels[kept], ignored[kept], kept)
+
+
+class _Gradients:
+    """The gradients of states, weight and bias, computed chunk by chunk."""
+
+    def __init__(self, tokens: _Tokens, weight: Tensor, bias: Tensor | None, wide: torch.dtype) -> None:
+        self.tokens = tokens
+        self.states = torch.empty_like(tokens.states)
+        self.weight = torch.zeros_like(weight, dtype=wide)
+        self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None else None
+
+    def add(self, rows: slice, gradient: Tensor, matrix: Tensor, uniform: Tensor | None) -> None:
+        """Add a chunk's gradient.
+
+        Args:
+            rows: the chunk's tokens.
+            gradient: (rows, V) with respect to the chunk's logits, without the uniform part of the target; changed.
+            matrix: (V, D) the weight in the dtype of the products.
+            uniform: (D,) the uniform part of the target in each row of the states' gradient.
+        """
+        states, wide = self.tokens.states[rows], self.weight.dtype
+        if self.bias is not None:
+            if self.tokens.kept is None:
+                gradient.masked_fill_(self.tokens.ignored[rows].unsqueeze(-1), 0.0)
+            self.bias += gradient.sum(dim=0, dtype=wide)
+        if uniform is not None:  # added before the product is rounded
+            torch.addmm(uniform, gradient, matrix, out=self.states[rows])
+        else:
+            torch.mm(gradient, matrix, out=self.states[rows])
+        if states.dtype == wide:
+            self.weight.addmm_(gradient.t(), states)
+        else:
+            self.weight += gradient.t() @ states
+
+    def finish(self, label_smoothing: float) -> None:
+        """Add the uniform part of the target to the gradients of weight and bias, and zero ignored states."""
+        tokens, wide = self.tokens, self.weight.dtype
+        if label_smoothing:
+            share = label_smoothing / len(self.weight)
+            self.weight -= share * tokens.states.to(wide).sum(dim=0)
+            if self.bias is not None:
+                self.bias -= share * (~tokens.ignored).sum().to(wide)
+        if tokens.kept is None:
+            self.states.masked_fill_(tokens.ignored.unsqueeze(-1), 0.0)
+
+
+class _ChunkedLinearCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of a linear layer; the forward pass computes the gradients too, while it has a chunk's logits.
+
+    ∂loss/∂logits = P − (1 − ε)·onehot(label) − ε/V, where P is the softmax. Softmax and onehot are the only operation
+    on a chunk's logits in addition to the matrix products: ε/V is the same for all tokens of the vocabulary, so that
+    its products are computed from the sum of the weight's rows.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        wants_gradient = any(ctx.needs_input_grad[:3])
-        device = hidden.device.type
+        device, vocab_size = hidden.device.type, weight.shape[0]
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         with torch.autocast(device_type=device, enabled=False):
-            ignored = labels == IGNORE_INDEX
-            kept: Tensor | None = None
-            if on_accelerator(labels):  # to learn how many there are; states of 0 add nothing to any sum below
-                labels = labels.masked_fill(ignored, 0)
-                states = hidden.masked_fill(ignored.unsqueeze(-1), 0.0).to(dtype)
-            else:
-                kept = (~ignored).nonzero().squeeze(-1)  # padding costs nothing from here on
-                labels, ignored = labels[kept], ignored[kept]
-                states = hidden[kept].to(dtype)
-            tokens = (~ignored).sum().to(wide)
+            tokens = _Tokens.select(hidden, labels, dtype)
             matrix = weight.to(dtype)
-            vocab_size = weight.shape[0]
             loss = hidden.new_zeros((), dtype=wide)
             nll = hidden.new_zeros((), dtype=wide)
-            if wants_gradient:
-                grad_states = torch.empty_like(states)
-                grad_weight = torch.zeros_like(weight, dtype=wide)
-                grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None else None
+            gradients = _Gradients(tokens, weight, bias, wide) if any(ctx.needs_input_grad[:3]) else None
+            uniform: Tensor | None = None
             if label_smoothing:  # Σ_v logits_v = h · Σ_v W_v + Σ_v b_v
                 column_sum = weight.sum(dim=0, dtype=wide)
                 bias_sum = None if bias is None else bias.sum(dtype=wide)
-                uniform_part = (column_sum * (-label_smoothing / vocab_size)).to(dtype)  # of every row of grad_states
-            chunk_bytes = _CHUNK_BYTES if device == "cpu" else _CHUNK_BYTES_OF_DEVICE
+                uniform = (column_sum * (-label_smoothing / vocab_size)).to(dtype)
+            chunk_bytes = _CHUNK_BYTES if device == "cpu" else _CHUNK_BYTES_ON_ACCELERATOR
             chunk = max(1, chunk_bytes // (vocab_size * dtype.itemsize))
-            buffer = states.new_empty((min(chunk, len(labels)), vocab_size))
-            for start in range(0, len(labels), chunk):
+            buffer = tokens.states.new_empty((min(chunk, len(tokens.labels)), vocab_size))
+            for start in range(0, len(tokens.labels), chunk):
                 rows = slice(start, start + chunk)
-                label_index = labels[rows].unsqueeze(-1)
-                logits = torch.mm(states[rows], matrix.t(), out=buffer[: len(label_index)])
+                label_index = tokens.labels[rows].unsqueeze(-1)
+                logits = torch.mm(tokens.states[rows], matrix.t(), out=buffer[: len(label_index)])
                 if bias is not None:
                     logits += bias.to(dtype)
                 label_logits = logits.gather(-1, label_index).to(wide)
-                if wants_gradient:
+                if gradients is not None:
                     log_normalizer = _subtract_label_from_softmax_(logits, label_index, 1.0 - label_smoothing, wide)
                 else:
                     log_normalizer = logits.to(wide).logsumexp(dim=-1, keepdim=True)
-                if kept is None:
+                if tokens.kept is None:
+                    ignored = tokens.ignored[rows].unsqueeze(-1)
                     log_normalizer, label_logits = (
-                        numbers.masked_fill(ignored[rows].unsqueeze(-1), 0.0)
-                        for numbers in (log_normalizer, label_logits)
+                        values.masked_fill(ignored, 0.0) for values in (log_normalizer, label_logits)
                     )
                 chunk_nll = (log_normalizer - label_logits).sum()
                 nll += chunk_nll
                 loss += (1.0 - label_smoothing) * chunk_nll
                 if label_smoothing:
-                    logits_sum = states[rows].to(wide).sum(dim=0) @ column_sum
+                    logits_sum = tokens.states[rows].to(wide).sum(dim=0) @ column_sum
                     if bias_sum is not None:
-                        logits_sum = logits_sum + (~ignored[rows]).sum() * bias_sum
+                        logits_sum = logits_sum + (~tokens.ignored[rows]).sum() * bias_sum
                     loss += label_smoothing * (log_normalizer.sum() - logits_sum / vocab_size)
-                if wants_gradient:
-                    gradient = logits
-                    if grad_bias is not None:
-                        if kept is None:
-                            gradient.masked_fill_(ignored[rows].unsqueeze(-1), 0.0)
-                        grad_bias += gradient.sum(dim=0, dtype=wide)
-                    if label_smoothing:  # added before the product is rounded
-                        torch.addmm(uniform_part, gradient, matrix, out=grad_states[rows])
-                    else:
-                        torch.mm(gradient, matrix, out=grad_states[rows])
-                    if dtype == wide:
-                        grad_weight.addmm_(gradient.t(), states[rows])
-                    else:
-                        grad_weight += gradient.t() @ states[rows]
-            if wants_gradient and label_smoothing:
-                share = label_smoothing / vocab_size
-                grad_weight -= share * states.to(wide).sum(dim=0)
-                if grad_bias is not None:
-                    grad_bias -= share * tokens
-            if wants_gradient:
-                if kept is None:
-                    grad_states.masked_fill_(ignored.unsqueeze(-1), 0.0)
-                ctx.save_for_backward(grad_states, kept, grad_weight, grad_bias)
+                if gradients is not None:
+                    gradients.add(rows, logits, matrix, uniform)
+            if gradients is not None:
+                gradients.finish(label_smoothing)
+                ctx.save_for_backward(gradients.states, tokens.kept, gradients.weight, gradients.bias)
                 ctx.like = (hidden.shape, hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -181,28 +223,28 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
 
 
 def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: float, wide: torch.dtype) -> Tensor:
-    """Overwrite logits with softmax(logits) − share · onehot(label), computed in ``wide`` and rounded once.
+    """Replace logits by softmax(logits) − share · onehot(label), computed in ``wide`` and rounded once.
 
-    Rounding the softmax first would be wrong where a label is nearly certain: bf16 keeps 8 bits of a probability near
-    1, and the difference that is left may be smaller than what those lose.
+    Rounding the softmax before the subtraction would be inaccurate for labels of high probability: bf16 has 8 bits for
+    a probability near 1, and the difference can be smaller than the rounding error.
 
     Args:
         logits: (N, V), any floating dtype.
         label_index: (N, 1).
-        share: 1 − ε, the target's weight on the label.
-        wide: fp32, or fp64 for logits of that dtype.
+        share: 1 − ε, the share of the target distribution that is on the label alone.
+        wide: fp64 for fp64 logits, else fp32.
 
     Returns:
         The logarithm of each row's normalizer (N, 1), in ``wide``.
     """
     on_cpu = logits.device.type == "cpu"
-    rows = max(1, _WIDE_ELEMENTS // logits.shape[-1]) if on_cpu and logits.dtype != wide else len(logits)
+    rows = max(1, _UPCAST_ELEMENTS // logits.shape[-1]) if on_cpu and logits.dtype != wide else len(logits)
     log_normalizers = []
     for part, labels in zip(logits.split(rows), label_index.split(rows), strict=True):
-        exact = part.to(wide)  # the part itself where that is its dtype
+        exact = part.to(wide)  # `part` itself if it has that dtype
         highest = exact.amax(dim=-1, keepdim=True)
         torch.softmax(exact, dim=-1, out=exact)
-        # The likeliest word's probability is at least 1/V, so that its logarithm is safe.
+        # The highest probability is at least 1/V, so that its logarithm is finite.
         log_normalizers.append(highest - exact.amax(dim=-1, keepdim=True).log())
         exact.scatter_add_(-1, labels, exact.new_full(labels.shape, -share))
         if exact.data_ptr() != part.data_ptr():

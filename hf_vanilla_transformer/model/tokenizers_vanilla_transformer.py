@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which tokenizer encodes the source and which the target, decided here for the whole package.
+"""The tokenizers of source and target as one object.
 
-Three kinds of tokenizers are met: one with a shared vocabulary; one that knows two sides and is asked for the target's
-by ``text_target=`` (Marian's two SentencePiece models, language codes); and two separate ones, of which the target's is
-in the folder ``target_tokenizer`` beside the weights.
+There are three cases: one tokenizer with a shared vocabulary; one tokenizer that encodes targets differently, by
+``text_target=`` (Marian's two SentencePiece models, language codes); and two separate tokenizers, of which the target's
+is in the folder ``target_tokenizer`` of the checkpoint.
 """
 
 import os
@@ -18,35 +18,35 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-Span = tuple[int, int]  # characters, from … to before
+Span = tuple[int, int]  # first character, and one past the last
 
-TARGET_TOKENIZER = "target_tokenizer"  # the folder beside the weights, where the target has a vocabulary of its own
-MANY_UNKNOWN = 0.01  # share of unknown ids, 0 to 1, beyond which text and tokenizer hardly belong together
+TARGET_TOKENIZER = "target_tokenizer"  # folder in the checkpoint, if source and target have separate vocabularies
+MANY_UNKNOWN = 0.01  # fraction of unknown ids above which the tokenizer probably does not fit the text
 
 _NAMED_SPECIAL_TOKENS = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 class TranslationTokenizers:
-    """The tokenizers of a translation model, as one object that encodes both sides and decodes translations.
+    """The tokenizers of a translation model: encodes sources and targets, and decodes translations.
 
-    Every encoded sentence ends with the EOS token, appended here where the tokenizer doesn't append it: without one in
-    the labels a model never learns to stop. A BOS token in front of a target is left out: the decoder start token takes
-    its place, and beam search never writes it.
+    Each encoded sentence ends with the EOS token. It is appended if the tokenizer does not append it, because a model
+    never learns to stop without EOS tokens in the labels. A BOS token at the beginning of a target is removed: the
+    decoder start token replaces it, and beam search never generates it.
 
-    Trainer takes such an object as ``processing_class``: it saves both tokenizers.
+    Trainer accepts this object as ``processing_class`` and saves both tokenizers.
 
     Attributes:
-        source: the source's tokenizer.
-        target: the target's; the same object where there is only one.
-        separate: whether the target's tokenizer was given, and so is saved, by itself.
+        source: the source tokenizer.
+        target: the target tokenizer; the same object as ``source`` if there is only one.
+        separate: whether there is a separate target tokenizer, which is saved in its own folder.
     """
 
     def __init__(self, source: Any, target: Any = None) -> None:
-        """Put two tokenizers together.
+        """Combine a source and a target tokenizer.
 
         Args:
-            source: a Hugging Face tokenizer.
-            target: the target's, where it has a vocabulary of its own; None takes ``source`` for both sides.
+            source: a Hugging Face tokenizer, or a `TranslationTokenizers`.
+            target: the target tokenizer if the vocabularies are separate; None uses ``source`` for both sides.
 
         Raises:
             ValueError: If a tokenizer has no EOS token.
@@ -59,23 +59,23 @@ class TranslationTokenizers:
         for tokenizer, side in ((self.source, "source"), (self.target, "target")):
             if tokenizer.eos_token_id is None:
                 raise ValueError(
-                    f"the {side}'s tokenizer has no eos_token, so nothing would end a sentence; add one with "
+                    f"the {side} tokenizer has no eos_token, without which translations don't end; add one with "
                     'tokenizer.add_special_tokens({"eos_token": "</s>"})'
                 )
             _warn_of_split_special_tokens(tokenizer)
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, target_tokenizer: Any = None) -> "TranslationTokenizers":
-        """Find the tokenizers of a model, and check that their ids mean the same to it.
+        """Return the tokenizers of a model, after checking that they fit it.
 
         Args:
-            model: anything with ``config``; its ``decoder_vocab_size`` says whether the target has a vocabulary of its
-                own, and its ``name_or_path`` where that is saved.
-            tokenizer: the source's, or already both.
-            target_tokenizer: None loads the folder ``target_tokenizer`` where the model needs one.
+            model: any object with a ``config``. If its ``decoder_vocab_size`` is not None, the target tokenizer is
+                loaded from its ``name_or_path``.
+            tokenizer: the source tokenizer, or both.
+            target_tokenizer: the target tokenizer; None loads it from the folder ``target_tokenizer`` if needed.
 
         Raises:
-            ValueError: If a tokenizer is missing or doesn't fit the model.
+            ValueError: If a tokenizer is missing or does not fit the model.
         """
         config = model.config
         given = isinstance(tokenizer, TranslationTokenizers) and tokenizer.separate
@@ -86,10 +86,10 @@ class TranslationTokenizers:
         return tokenizers
 
     def check_fit(self, config: Any) -> None:
-        """Refuse tokenizers whose ids mean something else to the model.
+        """Check that the tokenizers fit a model; see `check_tokenizer_fits`.
 
         Raises:
-            ValueError: If one has more tokens than the model, or other ids for padding or the sentence's end.
+            ValueError: If a tokenizer does not fit.
         """
         check_tokenizer_fits(self.source, config)
         if self.separate:
@@ -99,22 +99,22 @@ class TranslationTokenizers:
 
     @property
     def pad_token_id(self) -> int | None:
-        """Padding; the model has one id for both sides."""
+        """Id of padding, which is the same on both sides."""
         return self.source.pad_token_id
 
     @property
     def eos_token_id(self) -> int:
-        """The end of a sentence; the model has one id for both sides."""
+        """Id of the EOS token, which is the same on both sides."""
         return self.source.eos_token_id
 
     @property
     def padding_side(self) -> str:
-        """Where sources are padded, "left" or "right"."""
+        """Side on which sources are padded, "left" or "right"."""
         return getattr(self.source, "padding_side", "right")
 
     @property
     def model_input_names(self) -> list[str]:
-        """What the source's tokenizer gives, as Trainer asks for it."""
+        """Model inputs that the source tokenizer returns; read by Trainer."""
         return self.source.model_input_names
 
     def __len__(self) -> int:
@@ -132,35 +132,33 @@ class TranslationTokenizers:
         return self._encode("target", texts)["input_ids"]
 
     def encode_with_offsets(self, side: str, texts: Sequence[str]) -> tuple[list[list[int]], list[list[Span]]]:
-        """Encode, and say where in its text each token stands.
+        """Encode texts and return the characters that each token covers.
 
         Args:
             side: "source" or "target".
             texts: sentences.
 
         Returns:
-            The token ids as `encode_sources` and `encode_targets` give them, and for each the characters it covers,
-            from … to before; (0, 0) for the EOS token.
+            The token ids as `encode_sources` and `encode_targets` return them, and the span of characters of each
+            token; (0, 0) for the EOS token.
 
         Raises:
             ValueError: If the side's tokenizer is not a fast one.
         """
         if not getattr(getattr(self, side), "is_fast", False):
-            raise ValueError(
-                f"the {side}'s tokenizer can't say where a token stands in its text; load a fast tokenizer"
-            )
+            raise ValueError(f"the {side} tokenizer has no character offsets; load a fast tokenizer")
         encoded = self._encode(side, texts, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """Return the text of a target's token ids."""
+        """Decode the token ids of a target."""
         return self.target.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def batch_decode(self, rows: Iterable[Sequence[int]], skip_special_tokens: bool = True) -> list[str]:
-        """Return the texts of several targets' token ids."""
+        """Decode the token ids of several targets."""
         return [self.decode(row, skip_special_tokens) for row in rows]
 
-    def unknown(self, rows: Iterable[Sequence[int]], side: str) -> int:
+    def count_unknown(self, rows: Iterable[Sequence[int]], side: str) -> int:
         """Count the unknown ids of sources or targets.
 
         Args:
@@ -171,18 +169,18 @@ class TranslationTokenizers:
         return 0 if unknown is None else sum(list(row).count(unknown) for row in rows)
 
     def _encode(self, side: str, texts: Sequence[str], **settings: Any) -> dict[str, list[list[Any]]]:
-        """Call a side's tokenizer, and make the ends of its rows as the class says."""
+        """Call a side's tokenizer, remove a target's BOS token and append missing EOS tokens."""
         if not texts:
             return {"input_ids": [], "offset_mapping": []}
         tokenizer = getattr(self, side)
         columns = {"input_ids": tokenizer.eos_token_id, **({"offset_mapping": (0, 0)} if settings else {})}
         encoded = self._call(side, texts, **settings)
         rows = {column: [list(row) for row in encoded[column]] for column in columns}
-        begins, ends = self._marks[side]
+        removes_bos, appends_eos = self._special_tokens[side]
         for column, end in columns.items():
-            if begins:
+            if removes_bos:
                 rows[column] = [row[1:] for row in rows[column]]
-            if not ends:
+            if not appends_eos:
                 rows[column] = [[*row, end] for row in rows[column]]
         return rows
 
@@ -192,24 +190,24 @@ class TranslationTokenizers:
         return getattr(self, side)(**settings)
 
     @cached_property
-    def _marks(self) -> dict[str, tuple[bool, bool]]:
-        """Whether, by side, the tokenizer writes a BOS token to be left out, and whether it writes the EOS token."""
-        marks = {}
+    def _special_tokens(self) -> dict[str, tuple[bool, bool]]:
+        """For each side: whether a BOS token has to be removed, and whether the tokenizer appends the EOS token."""
+        found = {}
         for side in ("source", "target"):
             tokenizer = getattr(self, side)
             ids = list(self._call(side, ["a"])["input_ids"][0])
-            begins = side == "target" and tokenizer.bos_token_id not in (None, tokenizer.eos_token_id)
-            marks[side] = begins and ids[:1] == [tokenizer.bos_token_id], tokenizer.eos_token_id in ids
-        return marks
+            removable = side == "target" and tokenizer.bos_token_id not in (None, tokenizer.eos_token_id)
+            found[side] = removable and ids[:1] == [tokenizer.bos_token_id], tokenizer.eos_token_id in ids
+        return found
 
     # ------------------------------------------------------------------ files
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the source's tokenizer, and the target's in the folder ``target_tokenizer`` where it is separate.
+        """Save the source tokenizer, and a separate target tokenizer in the folder ``target_tokenizer``.
 
         Args:
             save_directory: the checkpoint's folder.
-            kwargs: of the tokenizers' own ``save_pretrained``.
+            kwargs: passed to ``save_pretrained`` of the tokenizers.
         """
         self.source.save_pretrained(save_directory, **kwargs)
         if self.separate:
@@ -217,10 +215,10 @@ class TranslationTokenizers:
 
 
 def load_target_tokenizer(model: Any) -> Any:
-    """Load the tokenizer of the target's own vocabulary from beside the weights.
+    """Load the target tokenizer from the checkpoint of a model with separate vocabularies.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the checkpoint has none.
     """
     config = model.config
     try:
@@ -232,48 +230,48 @@ def load_target_tokenizer(model: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the target has a vocabulary of its own ({config.decoder_vocab_size} tokens), but {config.name_or_path!r} "
+            f"the target has a separate vocabulary ({config.decoder_vocab_size} tokens), but {config.name_or_path!r} "
             f"has no folder {TARGET_TOKENIZER}; give target_tokenizer"
         ) from error
 
 
 def check_tokenizer_fits(tokenizer: Any, config: Any, side: str = "source") -> None:
-    """Refuse a tokenizer whose ids mean something else to the model.
+    """Check that a tokenizer's ids are those of the model.
 
     Args:
         tokenizer: any Hugging Face tokenizer.
         config: a model configuration with ``vocab_size`` and the special ids.
-        side: "source" or "target": whose vocabulary the model compares with.
+        side: "source" or "target", the vocabulary to compare with.
 
     Raises:
-        ValueError: If the tokenizer has more tokens than the model, or other ids for padding or the sentence's end.
+        ValueError: If the tokenizer has more tokens than the model, or other ids for padding or EOS.
     """
-    size, name = (config.output_vocab_size, "target's ") if side == "target" else (config.vocab_size, "")
+    size, name = (config.output_vocab_size, "target ") if side == "target" else (config.vocab_size, "")
     if len(tokenizer) > size:
         raise ValueError(
             f"the {name}tokenizer has {len(tokenizer)} tokens, the model's vocabulary only {size}; use the "
             "tokenizer that was saved with the model"
         )
     for field in ("pad_token_id", "eos_token_id"):
-        theirs, ours = getattr(tokenizer, field), getattr(config, field)
-        if ours is not None and theirs not in (ours if isinstance(ours, list) else [ours]):
+        token_id, expected = getattr(tokenizer, field), getattr(config, field)
+        if expected is not None and token_id not in (expected if isinstance(expected, list) else [expected]):
             raise ValueError(
-                f"the {name}tokenizer's {field} is {theirs}, the model's is {ours}; use the tokenizer that was saved "
-                "with the model"
+                f"the {name}tokenizer's {field} is {token_id}, the model's is {expected}; use the tokenizer that was "
+                "saved with the model"
             )
 
 
 def _plain(text: str) -> str:
-    """Make of any string a text that means itself."""
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text; tokenizers refuse it
-    # A fast tokenizer takes a text that is exactly a special token's name for that token; white space tells them apart.
+    """Return a text that the tokenizer encodes as plain text."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates, which tokenizers reject
+    # A fast tokenizer encodes a text that equals a special token as that token; leading white space prevents it.
     stripped = text.strip()
     if stripped[:1] in ("<", "＜") and unicodedata.normalize("NFKC", stripped).lower() in _TOKEN_NAMES:
         return f" {stripped}"
     return text
 
 
-_TOKEN_NAMES = frozenset(("<pad>", "<s>", "</s>", "<unk>"))  # of the vocabularies that this package learns
+_TOKEN_NAMES = frozenset(("<pad>", "<s>", "</s>", "<unk>"))  # in vocabularies trained by `train_tokenizer`
 
 
 def _warn_of_split_special_tokens(tokenizer: Any) -> None:
@@ -283,8 +281,8 @@ def _warn_of_split_special_tokens(tokenizer: Any) -> None:
     others = [token for token in tokenizer.all_special_tokens if token not in named]
     if others:
         logger.warning_once(
-            f"the tokenizer splits its special tokens in text into characters (split_special_tokens=True), also "
-            f"{', '.join(others[:5])}; set tokenizer.split_special_tokens = False and save it again to keep them whole"
+            f"the tokenizer splits its special tokens in text (split_special_tokens=True), including "
+            f"{', '.join(others[:5])}; set tokenizer.split_special_tokens = False and save it again to keep them"
         )
 
 

@@ -223,9 +223,9 @@ def test_labels_for_fine_tuning_are_of_the_targets_sentencepiece_model(opus_fold
     theirs = MarianTokenizer.from_pretrained(opus_folder)
     assert list(rows["input_ids"]) == theirs(TEXTS[:5])["input_ids"]
     assert list(rows["labels"]) == theirs(text_target=TEXTS[5:])["input_ids"]
-    assert tokenizers.unknown(rows["labels"], "target") == 0
+    assert tokenizers.count_unknown(rows["labels"], "target") == 0
     # Encoded as a source, which was done here once, hardly anything but "▁" is known of the target.
-    assert tokenizers.unknown(tokenizers.encode_sources(TEXTS[5:]), "source") > len(TEXTS[5:])
+    assert tokenizers.count_unknown(tokenizers.encode_sources(TEXTS[5:]), "source") > len(TEXTS[5:])
 
 
 def test_tokenizer_goes_back(opus_folder, tmp_path):

@@ -95,7 +95,7 @@ def test_the_loss_that_never_counts_tokens_is_the_same(device, smoothing, bias, 
     """What is done on a GPU, on the CPU as well: padding stays in the chunks, as rows of 0."""
     monkeypatch.setattr(losses, "on_accelerator", lambda tensor: True)
     monkeypatch.setattr(losses, "_CHUNK_BYTES", 4 * 8 * 67)  # 8 rows of fp32
-    monkeypatch.setattr(losses, "_CHUNK_BYTES_OF_DEVICE", 4 * 8 * 67)
+    monkeypatch.setattr(losses, "_CHUNK_BYTES_ON_ACCELERATOR", 4 * 8 * 67)
     torch.manual_seed(0)
     labels = batch(device)["labels"]  # (5, 9), some of them ignored
     values = [torch.randn(size).to(device) for size in ((5, 9, 16), (67, 16), (67,))]

@@ -204,7 +204,7 @@ def test_half_precision_loses_no_more_than_the_rounded_logits_do(dtype, smoothin
     from hf_vanilla_transformer.model import loss_vanilla_transformer as loss
 
     monkeypatch.setattr(loss, "_CHUNK_BYTES", 100 * 2000 * dtype.itemsize)  # 100 tokens: four chunks
-    monkeypatch.setattr(loss, "_WIDE_ELEMENTS", 7 * 2000)
+    monkeypatch.setattr(loss, "_UPCAST_ELEMENTS", 7 * 2000)
     hidden, weight, labels = peaked(likelihood)
 
     def exact(h, w):
