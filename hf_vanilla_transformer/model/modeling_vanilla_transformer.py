@@ -181,7 +181,7 @@ class VanillaTransformerStack(VanillaTransformerPreTrainedModel):
         self.post_init()
 
     def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_size: int) -> Tensor:
-        """Look up the embeddings (B, T, D) of token ids (B, T), or return ``inputs_embeds``.
+        """Return the embeddings (B, T, D) of token ids (B, T), or ``inputs_embeds`` if given.
 
         Raises:
             ValueError: If both or neither is given, there are no tokens, or an id is outside the vocabulary.

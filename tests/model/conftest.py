@@ -1,8 +1,8 @@
-"""What transformers' own tests need of pytest before they can be imported."""
+"""Register the markers of transformers' own tests."""
 
 import pytest
 
-# Marks that transformers' test files carry; --strict-markers refuses the file at import otherwise.
+# Markers of transformers' test files; with --strict-markers unknown markers are an import error.
 TRANSFORMERS_MARKS = (
     "accelerate_tests",
     "all_flash_attn_test",

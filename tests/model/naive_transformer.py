@@ -1,7 +1,7 @@
-"""The Transformer of the paper, written naively in fp64: loops over heads and positions, no cache, no tricks.
+"""The Transformer of the paper, implemented naively in fp64: loops over heads and positions, no cache.
 
-It shares no code with the package: it reads parameters by name and sizes from the configuration. Slow and plain on
-purpose; the package's fast paths are held against it, forward and backward.
+It shares no code with the package: it reads the parameters by name and the sizes from the configuration. The package's
+fast implementations are compared with it, forward and backward.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 
 
 def positions(config, count, table=None):
-    """§3.5, one number at a time."""
+    """Compute the positional encodings (§3.5) element by element."""
     d = config.d_model
     rows = torch.zeros(count, d, dtype=torch.float64)
     for step in range(count):
@@ -37,7 +37,7 @@ def layer_norm(x, parameters, name, eps):
 
 
 def attention(config, parameters, name, queries_from, keys_from, visible):
-    """§3.2 for one sentence: (T, D) looks at (S, D) where visible (T, S) is True."""
+    """Compute attention (§3.2) for one sentence: (T, D) attends to (S, D) where ``visible`` (T, S) is True."""
     d_k = config.d_k or config.d_model // config.num_heads
     d_v = config.d_v or config.d_model // config.num_heads
     q, k, v = (
@@ -107,13 +107,13 @@ def stack(config, parameters, side, ids, source_states=None):
 
 
 def logits(config, parameters, source, target_inputs):
-    """One sentence pair without padding: lists of ids → (T, V)."""
-    memory = stack(config, parameters, "encoder", source)
-    return linear(stack(config, parameters, "decoder", target_inputs, memory), parameters, "lm_head")
+    """Return the logits (T, V) of one sentence pair without padding, given as lists of ids."""
+    source_states = stack(config, parameters, "encoder", source)
+    return linear(stack(config, parameters, "decoder", target_inputs, source_states), parameters, "lm_head")
 
 
 def loss(config, parameters, pairs, label_smoothing):
-    """§5.4 over sentence pairs (source, labels): mean over real tokens of the smoothed loss, and of the true NLL."""
+    """Return smoothed loss (§5.4) and negative log-likelihood of pairs (source, labels), averaged over tokens."""
     smoothed, nll, tokens = 0.0, 0.0, 0
     for source, labels in pairs:
         rows = logits(config, parameters, source, [config.decoder_start_token_id, *labels[:-1]])

@@ -1,4 +1,4 @@
-"""Whatever computes the model, the numbers are the same: kernels, checkpointing, compiling, dtypes, devices, caches."""
+"""Attention kernels, gradient checkpointing, compilation, dtypes, devices and caches all give the same numbers."""
 
 # Shapes: B batch · S source length · T target length · V vocabulary
 
@@ -21,7 +21,7 @@ SOURCES = {"right": SOURCE, "left": LEFT_PADDED, "none": UNPADDED}
 
 
 def build(attention="sdpa", dtype=torch.float64, **fields):
-    """A model with the same weights whatever computes its attention; two heads of 16, which every kernel takes."""
+    """Build a model with the same weights for every attention kernel; two heads of 16, which every kernel supports."""
     torch.manual_seed(0)
     sizes = dict(vocab_size=23, d_model=32, d_ff=14, num_heads=2, encoder_layers=2, decoder_layers=2, dropout=0.0)
     config = VanillaTransformerConfig(**{**sizes, **fields}, attn_implementation=attention)
@@ -29,7 +29,7 @@ def build(attention="sdpa", dtype=torch.float64, **fields):
 
 
 def run(model, source, training=True, **inputs):
-    """Loss, the logits that evaluation gives, and the gradient of every parameter."""
+    """Return the logits in evaluation mode, the loss, and the gradient of every parameter."""
     inputs = dict(attention_mask=(source != 0).long(), decoder_input_ids=TARGET, labels=LABELS, **inputs)
     model.eval()
     logits = model(source, **inputs).logits.detach()
@@ -70,14 +70,16 @@ def test_eager_and_sdpa_agree_where_the_target_has_a_mask():
 
 
 def flex_or_skip(action):
-    """Flex attention compiles itself; on a CPU torch can do less of it, from version to version."""
+    """Run an action, or skip the test if flex attention, which is compiled, is not supported on this CPU."""
     if shutil.which("g++") is None and shutil.which("c++") is None and shutil.which("clang++") is None:
-        pytest.skip("flex attention compiles itself for the CPU and there is no C++ compiler")
+        pytest.skip("flex attention on the CPU needs a C++ compiler")
     try:
         return action()
     except (NotImplementedError, RuntimeError) as error:
         if re.search(r"(?i)not (yet )?(implemented|supported)|unsupported|does not support", str(error)):
-            pytest.skip(f"torch {torch.__version__} has no such flex attention on this CPU: {str(error)[:200]}")
+            pytest.skip(
+                f"torch {torch.__version__} does not support this flex attention on the CPU: {str(error)[:200]}"
+            )
         raise
 
 
@@ -124,7 +126,7 @@ def test_gradient_checkpointing_changes_no_gradient(attention, reentrant, dropou
     again = copy.deepcopy(model)
     again.gradient_checkpointing_enable({"use_reentrant": reentrant})
     assert again.model.encoder.layers[0].gradient_checkpointing and again.model.decoder.layers[0].gradient_checkpointing
-    torch.manual_seed(5)  # the recomputation has to drop what the forward pass has dropped
+    torch.manual_seed(5)  # the recomputation has to drop the same elements as the forward pass
     expected = run(model, SOURCE)
     torch.manual_seed(5)
     assert_same(run(again, SOURCE), expected, 1e-12)
@@ -143,7 +145,7 @@ def test_gradient_checkpointing_really_recomputes():
 # --------------------------------------------------------------------------- torch.compile
 
 
-# Full graphs come from dynamo alone: "eager" runs them as they are, "aot_eager" through autograd's tracing.
+# Dynamo makes the full graphs: "eager" runs them unchanged, "aot_eager" traces autograd as well.
 @pytest.mark.parametrize(
     "backend, padding",
     [
@@ -226,27 +228,27 @@ def test_bf16_autocast_trains_like_fp32():
 # --------------------------------------------------------------------------- tensor parallelism, devices
 
 
-def test_the_plan_for_tensor_parallelism_names_modules_that_exist_and_every_large_one():
+def test_the_tensor_parallel_plan_lists_every_matrix_and_only_existing_modules():
     model = build()
     names = {kind: set() for kind in (torch.nn.Linear, torch.nn.Embedding)}
     for name, module in model.named_modules():
         if type(module) in names:
             names[type(module)].add(re.sub(r"\.\d+\.", ".*.", name))
     plan = model.tp_plan
-    # Every projection of every layer and the output projection: nothing else is a matrix product. Embeddings may be
-    # split too, by words.
+    # The projections of the layers and the output projection are all matrix products. Embeddings may be split as well,
+    # by tokens.
     assert names[torch.nn.Linear] <= set(plan) <= names[torch.nn.Linear] | names[torch.nn.Embedding]
-    # A pair of products needs one reduction: the first is split by its outputs, the second by its inputs.
+    # Two consecutive products need one reduction if the first is split by outputs and the second by inputs.
     for name, style in plan.items():
         last = name.rsplit(".", 1)[-1]
         expected = {"embed_tokens": "embedding", "out_proj": "rowwise", "w_2": "rowwise"}.get(last, "colwise")
         assert style.startswith(expected), (name, style)
 
 
-def test_what_tensor_parallelism_splits_divides_by_heads():
+def test_tensor_parallelism_splits_attention_by_heads():
     model = build()
     attention = model.model.encoder.layers[0].self_attn
-    # Half of the rows of W^Q, W^K, W^V and half of the columns of W^O are one head; the heads' outputs add up.
+    # Half of the rows of W^Q, W^K, W^V and half of the columns of W^O belong to one head; the outputs are summed.
     states = torch.randn(2, 5, 32, dtype=torch.float64)
     whole, _ = attention(states)
     parts = []

@@ -1,4 +1,4 @@
-"""Bad input gets one clear sentence, and never a NaN."""
+"""Bad input raises an error with one clear sentence, and never gives NaN."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def build(**fields):
         ({"input_ids": [[4, 2]]}, "give either decoder_input_ids or decoder_inputs_embeds"),
     ],
 )
-def test_impossible_inputs_are_refused(inputs, message):
+def test_invalid_inputs_are_refused(inputs, message):
     with pytest.raises(ValueError, match=message):
         build()(**{name: torch.tensor(ids, dtype=torch.long) for name, ids in inputs.items()})
 
@@ -36,7 +36,7 @@ def test_labels_outside_the_vocabulary_are_refused(label, training):
         model(torch.tensor([[4, 2]]), labels=torch.tensor([[7, label]]), decoder_input_ids=torch.tensor([[1, 7]]))
 
 
-def test_learned_positions_end_where_they_end():
+def test_more_tokens_than_learned_positions_are_refused():
     model = build(position_embedding_type="learned", max_position_embeddings=6, position_offset=2)
     ids = torch.full((1, 4), 5)
     model(ids, decoder_input_ids=ids)
@@ -47,7 +47,7 @@ def test_learned_positions_end_where_they_end():
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_a_row_of_padding_alone_gives_no_nan_and_leaves_its_neighbours_alone(implementation):
+def test_a_row_of_padding_gives_no_nan_and_does_not_change_other_rows(implementation):
     model = build()
     model.set_attn_implementation(implementation)
     source = torch.tensor([[4, 5, 2], [0, 0, 0]])

@@ -1,4 +1,4 @@
-"""Decoding step by step equals decoding at once, whatever the padding, the neighbours and the cache's name."""
+"""Stepwise decoding equals one full forward pass for all kinds of padding, batches, and names of the cache."""
 
 import warnings
 
@@ -80,7 +80,7 @@ def test_the_cache_is_used_under_either_name(model, part, name):
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=0, atol=1e-12)
 
 
-def test_one_cache_under_both_names_is_one_and_two_are_refused(model):
+def test_the_same_cache_under_both_names_is_accepted_and_two_caches_are_refused(model):
     inputs = {"input_ids": SOURCE, "decoder_input_ids": TARGET, "use_cache": True}
     cache = caches(model, "dynamic")
     with warnings.catch_warnings():
@@ -159,7 +159,7 @@ def test_generation_does_not_stop_at_twenty_tokens(tmp_path):
     torch.manual_seed(0)
     config = VanillaTransformerConfig(vocab_size=9, d_model=8, d_ff=8, num_heads=2, encoder_layers=1, decoder_layers=1)
     model = VanillaTransformerForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = None  # nothing ends it but the length
+    model.generation_config.eos_token_id = None  # only the length ends it
     model.save_pretrained(tmp_path)
     again = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
     assert model.generate(torch.tensor([[4, 2]])).shape == (1, 512)
@@ -174,8 +174,8 @@ def test_plain_generation_stops_where_learned_positions_end(offset):
         position_embedding_type="learned", max_position_embeddings=12, position_offset=offset,
     )  # fmt: skip
     model = VanillaTransformerForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = None  # nothing ends it but the length
-    # Every position of the table is read once; the token written at the last one is not read.
+    model.generation_config.eos_token_id = None  # only the length ends it
+    # Every position is used once; the token generated at the last position is not an input.
     assert model.generate(torch.tensor([[4, 2]])).shape == (1, 12 - offset + 1)
 
 

@@ -1,4 +1,4 @@
-"""`forward` refuses keywords that nobody reads, and takes all that its callers pass."""
+"""`forward` rejects unknown keywords, and accepts all that transformers, Trainer and PEFT pass."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def build(**fields) -> VanillaTransformerForConditionalGeneration:
         ("output_atentions", "output_attentions"),
     ],
 )
-def test_a_misspelt_keyword_is_refused_with_what_it_resembles(keyword, near):
+def test_a_misspelled_keyword_is_refused_with_the_closest_one(keyword, near):
     with pytest.raises(ValueError, match=rf"forward\(\) has no argument '{keyword}' \(did you mean '{near}'\?\)"):
         build()(input_ids=SOURCE, labels=TARGET, **{keyword: torch.ones(1)})
 
@@ -54,15 +54,15 @@ def test_every_unknown_keyword_is_named():
         build().model(input_ids=SOURCE, decoder_input_ids=SOURCE, zzz=1, qqq=2)
 
 
-def test_the_encoder_model_refuses_as_well():
+def test_the_encoder_model_refuses_unknown_keywords_too():
     with pytest.raises(ValueError, match="did you mean 'attention_mask'"):
         VanillaTransformerEncoderModel(VanillaTransformerConfig(**SIZES))(input_ids=SOURCE, atention_mask=SOURCE)
 
 
-# --------------------------------------------------------------------------- taken
+# --------------------------------------------------------------------------- accepted
 
 
-def test_what_transformers_passes_changes_nothing():
+def test_keywords_of_transformers_are_accepted_and_change_nothing():
     model = build().eval()
     expected = model(input_ids=SOURCE, labels=TARGET).logits
     known = {name: None for name in (*TransformersKwargs.__annotations__, *FlashAttentionKwargs.__annotations__)}
@@ -70,7 +70,7 @@ def test_what_transformers_passes_changes_nothing():
     assert torch.equal(model(input_ids=SOURCE, labels=TARGET, **{**known, **given}).logits, expected)
 
 
-def test_the_encoder_takes_the_labels_that_seq2seq_trainer_hands_it():
+def test_the_encoder_accepts_the_labels_that_seq2seq_trainer_passes():
     encoder = build().eval().get_encoder()
     states = encoder(input_ids=SOURCE, labels=TARGET).last_hidden_state
     assert torch.equal(states, encoder(input_ids=SOURCE).last_hidden_state)
@@ -148,7 +148,7 @@ def test_adapters_train_and_generate(kind):
 @pytest.mark.parametrize("kind", ["prompt", "p_tuning", "prefix"])
 @pytest.mark.filterwarnings("ignore")  # peft's own deprecations
 def test_a_tuned_prompt_reaches_generation(kind):
-    """Whoever swallows PEFT's prefix generates as the model without an adapter."""
+    """If the prefix is ignored, the model generates as without an adapter."""
     model = adapted(kind).eval()
     mask = (SOURCE != 0).long()
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_a_tuned_prompt_reaches_generation(kind):
         written = model.generate(input_ids=SOURCE, attention_mask=mask, max_new_tokens=4)
         again = model(input_ids=SOURCE, attention_mask=mask, decoder_input_ids=written[:, :-1]).logits
     assert not torch.allclose(logits.logits[:, -1], bare.logits[:, -1])
-    lengths = (written[:, 1:] == 2).int().argmax(dim=1)  # of what an end symbol ends; 0 where there is none
+    lengths = (written[:, 1:] == 2).int().argmax(dim=1)  # index of the EOS token; 0 if there is none
     for row, length in zip(range(2), lengths.tolist(), strict=True):
         steps = length + 1 if length else written.shape[1] - 1
         expected = again[row, -(written.shape[1] - 1) :].argmax(dim=-1)
@@ -167,7 +167,7 @@ def test_a_tuned_prompt_reaches_generation(kind):
 
 @pytest.mark.parametrize("kind", ["prompt", "p_tuning", "prefix"])
 @pytest.mark.filterwarnings("ignore")  # peft's own deprecations
-def test_beam_search_and_scores_refuse_an_adapter_that_they_would_leave_out(kind):
+def test_beam_search_and_scores_refuse_an_adapter_that_they_would_ignore(kind):
     model = adapted(kind).eval()
     with pytest.raises(ValueError, match="adds virtual tokens outside of the model's modules.*use generate"):
         paper_beam_search(model, SOURCE)
@@ -222,4 +222,4 @@ def test_padding_is_hidden_from_the_decoder_beside_encoder_outputs():
     inputs = {"encoder_outputs": encoder_outputs, "decoder_input_ids": TARGET.clamp(min=0)}
     expected = model(**inputs, attention_mask=mask).logits
     assert torch.equal(model(**inputs, input_ids=SOURCE).logits, expected)
-    assert not torch.allclose(model(**inputs).logits[1], expected[1])  # without ids nothing tells what is padding
+    assert not torch.allclose(model(**inputs).logits[1], expected[1])  # without ids padding cannot be recognized

@@ -40,7 +40,7 @@ def test_auto_classes_know_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_sinusoids_are_right_straight_after_from_pretrained(dtype, tmp_path):
+def test_sinusoids_are_correct_after_from_pretrained(dtype, tmp_path):
     build().save_pretrained(tmp_path)
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=dtype)
     for stack in (model.model.encoder, model.model.decoder):
@@ -60,7 +60,7 @@ def test_half_precision_is_finite_and_close(dtype, tmp_path):
     torch.testing.assert_close(logits.float(), model(SOURCE, decoder_input_ids=TARGET).logits, atol=0.15, rtol=0.1)
 
 
-def test_encoder_loads_from_the_whole_models_checkpoint(tmp_path):
+def test_encoder_loads_from_a_checkpoint_of_the_full_model(tmp_path):
     model = build()
     model.save_pretrained(tmp_path)
     encoder, report = VanillaTransformerEncoderModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -122,13 +122,13 @@ def test_a_process_without_the_package_loads_it_with_trust_remote_code(tmp_path)
         model.save_pretrained(folder)
     finally:
         for cls, _ in classes:
-            cls._auto_class = None  # or every later save of this process would copy code
-    # Saving names the saved class only; the base model comes from the same files.
+            cls._auto_class = None  # else every later save in this process would copy code
+    # Saving adds the saved class only; the base model is in the same files.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["auto_map"]["AutoModel"] = "modeling_vanilla_transformer.VanillaTransformerModel"
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.save((SOURCE, TARGET), folder / "inputs.pt")
-    # An installed package is hidden by a folder of the same name that raises; the environment is the tests' own.
+    # A folder of the same name that raises ImportError hides the installed package.
     blocker = tmp_path / "path" / "hf_vanilla_transformer"
     blocker.mkdir(parents=True)
     (blocker / "__init__.py").write_text("raise ImportError('hidden')\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One test per clause of the paper that the model is held to; table 3 is in tests/test_presets.py."""
+"""One test per statement of the paper about the model; Table 3 is in tests/test_presets.py."""
 
 import math
 
@@ -24,17 +24,17 @@ def test_3_1_defaults_are_the_base_model():
     assert (config.norm_position, config.final_norm, config.activation_function) == ("post", False, "relu")
 
 
-def test_3_1_sublayers_are_normalised_after_the_residual_and_the_stacks_not_again():
+def test_3_1_sublayers_are_normalized_after_the_residual_and_stacks_have_no_other_norm():
     model = build()
     output = model.model(torch.tensor([[4, 5, 6, 2]]), decoder_input_ids=torch.tensor([[1, 7, 8]]))
     for states in (output.encoder_last_hidden_state, output.last_hidden_state):
-        # A fresh LayerNorm has weight 1 and bias 0: what comes out last is normalised, with nothing added behind it.
+        # A new LayerNorm has weight 1 and bias 0, so the output is normalized if nothing follows the last LayerNorm.
         torch.testing.assert_close(states.mean(-1), torch.zeros_like(states[..., 0]), atol=1e-12, rtol=0)
         torch.testing.assert_close(states.var(-1, unbiased=False), torch.ones_like(states[..., 0]), atol=1e-4, rtol=0)
     assert model.model.encoder.final_norm is None and model.model.decoder.final_norm is None
 
 
-def test_3_1_outputs_are_shifted_right_behind_the_start_symbol():
+def test_3_1_targets_are_shifted_right_after_the_decoder_start_token():
     labels = torch.tensor([[7, 8, 2, -100]])
     assert build().prepare_decoder_input_ids_from_labels(labels).tolist() == [[1, 7, 8, 2]]
     labels = torch.tensor([[7, 2, -100, -100]])
@@ -86,11 +86,11 @@ def test_3_2_3_padding_is_masked_everywhere_on_either_side(left):
     alone = model(source, decoder_input_ids=target).logits
     padding = torch.tensor([[0, 0]])
     padded = torch.cat([padding, source] if left else [source, padding], dim=1)
-    for mask in (None, (padded != 0).long()):  # without a mask, padding is known by its id
+    for mask in (None, (padded != 0).long()):  # without a mask, padding is recognized by its id
         neighbours = model(padded, attention_mask=mask, decoder_input_ids=target).logits
         torch.testing.assert_close(neighbours, alone, atol=1e-12, rtol=0)
     visible = model(padded, attention_mask=torch.ones_like(padded), decoder_input_ids=target).logits
-    assert not torch.allclose(visible, alone)  # the mask is what hides it
+    assert not torch.allclose(visible, alone)  # so it is the mask that hides padding
 
 
 def test_3_3_feed_forward_is_two_biased_products_around_relu():

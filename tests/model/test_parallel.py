@@ -1,4 +1,4 @@
-"""One model on two CPU processes: tensor parallel through transformers' plan, fully sharded by torch (FSDP2)."""
+"""One model on two CPU processes: tensor parallel with transformers' plan, and fully sharded by torch (FSDP2)."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_tensor_parallel_processes_give_the_logits_of_one(model, tmp_path):
     with torch.no_grad():
         expected = model.eval()(**batch).logits
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, rtol=0, atol=1e-5)
-    for record in records:  # and it really was split: 2 of 4 heads, half of d_ff
+    for record in records:  # the weights are split: 2 of 4 heads, half of d_ff
         assert record["local"]["model.encoder.layers.0.self_attn.q_proj.weight"] == [8, 16]
         assert record["local"]["model.decoder.layers.1.cross_attn.out_proj.weight"] == [16, 8]
         assert record["local"]["model.decoder.layers.0.feed_forward.w_1.weight"] == [16, 16]
@@ -60,7 +60,7 @@ def test_tensor_parallel_processes_give_the_logits_of_one(model, tmp_path):
 
 def test_fully_sharded_processes_make_the_updates_of_one(model, tmp_path):
     records = run("fully_shard", tmp_path)
-    assert set(records[0]["kinds"].values()) == {"DTensor"}  # not the plain copies that DDP would have
+    assert set(records[0]["kinds"].values()) == {"DTensor"}  # sharded, not replicated as under DDP
     model = model.double().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     batch = torch.load(tmp_path / "batch.pt")

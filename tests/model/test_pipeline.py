@@ -33,7 +33,7 @@ TEXTS = [
 
 
 def build(tokenizer, end_bias=3.0, **fields):
-    """A tiny random model whose translations differ from text to text, and end; ``end_bias`` is in nats."""
+    """Build a tiny random model whose translations differ between texts and end; ``end_bias`` is in nats."""
     torch.manual_seed(3)
     sizes = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     untied = {"tie_word_embeddings": False, "output_bias": True}
@@ -60,9 +60,9 @@ def texts_of(results):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_lists_come_back_as_translate_gives_them(translator, batch_size):
+def test_lists_are_translated_as_by_translate(translator, batch_size):
     expected = translate(translator.model, translator.tokenizer, TEXTS)
-    assert len(set(expected)) > 3  # or agreement would say little
+    assert len(set(expected)) > 3  # else equality would be trivial
     assert texts_of(translator(TEXTS, batch_size=batch_size)) == expected
 
 
@@ -115,7 +115,7 @@ def test_generators_are_read_as_they_are_needed(translator):
     assert 1 <= len(read) <= 4
 
 
-def test_data_sets_stream(translator):
+def test_datasets_are_streamed(translator):
     rows = datasets.Dataset.from_dict({"en": TEXTS[:3], "other": [1, 2, 3]})
     expected = [[{"translation_text": text}] for text in translate(*parts(translator), TEXTS[:3])]
     assert list(translator(KeyDataset(rows, "en"), batch_size=2)) == expected
@@ -123,7 +123,7 @@ def test_data_sets_stream(translator):
     assert list(translator(row["en"] for row in rows.to_iterable_dataset())) == expected
 
 
-def test_settings_of_the_pipeline_hold_unless_a_call_says_otherwise(tokenizer):
+def test_keywords_of_a_call_override_those_of_the_pipeline(tokenizer):
     model = build(tokenizer)
     translator = TranslationPipeline(model, tokenizer, device="cpu", num_return_sequences=2, return_scores=True)
     assert [len(result) for result in translator(["one", "two"])] == [2, 2]
@@ -139,7 +139,7 @@ def test_left_padding_changes_nothing(translator, tokenizer):
         tokenizer.padding_side = "right"
 
 
-def test_texts_too_long_become_empty_with_a_warning(translator, caplog):
+def test_too_long_texts_get_an_empty_translation_and_a_warning(translator, caplog):
     from transformers.utils import logging
 
     logging.enable_propagation()
@@ -161,7 +161,7 @@ def test_pipeline_class_works_without_remote_code(translator, tokenizer, tmp_pat
     translator.save_pretrained(tmp_path)
     loaded = pipeline("translation", model=str(tmp_path), pipeline_class=TranslationPipeline, device="cpu")
     assert loaded(TEXTS) == translator(TEXTS)
-    # transformers puts classes into what it reads of the configuration, which still has to be written.
+    # transformers replaces names by classes in the configuration, which can still be saved.
     loaded.save_pretrained(tmp_path / "again")
     config = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
     assert config["custom_pipelines"]["translation"]["impl"] == "pipeline_vanilla_transformer.TranslationPipeline"
@@ -171,7 +171,7 @@ def test_pipeline_class_works_without_remote_code(translator, tokenizer, tmp_pat
 def test_a_saved_pipeline_loads_with_its_own_code(translator, tmp_path):
     translator.save_pretrained(tmp_path)
     loaded = pipeline("translation", model=str(tmp_path), trust_remote_code=True, device="cpu")
-    assert type(loaded) is not TranslationPipeline and type(loaded).__name__ == "TranslationPipeline"  # of the folder
+    assert type(loaded) is not TranslationPipeline and type(loaded).__name__ == "TranslationPipeline"  # from the folder
     assert loaded(TEXTS) == translator(TEXTS)
     loaded.save_pretrained(tmp_path / "again")
     names = {path.name for path in tmp_path.glob("*_vanilla_transformer.py")}
@@ -180,7 +180,7 @@ def test_a_saved_pipeline_loads_with_its_own_code(translator, tmp_path):
         translator.save_pretrained(tmp_path / "pushed", push_to_hub=True)
 
 
-def test_config_json_names_the_pipeline_only_where_its_code_is(translator, tokenizer, tmp_path):
+def test_config_json_has_the_pipeline_only_beside_its_code(translator, tokenizer, tmp_path):
     translator.save_pretrained(tmp_path / "pipeline")
     model = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path / "pipeline")
     model.save_pretrained(tmp_path / "model")
@@ -197,12 +197,12 @@ def test_config_json_names_the_pipeline_only_where_its_code_is(translator, token
 
 
 def test_scores_have_the_precision_of_the_search(translator):
-    # MPS has no float64; what the search gives is float32 there and here.
+    # MPS has no float64; the scores of the search are float32 on all devices.
     encoded = {name: value for name, value in translator.preprocess("one two").items()}
     assert translator._forward(encoded)["scores"].dtype == torch.float32
 
 
-def test_two_vocabularies_take_the_target_tokenizer_beside_the_weights(tokenizer, tmp_path):
+def test_separate_vocabularies_use_the_target_tokenizer_of_the_checkpoint(tokenizer, tmp_path):
     target = train_tokenizer(["uno dos tres cuatro"], 290)
     model = build(tokenizer, end_bias=0.0, decoder_vocab_size=len(target), share_encoder_decoder_embeddings=False)
     with torch.no_grad():
@@ -262,7 +262,7 @@ def test_every_field_of_the_search_is_a_keyword(translator):
 
 
 @pytest.mark.parametrize("text", [None, 3, b"one", {"en": "one"}, ["one", None]])
-def test_what_is_no_string_is_refused(translator, text):
+def test_inputs_that_are_not_strings_are_refused(translator, text):
     with pytest.raises(ValueError, match="translates strings, not"):
         translator(text)
 

@@ -1,4 +1,4 @@
-"""The model against the naive fp64 reference: outputs, loss and every gradient to 1e-10."""
+"""The model equals the naive fp64 reference: outputs, loss and every gradient to 1e-10."""
 
 import math
 
@@ -20,7 +20,7 @@ CONFIGURATIONS = {
     "untied": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False, "scale_embedding": False},
     "two vocabularies": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19},
 }
-# Sources and labels of different lengths, none of them as long as another axis.
+# Sources and labels of different lengths, all different from the sizes of other axes.
 PAIRS = [([4, 9, 17, 5, 2], [8, 3, 11, 2]), ([6, 2], [7, 18, 10, 4, 12, 9, 2]), ([13, 14, 2], [2])]
 
 
@@ -31,7 +31,7 @@ def build(fields, implementation="sdpa", **more):
     model = VanillaTransformerForConditionalGeneration(config).double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)  # biases and norms away from 0 and 1
+            parameter.add_(torch.randn_like(parameter) * 0.3)  # so that biases are not 0 and norms not 1
     return model
 
 
@@ -63,7 +63,7 @@ def test_logits_equal_the_reference(fields, implementation):
         torch.testing.assert_close(ours[row, : len(labels)], theirs, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])  # in training the loss is made in chunks, without logits
+@pytest.mark.parametrize("mode", ["train", "eval"])  # in training the loss is computed in chunks, without logits
 @pytest.mark.parametrize("left", [False, True], ids=["right padding", "left padding"])
 @pytest.mark.parametrize("fields", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
 def test_loss_and_every_gradient_equal_the_reference(fields, left, mode):
@@ -78,12 +78,12 @@ def test_loss_and_every_gradient_equal_the_reference(fields, left, mode):
     torch.testing.assert_close(output.loss, smoothed, rtol=0, atol=1e-10)
     torch.testing.assert_close(output.nll, nll.detach(), rtol=0, atol=1e-10)
     for name, parameter in model.named_parameters():
-        # The learned table has rows that no sentence reaches: the reference has no gradient there either.
+        # Unused learned positions have no gradient, in the reference as well.
         torch.testing.assert_close(ours[name], parameter.grad, rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4, 8])
-def test_accumulation_leaves_the_gradient_as_it_is(parts):
+def test_gradient_accumulation_gives_the_same_gradient(parts):
     pairs = [([4 + i % 9] * (1 + i % 4) + [2], [5 + i % 7] * (1 + i % 5) + [2]) for i in range(8)]
     tokens = sum(len(labels) for _, labels in pairs)
     model = build({}).train()
@@ -97,7 +97,7 @@ def test_accumulation_leaves_the_gradient_as_it_is(parts):
         torch.testing.assert_close(parameter.grad, whole[name], rtol=0, atol=1e-10)
 
 
-def test_no_real_label_gives_zero_and_not_nan():
+def test_a_loss_without_labels_is_zero_and_not_nan():
     for training in (True, False):
         model = build({}).train(training)
         inputs = batch(PAIRS)
@@ -128,7 +128,7 @@ def test_chunks_of_any_size_give_the_same_loss(rows, monkeypatch):
 
 
 def test_torch_nn_transformer_with_the_same_weights():
-    """torch's own module has biases, epsilon 1e-5 and a norm after each stack; with those set, the two are equal."""
+    """torch.nn.Transformer has biases, epsilon 1e-5 and final norms; with the same fields both are equal."""
     model = build({"attention_bias": True, "final_norm": True, "layer_norm_eps": 1e-5}, decoder_layers=2).eval()
     c = model.config
     theirs = torch.nn.Transformer(
@@ -180,11 +180,11 @@ def test_torch_nn_transformer_with_the_same_weights():
 
 
 def peaked(likelihood: float, words: int = 2000, width: int = 64, tokens: int = 384):
-    """Draw hidden states whose labels have about the given probability, as a trained model's have."""
+    """Draw hidden states whose labels have about the given probability, as in a trained model."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(words, width, generator=generator) / width**0.5
     labels = torch.randint(0, words, (tokens,), generator=generator)
-    # h = c · W_label / |W_label|² gives the label the logit c beside others of variance about c² / width.
+    # h = c · W_label / |W_label|² gives the label the logit c; the others have a variance of about c² / width.
     logit = math.log(words * likelihood / (1 - likelihood)) * 1.3
     hidden = logit * weight[labels] / weight[labels].square().sum(dim=-1, keepdim=True)
     return hidden + 0.3 * torch.randn(tokens, width, generator=generator), weight, labels
@@ -210,7 +210,7 @@ def test_half_precision_loses_no_more_than_the_rounded_logits_do(dtype, smoothin
     def exact(h, w):
         return loss.token_cross_entropy(h.double() @ w.double().T, labels, smoothing)
 
-    def rounded_logits(h, w):  # what autocast does with a plain output projection: softmax in fp32
+    def rounded_logits(h, w):  # as autocast computes it: logits in half precision, softmax in fp32
         return loss.token_cross_entropy(h.to(dtype) @ w.to(dtype).T, labels, smoothing)
 
     def chunked(h, w):
@@ -220,6 +220,6 @@ def test_half_precision_loses_no_more_than_the_rounded_logits_do(dtype, smoothin
     truth, reference, ours = (with_gradients(run, hidden, weight) for run in (exact, rounded_logits, chunked))
     for name, true, expected, found in zip(("nll", "states", "weight"), truth, reference, ours, strict=True):
         allowed = (expected - true).norm() * 1.1 + torch.finfo(dtype).eps * true.norm() / 4
-        if name == "nll":  # both subtract logits of up to 20 in fp32, and add up what is left of each token
+        if name == "nll":  # both subtract logits of up to 20 in fp32 and sum the differences
             allowed += rounding(torch.float32, len(labels), size=20.0)
         assert (found - true).norm() <= allowed, name

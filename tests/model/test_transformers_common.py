@@ -1,7 +1,7 @@
-"""transformers' own common modelling tests, against our classes.
+"""transformers' own common modeling tests, run on our classes.
 
-They come from the source distribution of the installed transformers, see `transformers_sdist.py`. Nothing is overridden
-here: a test that is skipped skips itself, with transformers' reason.
+They come from the source distribution of the installed transformers, see `transformers_sdist.py`. No test is
+overridden: a skipped test skips itself, with the reason that transformers gives.
 """
 
 import unittest
@@ -21,11 +21,10 @@ from hf_vanilla_transformer import (
 try:
     common = transformers_sdist.import_tests("test_modeling_common")
 except transformers_sdist.Unavailable as error:
-    pytest.skip(f"transformers' own tests are not here: {error}", allow_module_level=True)
+    pytest.skip(f"transformers' own tests are not available: {error}", allow_module_level=True)
 
 
-# Which classes give a loss and what labels they take, transformers' tests look up by the names of transformers' own
-# classes; ours join them in the tests' tables.
+# transformers' tests look up by class name which models compute a loss and which labels they take: add our classes.
 common.MODEL_MAPPING_NAMES = common.MODEL_MAPPING_NAMES | {
     "vanilla_transformer": (VanillaTransformerModel.__name__, VanillaTransformerEncoderModel.__name__)
 }
@@ -35,7 +34,7 @@ common.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES = common.MODEL_FOR_SEQ_TO_SE
 
 
 class VanillaTransformerModelTester:
-    """Sizes and inputs, under the names that transformers' tests look for."""
+    """Sizes and inputs under the names that transformers' tests use."""
 
     batch_size = 13
     seq_length = 7
@@ -49,7 +48,7 @@ class VanillaTransformerModelTester:
         self.parent = parent
 
     def get_config(self) -> VanillaTransformerConfig:
-        """Return the architecture that is small enough for transformers' tests."""
+        """Return a configuration that is small enough for transformers' tests."""
         return VanillaTransformerConfig(
             vocab_size=self.vocab_size,
             d_model=self.hidden_size,
@@ -65,7 +64,7 @@ class VanillaTransformerModelTester:
         inputs = {}
         for name in ("input_ids", "decoder_input_ids"):
             ids = common.ids_tensor([self.batch_size, self.seq_length], self.vocab_size)
-            ids = ids.clamp(min=config.unk_token_id + 1)  # no special tokens but the last
+            ids = ids.clamp(min=config.unk_token_id + 1)  # only the last is a special token
             ids[:, -1] = config.eos_token_id
             inputs[name] = ids
             inputs[name.replace("input_ids", "attention_mask")] = torch.ones_like(ids)
@@ -73,10 +72,10 @@ class VanillaTransformerModelTester:
 
 
 class EncoderModelTester(VanillaTransformerModelTester):
-    """The same for the encoder alone, which has no decoder inputs."""
+    """Sizes and inputs of the encoder alone, which has no decoder inputs."""
 
     def get_config(self) -> VanillaTransformerConfig:
-        """Return an architecture whose outputs transformers looks for under an encoder's names."""
+        """Return a configuration for which transformers' tests expect the outputs of an encoder."""
         config = super().get_config()
         config.is_encoder_decoder = False
         return config
@@ -88,7 +87,7 @@ class EncoderModelTester(VanillaTransformerModelTester):
 
 
 class VanillaTransformerModelTest(common.ModelTesterMixin, common.GenerationTesterMixin, unittest.TestCase):
-    """The whole model, without and with the output projection."""
+    """The full model, without and with the output projection."""
 
     all_model_classes = (VanillaTransformerModel, VanillaTransformerForConditionalGeneration)
     is_encoder_decoder = True

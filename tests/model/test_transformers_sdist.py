@@ -1,4 +1,4 @@
-"""Fetching transformers' own tests: what happens with and without a package index, and in parallel workers."""
+"""Downloading transformers' own tests: with and without a package index, and in parallel workers."""
 
 import io
 import tarfile
@@ -10,7 +10,7 @@ import transformers_sdist
 
 
 def make_archive(folder: Path, files: dict[str, str]) -> Path:
-    """Write a source distribution that holds only what is given: path inside it → text."""
+    """Write a source distribution with the given files only: path in the distribution → text."""
     archive = folder / "transformers-1.0.tar.gz"
     with tarfile.open(archive, "w:gz") as members:
         for name, text in files.items():
@@ -20,7 +20,7 @@ def make_archive(folder: Path, files: dict[str, str]) -> Path:
     return archive
 
 
-def test_without_an_index_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_index_the_error_contains_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(transformers_sdist.Unavailable, match="No matching distribution found for transformers"):
@@ -42,7 +42,7 @@ def test_a_failure_holds_for_the_workers_of_one_run_only(tmp_path: Path, monkeyp
         assert len(attempts) == attempts_so_far
 
 
-def test_one_of_several_workers_fetches_and_only_test_files_are_kept(
+def test_only_one_worker_downloads_and_only_test_files_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = []
@@ -60,7 +60,7 @@ def test_one_of_several_workers_fetches_and_only_test_files_are_kept(
     assert (folder / "test_modeling_common.py").read_text() == "x = 1"
 
 
-def test_an_archive_without_the_modelling_tests_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_without_the_modeling_tests_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers_sdist, "_download", lambda version, folder: make_archive(folder, {"src/a.py": ""}))
     with pytest.raises(transformers_sdist.Unavailable, match="has no tests/test_modeling_common.py"):
         transformers_sdist.fetch_tests("1.0", tmp_path)

@@ -1,4 +1,4 @@
-"""Every way of tying, through save, load and resize."""
+"""Every way of tying weights survives saving, loading and resizing."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_one_size_for_two_vocabularies_is_refused():
         build({"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 19}).resize_token_embeddings(30)
 
 
-def test_training_moves_the_one_matrix():
+def test_training_updates_the_shared_matrix():
     model = build({}).train()
     model(torch.tensor([[4, 5, 2]]), labels=torch.tensor([[7, 8, 2]])).loss.backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()

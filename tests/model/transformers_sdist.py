@@ -1,9 +1,9 @@
-"""transformers' own common tests, fetched from its source distribution on the package index.
+"""Download transformers' own common tests, which are in its source distribution.
 
-The wheel has no tests; the source distribution has `tests/test_modeling_common.py`. It is asked for by pip, so from
-wherever pip is set up to look, in exactly the version that is installed here, and kept in the user's cache folder.
-Two modules that the file imports are missing from the source distribution; empty stand-ins take their place, so that
-the modelling tests run and those of generation and export are simply not there.
+The wheel has no tests; the source distribution has `tests/test_modeling_common.py`. pip downloads the version that is
+installed, from the configured index, and it is kept in the user's cache folder. Two modules that the file imports are
+missing from the source distribution. Empty modules replace them, so that the modeling tests run without those of
+generation and export.
 """
 
 import importlib
@@ -18,36 +18,36 @@ from types import ModuleType
 import filelock
 import transformers
 
-PACKAGE = "transformers_sdist_tests"  # the name the fetched files are imported under; they import each other by dots
+PACKAGE = "transformers_sdist_tests"  # name under which the files are imported; they use relative imports
 PIP_LIMIT = 180  # seconds; ten megabytes and the metadata of one package
-# Mixins of modules that the source distribution leaves out: module → class.
-STAND_INS = {"exporters.test_export": "ExportTesterMixin", "generation.test_utils": "GenerationTesterMixin"}
+# Mixins of modules that are missing from the source distribution: module → class.
+EMPTY_MODULES = {"exporters.test_export": "ExportTesterMixin", "generation.test_utils": "GenerationTesterMixin"}
 
 
 class Unavailable(Exception):
-    """The source distribution can't be had here; the message says why."""
+    """The source distribution is not available; the message contains the reason."""
 
 
 def cache_folder() -> Path:
-    """Return the folder that keeps what was fetched."""
+    """Return the folder in which downloaded tests are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "hf_vanilla_transformer"
 
 
 def fetch_tests(version: str = transformers.__version__, cache: Path | None = None) -> Path:
-    """Return the folder with the test files of a transformers release, fetched if the cache doesn't have it.
+    """Return the folder with the test files of a transformers release; download them if they are not cached.
 
-    Parallel test workers may call it at once: one fetches, the others wait and get the same answer.
+    Parallel test workers can call it at the same time: one downloads, the others wait and get the same result.
 
     Args:
-        version: of transformers.
+        version: version of transformers.
         cache: where to keep it; None is the user's cache folder.
 
     Returns:
-        A folder that holds `test_modeling_common.py`.
+        A folder with `test_modeling_common.py`.
 
     Raises:
-        Unavailable: If pip can't get it, e.g. because no index can be reached.
+        Unavailable: If pip cannot download it, e.g. because no index is reachable.
     """
     cache = cache_folder() if cache is None else cache
     tests = cache / f"transformers-{version}-tests"
@@ -57,14 +57,14 @@ def fetch_tests(version: str = transformers.__version__, cache: Path | None = No
         cache.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cache / f"transformers-{version}.lock"):
             if not tests.is_dir():
-                _fetch_once_a_run(version, tests)
+                _fetch_once_per_run(version, tests)
     except OSError as error:
-        raise Unavailable(f"the cache folder {cache} can't be written: {error}") from error
+        raise Unavailable(f"cannot write to the cache folder {cache}: {error}") from error
     return tests
 
 
-def _fetch_once_a_run(version: str, tests: Path) -> None:
-    # All workers of a parallel run must collect the same tests, so a failure holds for the rest of that run.
+def _fetch_once_per_run(version: str, tests: Path) -> None:
+    # All workers of a parallel run must collect the same tests, so a failure is final for that run.
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
     failure = tests.with_suffix(".failure")
     if run and failure.is_file():
@@ -95,11 +95,11 @@ def _fetch(version: str, tests: Path) -> None:
 
 
 def _download(version: str, folder: Path) -> Path:
-    """Let pip download the source distribution; it also makes the metadata, with the setuptools here if it can."""
+    """Download the source distribution with pip, which also builds its metadata."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--retries", "1", "--timeout", "15", "--no-deps", "--no-binary", "transformers", "--dest", str(folder)]
     reason = ""
-    for isolation in (["--no-build-isolation"], []):  # without isolation nothing else has to be downloaded
+    for isolation in (["--no-build-isolation"], []):  # without isolation pip uses the installed setuptools
         try:
             process = subprocess.run(
                 [*command, *isolation, f"transformers=={version}"],
@@ -126,19 +126,19 @@ def import_tests(name: str) -> ModuleType:
     """Import one of transformers' test files, e.g. "test_modeling_common".
 
     Raises:
-        Unavailable: As `fetch_tests`.
+        Unavailable: See `fetch_tests`.
     """
     if PACKAGE not in sys.modules:
         folder = fetch_tests()
         package = ModuleType(PACKAGE)
         package.__path__ = [str(folder)]
         sys.modules[PACKAGE] = package
-        for path, mixin in STAND_INS.items():
-            _add_stand_in(f"{PACKAGE}.{path}", mixin)
+        for path, mixin in EMPTY_MODULES.items():
+            _add_empty_module(f"{PACKAGE}.{path}", mixin)
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
-def _add_stand_in(name: str, mixin: str) -> None:
+def _add_empty_module(name: str, mixin: str) -> None:
     package = ModuleType(name.rpartition(".")[0])
     package.__path__ = []
     module = ModuleType(name)

@@ -1,4 +1,4 @@
-"""What test_parallel.py starts on each of two processes.
+"""The program that test_parallel.py runs in each of two processes.
 
 Usage: torchrun --nproc_per_node 2 two_processes.py {tensor_parallel,fully_shard} FOLDER
 """
@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from hf_vanilla_transformer.model.modeling_vanilla_transformer import (
+from hf_vanilla_transformer.model.attention_vanilla_transformer import (
     VanillaTransformerDecoderLayer,
     VanillaTransformerEncoderLayer,
-    VanillaTransformerForConditionalGeneration,
 )
+from hf_vanilla_transformer.model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
 
 def tensor_parallel(folder: Path) -> dict:
-    """Load the checkpoint with each projection split over the processes, and run it."""
+    """Load the checkpoint with each projection split over the processes, and run a forward pass."""
     model = VanillaTransformerForConditionalGeneration.from_pretrained(folder, tp_plan="auto").eval()
     batch = torch.load(folder / "batch.pt", weights_only=True)
     with torch.no_grad():
