@@ -101,7 +101,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     width and one number of heads.
 
     Raises:
-        ValueError: If a field is unknown, out of range or in conflict with another; the message contains what to choose.
+        ValueError: If a field is unknown, out of range or in conflict with another; the message has a valid choice.
     """
 
     model_type: ClassVar[str] = "vanilla_transformer"

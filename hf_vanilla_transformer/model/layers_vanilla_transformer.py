@@ -77,7 +77,7 @@ class LearnedPositionalEncoding(nn.Embedding):
         self.max_length: int | None = config.max_position_embeddings - config.position_offset
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
-        """Return the vectors of ``positions`` (any shape, counted from 0); the result's shape is theirs followed by D."""
+        """Return the rows of ``positions`` (any shape, counted from 0); the result's shape is theirs followed by D."""
         return super().forward(positions + self.offset).to(dtype)
 
 
