@@ -102,8 +102,8 @@ def test_our_own_calls_use_the_names_that_the_installed_transformers_has(model):
 
 
 @pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=str)
-def test_generating_with_a_cache_writes_what_generating_without_one_writes(model, how):
-    # Random weights would write one token for ever: these are spread out, so that a wrong past shows.
+def test_generation_with_and_without_a_cache_gives_the_same_tokens(model, how):
+    # Random weights would repeat one token. These are scaled up, so that an error in the cache changes the tokens.
     torch.manual_seed(4)
     sharp = VanillaTransformerForConditionalGeneration(
         VanillaTransformerConfig(**{**SIZES_OF_SHARP, "position_embedding_type": model.config.position_embedding_type})
