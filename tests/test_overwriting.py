@@ -1,4 +1,4 @@
-"""What an output may replace: only what this package wrote, only of the same kind, never an input."""
+"""An output replaces only an output of this package and of the same kind, and never an input."""
 
 import os
 from pathlib import Path
@@ -37,10 +37,10 @@ def test_a_folder_is_replaced_by_its_own_kind_and_no_other(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".git/HEAD", "sub/notes", "empty/"])
-def test_a_folder_with_a_file_of_somebody_else_stays(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_a_foreign_file_is_not_replaced(tmp_path: Path, name: str) -> None:
     folder = written(tmp_path / "out", "demo")
     (folder / "later.png").touch()
-    check_folder(folder, "demo", overwrite=True)  # announced when it was written
+    check_folder(folder, "demo", overwrite=True)  # listed in the record
     path = folder / name
     (path if name.endswith("/") else path.parent).mkdir(exist_ok=True)
     if not name.endswith("/"):
@@ -75,7 +75,7 @@ def test_an_input_is_never_replaced(tmp_path: Path) -> None:
             check_file(tmp_path / name, "translations", inputs=[None, source], overwrite=True)
 
 
-def test_what_can_not_be_written_is_noticed_before(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for check in (lambda path: check_folder(path, "average"), lambda path: check_file(path, "record")):
         with pytest.raises(NotADirectoryError):
@@ -111,7 +111,7 @@ def test_a_file_is_replaced_by_its_own_kind_when_asked(tmp_path: Path) -> None:
     check_file(os.devnull, "record")
 
 
-def test_the_record_lists_what_was_there_when_it_was_written(tmp_path: Path) -> None:
+def test_the_record_lists_the_files_by_relative_path(tmp_path: Path) -> None:
     folder = written(tmp_path / "out", "export")
     text = (folder / RECORD_NAME).read_text()
     assert '"sub/tokenizer.json"' in text and '"later.png"' in text and str(tmp_path) not in text

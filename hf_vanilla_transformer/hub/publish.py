@@ -126,7 +126,7 @@ def _check_repo_id(repo_id: Any) -> None:
 
 
 def _collect(source: Any, tokenizer: Any, folder: Path, work: Path) -> tuple[PreTrainedModel, TranslationTokenizers]:
-    """Put all files except the card into a directory.
+    """Collect all files except the card in a directory.
 
     Returns:
         The model as loaded from there, and its tokenizers.

@@ -1,4 +1,4 @@
-"""Averages of checkpoints: the numbers, the choice, the directory that is written, and what is refused."""
+"""Averages of checkpoints: values, selection, the output directory, and rejected inputs."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def save_checkpoint(folder: Path, seed: int, **options) -> VanillaTransformerFor
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """A run as Trainer leaves it: six checkpoints with scores, the optimizer's state, a tokenizer."""
+    """A run as Trainer writes it: six checkpoints with scores, the optimizer's state, a tokenizer."""
     folder = tmp_path / "run"
     scores = {100: 3.0, 200: 1.5, 300: 1.0, 400: 2.0, 1000: 1.2, 1100: math.nan}
     tokenizer = PreTrainedTokenizerFast(
@@ -96,11 +96,11 @@ def test_result_is_an_ordinary_model_directory(run, tmp_path):
     assert target == tmp_path / "deep" / "mean"
     model = VanillaTransformerForConditionalGeneration.from_pretrained(target)
     assert model.lm_head.weight is model.model.encoder.embed_tokens.weight  # still tied
-    assert model.generation_config.max_length == 77  # from the latest of them
+    assert model.generation_config.max_length == 77  # from the latest checkpoint
     assert AutoTokenizer.from_pretrained(target)("a")["input_ids"] == [1]
     names = {file.name for file in target.iterdir()}
     assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "trainer_state.json"} & names
-    assert [path.name for path in target.parent.iterdir()] == ["mean"]  # no scaffolding left
+    assert [path.name for path in target.parent.iterdir()] == ["mean"]  # no staging directory left
 
 
 def test_a_run_gives_its_last_five_by_number_not_by_name(run, tmp_path):
@@ -119,7 +119,7 @@ def test_the_best_are_the_lowest_losses_or_the_highest_scores(run, tmp_path, met
     assert chosen(tmp_path / "mean") == expected
 
 
-def test_provenance_names_steps_scores_and_hashes_but_no_place(run, tmp_path):
+def test_provenance_lists_steps_scores_and_hashes_but_no_paths(run, tmp_path):
     average_checkpoints(run, tmp_path / "mean", best=1)
     text = (tmp_path / "mean" / "averaging.json").read_text(encoding="utf-8")
     (source,) = json.loads(text)["checkpoints"]
@@ -131,16 +131,16 @@ def test_provenance_names_steps_scores_and_hashes_but_no_place(run, tmp_path):
 
 
 def test_shards_are_read(tmp_path):
-    whole = save_checkpoint(tmp_path / "a", seed=1, max_shard_size="2KB").state_dict()
+    original = save_checkpoint(tmp_path / "a", seed=1, max_shard_size="2KB").state_dict()
     assert (tmp_path / "a" / "model.safetensors.index.json").is_file()
     save_checkpoint(tmp_path / "b", seed=1)  # the same weights in one file
     average_checkpoints([tmp_path / "a", tmp_path / "b"], tmp_path / "mean")
     for name, value in weights(tmp_path / "mean").items():
-        torch.testing.assert_close(value, whole[name], rtol=0, atol=0)
+        torch.testing.assert_close(value, original[name], rtol=0, atol=0)
     assert not (tmp_path / "mean" / "model.safetensors.index.json").exists()
 
 
-# --------------------------------------------------------------------------- what already exists
+# --------------------------------------------------------------------------- existing directories
 
 
 def test_an_existing_directory_is_kept_unless_overwriting(run, tmp_path):
@@ -153,7 +153,7 @@ def test_an_existing_directory_is_kept_unless_overwriting(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "run"]
 
 
-def test_overwriting_spares_what_is_no_average(run, tmp_path):
+def test_only_an_average_is_overwritten(run, tmp_path):
     (tmp_path / "thesis" / ".git").mkdir(parents=True)
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"holds something other than an average .* \(\.git, thesis\.tex\)"):
@@ -201,7 +201,7 @@ def test_a_failure_leaves_nothing_half_written(run, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "run"]
 
 
-# --------------------------------------------------------------------------- what is refused
+# --------------------------------------------------------------------------- rejected inputs
 
 
 def spoil(folder: Path, name: str, value: torch.Tensor | None) -> None:
@@ -212,7 +212,7 @@ def spoil(folder: Path, name: str, value: torch.Tensor | None) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_values_that_are_not_finite_are_refused(run, tmp_path):
+def test_values_that_are_not_finite_are_rejected(run, tmp_path):
     name = sorted(weights(run / "checkpoint-400"))[0]
     spoil(run / "checkpoint-400", name, torch.full_like(weights(run / "checkpoint-400")[name], math.inf))
     with pytest.raises(ValueError, match=r"in .*checkpoint-400 holds a value that is not finite"):
@@ -220,21 +220,21 @@ def test_values_that_are_not_finite_are_refused(run, tmp_path):
     assert not (tmp_path / "mean").exists()
 
 
-def test_other_shapes_are_refused(run, tmp_path):
+def test_other_shapes_are_rejected(run, tmp_path):
     name = sorted(weights(run / "checkpoint-400"))[0]
     spoil(run / "checkpoint-400", name, torch.zeros(3, 5))
     with pytest.raises(ValueError, match=r"is \(3, 5\) torch.float32 in .*checkpoint-400"):
         average_checkpoints(run, tmp_path / "mean")
 
 
-def test_missing_tensors_are_refused(run, tmp_path):
+def test_missing_tensors_are_rejected(run, tmp_path):
     name = sorted(weights(run / "checkpoint-400"))[0]
     spoil(run / "checkpoint-400", name, None)
     with pytest.raises(ValueError, match="is in only one of .*checkpoint-200 and .*checkpoint-400"):
         average_checkpoints(run, tmp_path / "mean")
 
 
-def test_other_configurations_are_refused(run, tmp_path):
+def test_other_configurations_are_rejected(run, tmp_path):
     save_checkpoint(run / "checkpoint-400", seed=1, fields={"norm_position": "pre"})
     with pytest.raises(ValueError, match="checkpoint-400 has norm_position='pre', .*checkpoint-200 has .*'post'"):
         average_checkpoints(run, tmp_path / "mean")
@@ -253,14 +253,14 @@ def test_other_configurations_are_refused(run, tmp_path):
         ),
     ],
 )
-def test_incomplete_checkpoints_are_refused(run, tmp_path, damage, message):
+def test_incomplete_checkpoints_are_rejected(run, tmp_path, damage, message):
     damage(run / "checkpoint-400")
     with pytest.raises(ValueError, match=message):
         average_checkpoints(run, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
-def test_a_truncated_checkpoint_is_refused(run, tmp_path):
+def test_a_truncated_checkpoint_is_rejected(run, tmp_path):
     file = run / "checkpoint-400" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="was saving it interrupted"):
@@ -277,12 +277,12 @@ def test_a_truncated_checkpoint_is_refused(run, tmp_path):
         ({"best": 2, "metric": "eval_chrf"}, r"has no eval_chrf to choose by \(it has eval_bleu, eval_loss\)"),
     ],
 )
-def test_impossible_choices_are_refused(run, tmp_path, options, message):
+def test_impossible_choices_are_rejected(run, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         average_checkpoints(run, tmp_path / "mean", **options)
 
 
-def test_missing_or_repeated_folders_are_refused(run, tmp_path):
+def test_missing_or_repeated_folders_are_rejected(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no directory"):
         average_checkpoints(tmp_path / "nowhere", tmp_path / "mean")
     with pytest.raises(FileNotFoundError, match="there is no checkpoint folder"):

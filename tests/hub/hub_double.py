@@ -1,4 +1,4 @@
-"""A Hub on the loopback: the endpoints that huggingface_hub's client uses to push, look and load, kept in memory.
+"""A double of the Hub on localhost: the endpoints that huggingface_hub's client uses, with repositories in memory.
 
 With it the real client runs end to end without a network. `Hub.fail` lets chosen requests fail. Client code has to run
 in a process of its own, with `Hub.environment` set before huggingface_hub is imported.
@@ -25,7 +25,7 @@ def git_oid(data: bytes) -> str:
 
 @dataclass
 class Repository:
-    """A name's private flag and commits: id → files, the newest last."""
+    """A repository: its visibility and its commits (id → files, the newest last)."""
 
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Repository:
 
 @dataclass
 class Fault:
-    """How matching requests fail: by a status, or "truncate", "corrupt", "hang up", "lose the answer"; how often."""
+    """A failure of matching requests: a status, or "truncate", "corrupt", "hang up", "lose the answer"; how often."""
 
     method: str
     path: str  # regular expression
@@ -51,7 +51,7 @@ class Fault:
 
 
 class Hub:
-    """The double: ``with Hub() as hub: …``; `repositories` and `requests` (method and path) may be looked at."""
+    """The server, a context manager; `repositories` and `requests` (method and path) are public."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -88,7 +88,7 @@ class Hub:
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
-    routes = (  # method, path, name of what answers
+    routes = (  # method, path, name of the handler
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/repos/create", "create"),
         ("POST", r"/api/validate-yaml", "validate"),
@@ -273,4 +273,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing; `Hub.requests` has it."""
+        """Print nothing; `Hub.requests` has all requests."""

@@ -20,8 +20,8 @@ from hf_vanilla_transformer.hub import publish
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sound")
+def intact(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("intact")
     tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
     sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     torch.manual_seed(0)
@@ -32,8 +32,8 @@ def sound(tmp_path_factory):
 
 
 @pytest.fixture
-def checkpoint(sound, tmp_path):
-    return Path(shutil.copytree(sound, tmp_path / "checkpoint"))
+def checkpoint(intact, tmp_path):
+    return Path(shutil.copytree(intact, tmp_path / "checkpoint"))
 
 
 def dry_run(source, repo_id="someone/toy", **options):
@@ -153,7 +153,7 @@ def test_a_tokenizer_of_another_model_is_rejected(checkpoint):
         dry_run(checkpoint, tokenizer=bigger)
 
 
-def test_the_command_says_it_in_one_line(checkpoint, capsys):
+def test_the_command_prints_one_line(checkpoint, capsys):
     (checkpoint / "model.safetensors").unlink()
     assert main(["push", str(checkpoint), "someone/toy"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -161,7 +161,7 @@ def test_the_command_says_it_in_one_line(checkpoint, capsys):
 
 
 @pytest.mark.slow
-def test_code_that_does_not_load_alone_is_not_sent(checkpoint, monkeypatch):
+def test_code_that_needs_this_package_is_not_uploaded(checkpoint, monkeypatch):
     def write_broken_code(folder):
         publish_code(folder)
         (folder / "layers_vanilla_transformer.py").write_text("import no_such_module\n", encoding="utf-8")
@@ -173,7 +173,7 @@ def test_code_that_does_not_load_alone_is_not_sent(checkpoint, monkeypatch):
 
 
 @pytest.mark.slow
-def test_code_that_computes_something_else_is_not_sent(checkpoint, monkeypatch):
+def test_code_with_different_results_is_not_uploaded(checkpoint, monkeypatch):
     def write_other_code(folder):
         publish_code(folder)
         path = folder / "layers_vanilla_transformer.py"

@@ -1,4 +1,4 @@
-"""A checkpoint from the Hub, loaded by four routes, each in a process of its own, translates as it did here."""
+"""A checkpoint from the Hub gives the same translations when loaded in four ways, each in a separate process."""
 
 import json
 import os
@@ -52,7 +52,7 @@ print("\\n" + json.dumps([result["translation_text"] for result in translator(te
 
 
 class Places:
-    """Where processes run: with this package, or where its name can't be imported; with a cache of their own each."""
+    """Start processes with this package, or where it cannot be imported; each has its own cache."""
 
     def __init__(self, folder: Path, hub: Hub) -> None:
         self.folder, self.hub = folder, hub
@@ -68,7 +68,7 @@ class Places:
             [sys.executable, "-c", PROGRAM.format(route=route), json.dumps([name, revision, texts])],
             env={**environment, **changes},
             cwd=self.folder,
-            stdin=subprocess.DEVNULL,  # a question would end in an error
+            stdin=subprocess.DEVNULL,  # a prompt would raise an error
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -89,10 +89,10 @@ class Places:
         return done.stdout.strip().rpartition("revision=")[2]
 
 
-def assert_four_routes_translate_alike(places: Places, checkpoint: Path, texts: list[str]) -> None:
+def assert_four_ways_translate_alike(places: Places, checkpoint: Path, texts: list[str]) -> None:
     model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
     expected = translate(model, AutoTokenizer.from_pretrained(checkpoint), texts)
-    assert len(set(expected)) > 2  # or agreement would say little
+    assert len(set(expected)) > 2  # otherwise equality would prove little
     name = "someone/toy"
     revision = places.push(checkpoint, name)
     running = [
@@ -101,7 +101,7 @@ def assert_four_routes_translate_alike(places: Places, checkpoint: Path, texts: 
     ]
     assert [places.finish(process) for process in running] == [expected, expected]
 
-    with torch.no_grad():  # what a later commit holds is not what the pinned revision holds
+    with torch.no_grad():  # a later commit differs from the pinned revision
         model.lm_head.weight.zero_()
     other = checkpoint.parent / "other"
     model.save_pretrained(other)
@@ -110,7 +110,7 @@ def assert_four_routes_translate_alike(places: Places, checkpoint: Path, texts: 
     asked = len(places.hub.requests)
     offline = places.start(ALONE, "alone", name, texts, HF_HUB_OFFLINE="1")
     assert places.finish(offline) == expected
-    assert len(places.hub.requests) == asked  # offline asks nobody
+    assert len(places.hub.requests) == asked  # no request in offline mode
     pinned = places.start(ALONE, "pinned", name, texts, revision=revision)
     assert places.finish(pinned) == expected
 
@@ -121,7 +121,7 @@ def places(tmp_path):
         yield Places(tmp_path, hub)
 
 
-# What differs from the demo's own recipe: a small model, trained for seconds, whose translations are wrong but vary.
+# Changes to the recipe of the demo: a small model, trained for seconds, whose translations are wrong but vary.
 SHORT = {
     "embedded_train": 2_000,
     "embedded_test": 40,
@@ -132,7 +132,7 @@ SHORT = {
     "cooldown_steps": 50,
     "learning_rate": 0.018257418583505537,  # 0.8 / √(64 · 30)
     "average_last": 2,
-    "seed": 3,  # so short a training may end in one translation for all texts; this one's vary
+    "seed": 3,  # with other seeds, such a short training may give one translation for all texts
 }
 
 
@@ -143,18 +143,18 @@ def short_recipe(folder: Path) -> Path:
     return folder / "short.yaml"
 
 
-def test_the_demo_in_short_goes_to_the_hub_and_comes_back_by_four_routes(places, tmp_path):
+def test_a_short_demo_is_pushed_and_loaded_in_four_ways(places, tmp_path):
     run_demo(tmp_path / "checkpoint", short_recipe(tmp_path))
     texts = [pair["en"] for pair in embedded_corpus("test", 6, seed=1)["translation"]]
-    assert_four_routes_translate_alike(places, tmp_path / "checkpoint", [*texts, "   "])
+    assert_four_ways_translate_alike(places, tmp_path / "checkpoint", [*texts, "   "])
 
 
 @pytest.mark.slow
-def test_the_demo_goes_to_the_hub_and_comes_back_by_four_routes(places, tmp_path):
+def test_the_demo_is_pushed_and_loaded_in_four_ways(places, tmp_path):
     result = run_demo(tmp_path / "checkpoint")
     assert result.exact > 0.9
     texts = [pair["en"] for pair in embedded_corpus("test", 40, seed=1)["translation"]]
-    assert_four_routes_translate_alike(places, tmp_path / "checkpoint", texts)
+    assert_four_ways_translate_alike(places, tmp_path / "checkpoint", texts)
 
 
 TRAINER = """

@@ -36,7 +36,7 @@ SENT = CODE | {
 
 
 def build(folder, **fields):
-    """Save a tiny random model whose translations differ from text to text, with its tokenizer."""
+    """Save a tiny random model with its tokenizer; its translations depend on the text."""
     tokenizer = train_tokenizer(["one two three", "하나 둘 셋"], 300)
     torch.manual_seed(3)
     sizes = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
@@ -68,7 +68,7 @@ def copy(toy, tmp_path):
 
 
 class Client:
-    """A process with huggingface_hub's client, started once, that is pointed at a test's own double."""
+    """A process with huggingface_hub's client, started once; it talks to a double of the Hub."""
 
     LOOP = """
         import json, os, sys, traceback
@@ -93,7 +93,7 @@ class Client:
 
     def __init__(self, home: Path) -> None:
         self.log = home / "stderr.txt"
-        self.hub = Hub()  # at one address for the whole process: the client reads it once
+        self.hub = Hub()  # one address for the whole process: the client reads it once
         self.hub.__enter__()
         self.process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(self.LOOP)],
@@ -106,7 +106,7 @@ class Client:
         )
 
     def run(self, code: str, **names):
-        """Run code there, which finds the names and leaves a ``result``; an error comes back as a RuntimeError."""
+        """Run code with these names defined and return its ``result``; an error is raised as a RuntimeError."""
         wanted = {"code": textwrap.dedent(code), "names": names}
         print(json.dumps(wanted, default=str), file=self.process.stdin, flush=True)
         answer = json.loads(self.process.stdout.readline())
@@ -136,7 +136,7 @@ def one_client(tmp_path_factory):
 
 @pytest.fixture
 def client(one_client):
-    """The client, with a Hub that is empty and in order."""
+    """The client, with an empty Hub without failures."""
     for memory in (one_client.hub.repositories, one_client.hub.objects, one_client.hub.requests, one_client.hub.faults):
         memory.clear()
     return one_client
@@ -155,7 +155,7 @@ def assert_nothing_published(hub):
     assert all(set(newest(hub, repo_id)) == {".gitattributes"} for repo_id in hub.repositories)
 
 
-# ---------------------------------------------------------------------------------------------- what is sent
+# ---------------------------------------------------------------------------------------------- uploads
 
 
 def test_a_push_makes_a_private_repository_with_everything_in_one_commit(client, hub, toy):
@@ -163,7 +163,7 @@ def test_a_push_makes_a_private_repository_with_everything_in_one_commit(client,
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     published = client.push(folder)
     assert hub.repositories["someone/toy"].private
-    assert len(hub.repositories["someone/toy"].commits) == 2  # its making and the push
+    assert len(hub.repositories["someone/toy"].commits) == 2  # its creation and the push
     files = newest(hub)
     assert set(files) == SENT | {".gitattributes"}
     assert published["files"] == {name: len(files[name]) for name in SENT}
@@ -174,11 +174,11 @@ def test_a_push_makes_a_private_repository_with_everything_in_one_commit(client,
     assert config["custom_pipelines"]["translation"]["impl"] == "pipeline_vanilla_transformer.TranslationPipeline"
     card = ModelCard(files["README.md"].decode("utf-8"))
     assert card.data.pipeline_tag == "translation" and '"someone/toy"' in card.text
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # the source stays as it was
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # the source is unchanged
     assert not any(b"Secret" in data for data in files.values())
 
 
-def test_a_model_goes_with_its_tokenizer(client, hub, toy):
+def test_a_model_is_pushed_with_its_tokenizer(client, hub, toy):
     code = """
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
         model, tokenizer = (auto.from_pretrained(folder) for auto in (AutoModelForSeq2SeqLM, AutoTokenizer))
@@ -213,13 +213,13 @@ def test_the_command_lists_what_would_be_sent(toy, capsys):
     assert all(name in printed for name in SENT) and "nothing was sent to someone/toy" in printed
 
 
-def test_an_own_card_is_sent_as_it_is_but_for_the_name(client, hub, copy):
+def test_an_existing_card_is_uploaded_with_only_its_name_changed(client, hub, copy):
     (copy / "README.md").write_text("---\nlicense: mit\n---\n\n# mine\n\nBy hand.\n", encoding="utf-8")
     client.push(copy)
     assert newest(hub)["README.md"] == (copy / "README.md").read_bytes()
 
 
-def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
+def test_an_existing_model_is_replaced_only_with_overwrite(client, hub, toy, tmp_path):
     client.push(toy[0])
     build(tmp_path, d_ff=20)
     with pytest.raises(RuntimeError, match="someone/toy already has a file README.md; .*--overwrite"):
@@ -233,18 +233,18 @@ def test_what_is_there_is_replaced_only_by_force(client, hub, toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "force", "message"),
+    ("files", "overwrite", "message"),
     [
         ({"config.json": b'{"model_type": "marian"}'}, True, "holds a model of type 'marian', which is not replaced"),
         ({"config.json": b"damaged"}, True, "holds a model of type None, which is not replaced"),
         ({"adapter_model.safetensors": b"mine"}, False, "already has a file adapter_model.safetensors; .*--overwrite"),
     ],
 )
-def test_somebody_elses_model_is_neither_replaced_nor_deleted(client, hub, toy, files, force, message):
+def test_a_model_of_another_type_is_neither_replaced_nor_deleted(client, hub, toy, files, overwrite, message):
     client.run("HfApi().create_repo('someone/toy', private=True)")
     hub.repositories["someone/toy"].commit(files)
     with pytest.raises(RuntimeError, match=message):
-        client.push(toy[0], overwrite=force)
+        client.push(toy[0], overwrite=overwrite)
     assert newest(hub) == files
 
 
@@ -255,14 +255,14 @@ def test_a_stale_index_beside_the_weights_is_not_sent(client, hub, copy):
     assert set(newest(hub)) == SENT | {".gitattributes"}
 
 
-def test_translations_that_are_all_empty_are_said_before_a_push(toy, copy, monkeypatch):
+def test_empty_translations_are_reported_before_a_push(toy, copy, monkeypatch):
     from hf_vanilla_transformer.hub import publish, standalone_check
 
     messages = []
     monkeypatch.setattr(standalone_check.logger, "warning", messages.append)
     model = VanillaTransformerForConditionalGeneration.from_pretrained(copy)
     with torch.no_grad():
-        model.lm_head.bias[2] = 1e4  # the end of the sentence comes first
+        model.lm_head.bias[2] = 1e4  # the EOS token comes first
     model.save_pretrained(copy)
     monkeypatch.setattr(
         standalone_check.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1, stderr="stopped")
@@ -272,7 +272,7 @@ def test_translations_that_are_all_empty_are_said_before_a_push(toy, copy, monke
     assert "3 of 3 translations are empty" in " ".join(messages)
 
 
-def test_a_public_repository_is_not_taken_for_a_private_push(client, hub, toy):
+def test_a_private_push_into_a_public_repository_is_rejected(client, hub, toy):
     client.run("HfApi().create_repo('someone/toy', private=False)")
     with pytest.raises(RuntimeError, match="exists and is public"):
         client.push(toy[0])
@@ -304,7 +304,7 @@ def test_a_name_alone_belongs_to_the_tokens_user(client, hub, toy):
         ("POST", "/commit/", 418, "rejected the upload .HTTP 418"),
     ],
 )
-def test_a_refusal_is_one_sentence_and_publishes_nothing(client, hub, toy, method, path, status, message):
+def test_a_failure_is_one_sentence_and_publishes_nothing(client, hub, toy, method, path, status, message):
     hub.fail(method, path, status)
     with pytest.raises(RuntimeError, match=message) as caught:
         client.push(toy[0])
@@ -314,19 +314,19 @@ def test_a_refusal_is_one_sentence_and_publishes_nothing(client, hub, toy, metho
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, "hang up"])
-def test_what_passes_is_tried_again(client, hub, toy, status):
+def test_temporary_failures_are_retried(client, hub, toy, status):
     hub.fail("POST", "/commit/", status, times=2)
     client.push(toy[0])
     assert set(newest(hub)) >= SENT
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(client, hub, toy):
+def test_a_commit_whose_response_was_lost_is_not_made_twice(client, hub, toy):
     hub.fail("POST", "/commit/", "lose the answer", times=1)
     published = client.push(toy[0])
     assert list(hub.repositories["someone/toy"].commits)[1:] == [published["commit"]]
 
 
-def test_somebody_elses_commit_meanwhile_is_not_overwritten(client, hub, toy):
+def test_a_commit_made_during_the_push_is_not_overwritten(client, hub, toy):
     client.run("HfApi().create_repo('someone/toy', private=True)")
     seen = hub.repositories["someone/toy"]
     original = seen.resolve
@@ -344,7 +344,7 @@ def test_somebody_elses_commit_meanwhile_is_not_overwritten(client, hub, toy):
     assert set(newest(hub)) == {".gitattributes", "theirs.txt"}
 
 
-def test_an_interrupted_push_is_run_again_and_sends_nothing_twice(client, hub, toy):
+def test_an_interrupted_push_can_be_repeated_and_uploads_nothing_twice(client, hub, toy):
     hub.fail("POST", "/commit/", "hang up")
     with pytest.raises(RuntimeError, match="cannot be reached"):
         client.push(toy[0])
@@ -366,7 +366,7 @@ def test_weights_that_arrive_damaged_are_not_committed(client, hub, toy):
     assert newest(hub)["model.safetensors"] == (toy[0] / "model.safetensors").read_bytes()
 
 
-def test_without_a_token_nothing_is_asked(client, hub, toy):
+def test_without_a_token_no_request_is_made(client, hub, toy):
     code = """
         token = os.environ.pop("HF_TOKEN")
         try:
@@ -379,13 +379,13 @@ def test_without_a_token_nothing_is_asked(client, hub, toy):
     assert hub.requests == []
 
 
-def test_a_token_that_may_only_read_is_refused(client, hub, toy):
+def test_a_token_without_write_access_is_rejected(client, hub, toy):
     with pytest.raises(RuntimeError, match="does not allow this token to write") as caught:
         client.push(toy[0], token="hf_readersSecret")
     assert "Secret" not in str(caught.value)
 
 
-def test_a_card_that_the_hub_refuses_stops_the_push(client, hub, toy):
+def test_a_card_that_the_hub_rejects_stops_the_push(client, hub, toy):
     hub.fail("POST", "/api/validate-yaml", 400)
     with pytest.raises(RuntimeError, match="Invalid metadata in README.md"):
         client.push(toy[0])
@@ -399,14 +399,14 @@ def snapshot(client, repo_id="someone/toy", **options):
     return client.run("result = snapshot_download(repo_id, **options)", repo_id=repo_id, options=options)
 
 
-def test_a_truncated_download_is_resumed_and_whole(client, hub, toy, tmp_path):
+def test_a_truncated_download_is_resumed(client, hub, toy, tmp_path):
     client.push(toy[0])
     hub.fail("GET", "/resolve/.*safetensors", "truncate", times=1)
     folder = Path(snapshot(client, cache_dir=str(tmp_path)))
     assert (folder / "model.safetensors").read_bytes() == (toy[0] / "model.safetensors").read_bytes()
 
 
-def test_a_download_with_another_hash_is_found_out(client, hub, toy, tmp_path):
+def test_a_download_with_another_hash_is_detected(client, hub, toy, tmp_path):
     client.push(toy[0])
     hub.fail("GET", "/resolve/.*safetensors", "corrupt", times=1)
     snapshot(client, cache_dir=str(tmp_path))  # of the right size, so the client keeps it
@@ -417,7 +417,7 @@ def test_a_download_with_another_hash_is_found_out(client, hub, toy, tmp_path):
     assert client.run(code, where=str(tmp_path)) == ["model.safetensors"]
 
 
-def test_a_private_repository_is_for_its_owner(client, hub, toy, tmp_path):
+def test_a_private_repository_is_hidden_from_others(client, hub, toy, tmp_path):
     client.push(toy[0])
     for token in ("hf_readersSecret", False):
         with pytest.raises(RuntimeError, match="RepositoryNotFoundError"):
@@ -430,11 +430,11 @@ def test_an_unknown_revision_is_an_error(client, hub, toy, tmp_path):
         snapshot(client, cache_dir=str(tmp_path), revision="v9")
 
 
-# ---------------------------------------------------------------------------------------------- a checkpoint by name
+# ---------------------------------------------------------------------------------------------- a checkpoint by Hub id
 
 
 def load(client, where, name="someone/toy", offline=False):
-    """Load by name as the commands do, into a cache of the test's own."""
+    """Load by Hub id as the commands do, with a separate cache."""
     code = """
         from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
         from hf_vanilla_transformer.translation import translate
@@ -447,14 +447,14 @@ def load(client, where, name="someone/toy", offline=False):
     return client.run(code, where=str(where), name=name, offline=offline, texts=TEXTS)
 
 
-def test_a_checkpoint_loads_by_name_and_again_without_a_network(client, hub, toy, tmp_path):
+def test_a_checkpoint_loads_by_hub_id_and_again_offline(client, hub, toy, tmp_path):
     client.push(toy[0])
     assert load(client, tmp_path) == toy[1]
     hub.requests.clear()
     assert load(client, tmp_path, offline=True) == toy[1] and hub.requests == []
 
 
-def test_damaged_weights_are_found_out_removed_and_fetched_anew(client, hub, toy, tmp_path):
+def test_damaged_weights_are_detected_removed_and_downloaded_again(client, hub, toy, tmp_path):
     client.push(toy[0])
     hub.fail("GET", "/resolve/.*safetensors", "corrupt", times=1)
     with pytest.raises(
@@ -465,7 +465,7 @@ def test_damaged_weights_are_found_out_removed_and_fetched_anew(client, hub, toy
     assert load(client, tmp_path) == toy[1]
 
 
-def test_a_small_file_that_arrives_damaged_is_found_out(client, hub, toy, tmp_path):
+def test_damage_of_a_small_file_is_detected(client, hub, toy, tmp_path):
     client.push(toy[0])
     hub.fail("GET", "/resolve/.*/config.json", "corrupt", times=1)
     with pytest.raises(RuntimeError, match="OSError: config.json of someone/toy was damaged in the download"):
@@ -483,10 +483,10 @@ def test_a_small_file_that_arrives_damaged_is_found_out(client, hub, toy, tmp_pa
         ("/api/models/", "hang up", "cannot be reached"),
         pytest.param(
             "/resolve/", 503, "has an internal error .HTTP 503", marks=pytest.mark.slow
-        ),  # the client is patient
+        ),  # the client retries for long
     ],
 )
-def test_what_the_hub_does_not_give_is_one_sentence(client, hub, toy, tmp_path, path, kind, message):
+def test_a_failed_download_is_described_in_one_sentence(client, hub, toy, tmp_path, path, kind, message):
     client.push(toy[0])
     hub.fail("GET", path, kind)
     hub.fail("HEAD", path, kind)
@@ -497,7 +497,7 @@ def test_what_the_hub_does_not_give_is_one_sentence(client, hub, toy, tmp_path, 
     assert "\n" not in str(caught.value) and "Secret" not in str(caught.value)
 
 
-def test_a_name_that_was_never_fetched_needs_the_network(client, hub, toy, tmp_path):
+def test_a_first_download_needs_the_network(client, hub, toy, tmp_path):
     client.push(toy[0])
     with pytest.raises(
         RuntimeError, match="OSError: there is no directory someone/toy, and the Hub is not accessed in offline mode"
@@ -513,7 +513,7 @@ def test_a_name_that_was_never_fetched_needs_the_network(client, hub, toy, tmp_p
         ({"config.json": b'{"model_type": "vanilla_transformer"}'}, "has no model.safetensors"),
     ],
 )
-def test_a_repository_without_a_model_of_ours_is_named(client, hub, tmp_path, files, message):
+def test_a_repository_without_a_model_of_this_type_is_rejected(client, hub, tmp_path, files, message):
     client.run("HfApi().create_repo('someone/toy', private=True)")
     hub.repositories["someone/toy"].commit(files)
     with pytest.raises(RuntimeError, match=f"ValueError: .*{message}"):
@@ -521,7 +521,7 @@ def test_a_repository_without_a_model_of_ours_is_named(client, hub, tmp_path, fi
 
 
 @pytest.mark.parametrize("name", ["..", "../toy", "someone/..", "someone/../toy", "a/b/c", ""])
-def test_what_is_no_name_is_not_asked_for(client, hub, tmp_path, name):
+def test_an_invalid_hub_id_is_not_requested(client, hub, tmp_path, name):
     with pytest.raises(RuntimeError, match="(FileNotFoundError: there is no directory|has no config.json)"):
         load(client, tmp_path, name=name)
     assert hub.requests == []

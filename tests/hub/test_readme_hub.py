@@ -1,4 +1,4 @@
-"""README's section on the Hub, followed word for word by a new user, with a double in the place of the Hub."""
+"""Run the commands of README's section on the Hub, word for word, against a double of the Hub."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder with runs/demo as `make demo` leaves it, but hardly trained, and lines.txt."""
+    """A folder with runs/demo as `make demo` writes it, but untrained, and lines.txt."""
     tokenizer = train_tokenizer(
         (text for row in embedded_corpus("train", 200)["translation"] for text in row.values()), 400
     )
@@ -85,7 +85,7 @@ def test_the_section_works_word_for_word(home, monkeypatch):
         alone, installed = blocks("python")
         assert repr([{"translation_text": expected}]) in run([sys.executable, "-c", alone], installed=False)
         assert repr(expected) in run([sys.executable, "-c", installed])
-        # The sentence on revisions and on working offline.
+        # The sentence on revisions and on offline mode.
         revision = pushed.strip().rpartition("revision=")[2]
         pinned = alone.replace("trust_remote_code=True", f'trust_remote_code=True, revision="{revision}"')
         assert pinned != alone
