@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from ..checkpoints.checkpoint_directory import CheckpointDirectory
-from ..checkpoints.self_contained import write_model_code
+from ..checkpoints.remote_code import write_model_code
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..model_card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
 from .standalone_check import check_without_package

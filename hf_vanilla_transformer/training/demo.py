@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging
 
 from ..checkpoints.averaging import write_average
-from ..checkpoints.self_contained import write_model_code
+from ..checkpoints.remote_code import write_model_code
 from ..data.corpora import load_embedded
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..device import move_to_device

@@ -18,7 +18,7 @@ from transformers import Seq2SeqTrainer, TrainerCallback, TrainerControl, Traine
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
-from ..checkpoints.self_contained import copy_model_code, write_model_code
+from ..checkpoints.remote_code import copy_model_code, write_model_code
 from ..model_card import RESULTS_NAME, write_card
 from . import checkpointing
 from .arguments import VanillaTransformerTrainingArguments
