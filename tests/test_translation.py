@@ -132,7 +132,7 @@ def test_texts_that_are_too_long_become_empty_and_are_counted_by_line(
     expected = translate(model, tokenizer, SENTENCES[1])
     length = len(tokenizer(SENTENCES[1])["input_ids"])
     texts = ["mat " * 400, SENTENCES[1], "", "cat " * 100_000]
-    # window=2: line numbers go on from window to window.
+    # window=2: lines are counted over all windows.
     assert translate(model, tokenizer, texts, max_source_tokens=length, window=2) == ["", expected, "", ""]
     assert len(warnings) == 1 and "2 text(s)" in warnings[0] and "line 1, 4;" in warnings[0]
     assert translate(model, tokenizer, SENTENCES[1], max_source_tokens=length - 1) == ""

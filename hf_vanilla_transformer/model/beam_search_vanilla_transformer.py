@@ -212,7 +212,7 @@ def check_beam_search(model: Any, config: BeamSearchConfig) -> None:
     """Check that `paper_beam_search` can run this model with these settings.
 
     Raises:
-        ValueError: If it can't; the message says what to change.
+        ValueError: If it can't; the message contains the reason and what to change.
     """
     if hasattr(model, "check_beam_search"):
         model.check_beam_search(config)
@@ -535,7 +535,7 @@ class _BeamSearch:
     def _best_continuations(
         self, open_hypotheses: _OpenHypotheses, logits: Tensor, sentences: _Sentences, length: int
     ) -> _Continuations:
-        """Find each sentence's best continuations; so many that W remain open even if all others end.
+        """Find each sentence's C best continuations. At least W of them don't end, whatever the logits are.
 
         Args:
             open_hypotheses: to be continued.

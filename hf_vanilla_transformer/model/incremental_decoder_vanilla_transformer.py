@@ -162,7 +162,7 @@ class IncrementalDecoder:
             cache.move(target, origin, written=self.steps * self.num_beams)
 
     def _update_past_mask(self, parents: Tensor | None, start: int) -> Tensor | None:
-        """Let each beam attend to its parent's past and to its own new position, columns ``start`` to start + W − 1.
+        """Copy each parent's mask to its continuation, and add the new positions, columns ``start`` to start + W − 1.
 
         Returns:
             The mask (B, 1, W, P·W) with the new position; None where the one beam attends to everything.

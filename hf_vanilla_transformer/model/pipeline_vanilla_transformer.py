@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .beam_search_config_vanilla_transformer import BeamSearchConfig
+from .beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .beam_search_vanilla_transformer import paper_beam_search
 from .remote_code_vanilla_transformer import write_code
 from .tokenizers_vanilla_transformer import TranslationTokenizers
@@ -105,9 +105,7 @@ class TranslationPipeline(Pipeline):
         for name in sorted(set(parameters) - {*_SEARCH_FIELDS, "max_source_tokens", "return_scores"}):
             hint = _HINTS.get(name, f"it takes {', '.join(_SEARCH_FIELDS)}, max_source_tokens and return_scores")
             raise ValueError(f"TranslationPipeline has no keyword {name}; {hint}")
-        limit = parameters.get("max_source_tokens", 1)
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise ValueError(f"max_source_tokens={limit!r} is not an integer ≥ 1")
+        check_integer("max_source_tokens", parameters.get("max_source_tokens", 1), minimum=1)
         if not isinstance(parameters.get("return_scores", False), bool):
             raise ValueError(f"return_scores={parameters['return_scores']!r} is not a boolean; choose True or False")
         config = getattr(self, "_forward_params", {}).get("config", BeamSearchConfig())  # as the pipeline was built
@@ -130,9 +128,8 @@ class TranslationPipeline(Pipeline):
         if not isinstance(text, str):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
         ids = self._tokenizers.encode_sources([text])[0] if text.strip() else []
-        config = self.model.config
-        if config.position_embedding_type == "learned":
-            max_source_tokens = min(max_source_tokens, config.max_position_embeddings - config.position_offset)
+        limit = self.model.max_sequence_length
+        max_source_tokens = max_source_tokens if limit is None else min(max_source_tokens, limit)
         too_long = len(ids) > max_source_tokens
         if too_long:
             logger.warning(

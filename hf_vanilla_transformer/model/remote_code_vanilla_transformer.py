@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+
+# transformers caches only the files that a loaded file imports. `copy_code` copies from that cache, too.
+from .generate_vanilla_transformer import generate_with_paper_beam_search  # noqa: F401
 from .modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration, VanillaTransformerModel
 
 # The entry of config.json that tells transformers which class each Auto class loads.

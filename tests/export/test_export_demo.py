@@ -74,7 +74,7 @@ def test_int8_keeps_the_quality(checkpoint, texts, ours, tmp_path):
     assert scores[1] >= scores[0] - 0.5
 
 
-# As they stand in README, one format a line.
+# The commands of README, by format.
 COMMANDS = {
     "ctranslate2": "vanilla-transformer convert --to ctranslate2 runs/demo runs/demo-ct2",
     "onnx": "vanilla-transformer convert --to onnx runs/demo runs/demo-onnx",
