@@ -12,7 +12,7 @@ import importlib.util
 import io
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
@@ -180,6 +180,29 @@ def _try_tokenizer(tokenize: str) -> None:
         ) from error
 
 
+if TYPE_CHECKING:  # what type checkers see of the class
+
+    class TranslationMetric:
+        """See `_translation_metric_class`."""
+
+        def __init__(
+            self,
+            tokenize: str = "13a",
+            *,
+            lowercase: bool = False,
+            experiment_id: str | None = None,
+            num_process: int = 1,
+            process_id: int = 0,
+            cache_dir: str | None = None,
+        ) -> None: ...
+
+        def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None: ...
+
+        def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None: ...
+
+        def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any]: ...
+
+
 def __getattr__(name: str) -> Any:
     if name == "TranslationMetric":
         globals()[name] = _translation_metric_class()
@@ -187,4 +210,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["TranslationMetric", "default_bleu_tokenizer"]  # noqa: F822 (made by __getattr__)
+__all__ = ["TranslationMetric", "default_bleu_tokenizer"]

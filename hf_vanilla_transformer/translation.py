@@ -5,7 +5,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from transformers.utils import logging
@@ -32,6 +32,47 @@ class ScoredTranslation:
     score: float
 
 
+class TranslateOptions(TypedDict, total=False):
+    """The other keyword arguments of `translate`, for its overloads."""
+
+    batch_size: int
+    batch_tokens: int
+    window: int
+    max_source_tokens: int
+    target_tokenizer: Any
+
+
+# Types of the results for num_return_sequences=1, which is the default.
+@overload
+def translate(  # type: ignore[overload-overlap]  # a string is a sequence of strings as well
+    model: Any, tokenizer: Any, texts: str, config: BeamSearchConfig | None = None, *,
+    return_scores: Literal[False] = False, **options: Unpack[TranslateOptions],
+) -> str: ...  # fmt: skip
+@overload
+def translate(  # type: ignore[overload-overlap]
+    model: Any, tokenizer: Any, texts: str, config: BeamSearchConfig | None = None, *,
+    return_scores: Literal[True], **options: Unpack[TranslateOptions],
+) -> ScoredTranslation: ...  # fmt: skip
+@overload
+def translate(  # type: ignore[overload-overlap]
+    model: Any, tokenizer: Any, texts: Sequence[str], config: BeamSearchConfig | None = None, *,
+    return_scores: Literal[False] = False, **options: Unpack[TranslateOptions],
+) -> list[str]: ...  # fmt: skip
+@overload
+def translate(  # type: ignore[overload-overlap]
+    model: Any, tokenizer: Any, texts: Sequence[str], config: BeamSearchConfig | None = None, *,
+    return_scores: Literal[True], **options: Unpack[TranslateOptions],
+) -> list[ScoredTranslation]: ...  # fmt: skip
+@overload
+def translate(
+    model: Any, tokenizer: Any, texts: Iterable[str], config: BeamSearchConfig | None = None, *,
+    return_scores: Literal[False] = False, **options: Unpack[TranslateOptions],
+) -> Iterator[str]: ...  # fmt: skip
+@overload
+def translate(
+    model: Any, tokenizer: Any, texts: Iterable[str], config: BeamSearchConfig | None = None, *,
+    return_scores: Literal[True], **options: Unpack[TranslateOptions],
+) -> Iterator[ScoredTranslation]: ...  # fmt: skip
 def translate(
     model: Any,
     tokenizer: Any,
