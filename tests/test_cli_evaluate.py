@@ -159,7 +159,7 @@ def test_inputs_are_never_written_to_and_files_only_replaced_when_asked(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tokenize", "flores200"], "tokenize='flores200' can't be used here"),
+        (["--tokenize", "flores200"], "tokenize='flores200' is not available"),
         (["--output", "{0}/my.yaml/scores.json"], "Not a directory"),
         (["--translations", "{0}/my.yaml", "--overwrite"], "would replace the source"),
     ],

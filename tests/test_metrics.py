@@ -90,7 +90,7 @@ def test_an_unknown_tokenizer_is_refused() -> None:
         TranslationMetric(tokenize="spaces")
 
 
-def test_the_metric_is_one_class_made_when_asked_for() -> None:
+def test_the_metric_is_imported_by_its_name_only_and_pickles() -> None:
     import evaluate
 
     assert metrics.TranslationMetric is TranslationMetric and issubclass(TranslationMetric, evaluate.Metric)
@@ -98,9 +98,9 @@ def test_the_metric_is_one_class_made_when_asked_for() -> None:
     with pytest.raises(AttributeError):
         metrics.nothing  # noqa: B018
     code = (
-        "import sys, hf_vanilla_transformer.metrics as e\n"
+        "import sys, hf_vanilla_transformer as package\n"
         "assert not {'evaluate', 'sacrebleu', 'pandas', 'datasets'} & set(sys.modules), 'imported too early'\n"
-        "e.TranslationMetric\n"
+        "package.TranslationMetric\n"
         "assert {'evaluate', 'sacrebleu'} <= set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
