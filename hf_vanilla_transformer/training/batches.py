@@ -14,22 +14,22 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import seed_worker
 from transformers.utils import logging
 
-from ..data.batching import TokenBudgetSampler, TokenBudgetStream, example_lengths
+from ..data.batching import TokenBudget, TokenBudgetSampler, TokenBudgetStream, example_lengths
 from .arguments import VanillaTransformerTrainingArguments
 
 logger = logging.get_logger(__name__)
 
 
-def batch_settings(args: VanillaTransformerTrainingArguments) -> dict[str, Any]:
-    """Return the keyword arguments that `TokenBudgetSampler` and `TokenBudgetStream` share."""
-    return {
-        "max_tokens_per_batch": args.max_tokens_per_batch,
-        "num_ranks": args.world_size,
-        "rank": args.process_index,
-        "accumulation_steps": args.gradient_accumulation_steps,
-        "max_length": args.max_sentence_tokens,
-        "seed": args.seed if args.data_seed is None else args.data_seed,
-    }
+def token_budget(args: VanillaTransformerTrainingArguments) -> TokenBudget:
+    """Return the settings that training arguments give for the batches of this rank."""
+    return TokenBudget(
+        max_tokens_per_batch=args.max_tokens_per_batch,
+        num_ranks=args.world_size,
+        rank=args.process_index,
+        accumulation_steps=args.gradient_accumulation_steps,
+        max_length=args.max_sentence_tokens,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+    )
 
 
 class TrainingBatches:
@@ -64,7 +64,7 @@ class TrainingBatches:
         self.sampler, self.examples_per_update = None, None
         batches: dict[str, Any]
         if isinstance(dataset, IterableDataset):
-            stream = TokenBudgetStream(dataset, **batch_settings(args), endless=True)
+            stream = TokenBudgetStream.from_budget(dataset, token_budget(args), endless=True)
             batches = {"dataset": stream, "batch_size": None}  # an item of the stream is a batch
         else:
             self.sampler = self._plan(dataset, args)
@@ -101,7 +101,7 @@ class TrainingBatches:
     def _plan(self, dataset: Any, args: VanillaTransformerTrainingArguments) -> TokenBudgetSampler:
         """Plan the batches of a dataset with a length."""
         source_lengths, target_lengths = (example_lengths(dataset, column) for column in ("input_ids", "labels"))
-        sampler = TokenBudgetSampler(source_lengths, target_lengths, **batch_settings(args))
+        sampler = TokenBudgetSampler.from_budget(source_lengths, target_lengths, token_budget(args))
         updates = updates_per_epoch(sampler, args)
         examples = len(dataset) - len(sampler.skipped)
         self.examples_per_update = round(examples / updates)
@@ -164,4 +164,4 @@ def _collate_columns(collator: Callable[[list[Any]], Any], columns: set[str], ro
     )
 
 
-__all__ = ["SamplerEpoch", "TrainingBatches", "batch_settings", "forward_columns", "updates_per_epoch"]
+__all__ = ["SamplerEpoch", "TrainingBatches", "forward_columns", "token_budget", "updates_per_epoch"]
