@@ -87,8 +87,11 @@ class TranslationMetric(evaluate.Metric):
             codebase_urls=["https://github.com/mjpost/sacrebleu"],
         )
 
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
-        """Score predictions; see the class. Without arguments, score what `add` and `add_batch` have collected."""
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Score predictions; see the class. Without arguments, score what `add` and `add_batch` have collected.
+
+        In distributed scoring, processes other than the first return an empty dictionary.
+        """
         if predictions is not None and references is not None:
             predictions, references = list(predictions), list(references)
             if not predictions:
@@ -98,7 +101,8 @@ class TranslationMetric(evaluate.Metric):
                     f"there are {len(predictions)} predictions but {len(references)} references; give one of each per "
                     "sentence"
                 )
-        return super().compute(predictions=predictions, references=references, **kwargs)
+        scores: dict[str, Any] | None = super().compute(predictions=predictions, references=references, **kwargs)
+        return {} if scores is None else scores
 
     def _compute(self, predictions: Sequence[str], references: Sequence[Any]) -> dict[str, Any]:
         predictions = list(predictions)
