@@ -128,7 +128,7 @@ class TranslationPipeline(Pipeline):
         if not isinstance(text, str):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
         ids = self._tokenizers.encode_sources([text])[0] if text.strip() else []
-        limit: int | None = self.model.max_sequence_length
+        limit: Any = self.model.max_sequence_length  # None: no limit
         max_source_tokens = max_source_tokens if limit is None else min(max_source_tokens, limit)
         too_long = len(ids) > max_source_tokens
         if too_long:
