@@ -232,6 +232,24 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 f"learning_rate={self.learning_rate} must be above 0; leave it out for the peak of Equation 3, "
                 "1 / sqrt(d_model * warmup_steps)"
             )
+        self._check_schedule()
+        if self.cooldown_steps < 0:
+            raise ValueError(f"cooldown_steps={self.cooldown_steps} must be 0 or more; the paper's is 0")
+        if self.max_skipped_updates < 0:
+            raise ValueError(f"max_skipped_updates={self.max_skipped_updates} must be 0 (no limit) or more")
+        optim = str(getattr(self.optim, "value", self.optim))
+        if optim in _OPTIMIZERS_INSIDE_BACKWARD or optim.endswith("layerwise"):
+            raise ValueError(
+                f"optim={optim!r} updates the weights inside the backward pass, too early to skip an update that is "
+                "not finite; choose another, e.g. adamw_torch_fused"
+            )
+        for name, reason in UNSUPPORTED.items():
+            value = getattr(self, name)
+            if value != self.default(name):
+                raise ValueError(f"{name}={value!r} is not supported: {reason}")
+
+    def _check_schedule(self) -> None:
+        """Check that schedule, learning rate, warm-up and cooldown fit together."""
         if self.lr_scheduler_type not in SCHEDULERS:
             raise ValueError(
                 f"lr_scheduler_type={self.lr_scheduler_type!r} is unknown; choose one of {', '.join(SCHEDULERS)}"
@@ -256,20 +274,6 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                     f"cooldown_steps={self.cooldown_steps} applies to Equation 3 only, and not to "
                     f"lr_scheduler_type={kind!r}; leave one of them out"
                 )
-        if self.cooldown_steps < 0:
-            raise ValueError(f"cooldown_steps={self.cooldown_steps} must be 0 or more; the paper's is 0")
-        if self.max_skipped_updates < 0:
-            raise ValueError(f"max_skipped_updates={self.max_skipped_updates} must be 0 (no limit) or more")
-        optim = str(getattr(self.optim, "value", self.optim))
-        if optim in _OPTIMIZERS_INSIDE_BACKWARD or optim.endswith("layerwise"):
-            raise ValueError(
-                f"optim={optim!r} updates the weights inside the backward pass, too early to skip an update that is "
-                "not finite; choose another, e.g. adamw_torch_fused"
-            )
-        for name, reason in UNSUPPORTED.items():
-            value = getattr(self, name)
-            if value != self.default(name):
-                raise ValueError(f"{name}={value!r} is not supported: {reason}")
 
     @classmethod
     def default(cls, name: str) -> Any:

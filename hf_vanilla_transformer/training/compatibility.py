@@ -19,6 +19,20 @@ _OPTIMIZER_ARGUMENTS = (
 _SCHEDULE_ARGUMENTS = ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps", "cooldown_steps")
 
 
+def check_passed_arguments(
+    args: Any, optimizer: Optimizer | None, scheduler: Any, compute_loss_func: Callable | None
+) -> None:
+    """Check the training arguments, and that a custom optimizer, scheduler and loss fit them.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    check_argument_type(args)
+    args.check()
+    check_custom_optimizer(args, optimizer, scheduler)
+    check_custom_loss(args, compute_loss_func)
+
+
 def check_argument_type(args: Any) -> None:
     """Check that the arguments are this package's.
 
@@ -149,6 +163,7 @@ def checked_search_space(
 
 
 __all__ = [
+    "check_passed_arguments",
     "check_argument_type",
     "check_best_metric",
     "check_custom_loss",

@@ -28,12 +28,10 @@ from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from .arguments import EQUATION_3, VanillaTransformerTrainingArguments
 from .batches import SamplerEpoch, TrainingBatches, forward_columns
 from .compatibility import (
-    check_argument_type,
     check_best_metric,
-    check_custom_loss,
-    check_custom_optimizer,
     check_model_type,
     check_parallelism,
+    check_passed_arguments,
     checked_search_space,
 )
 from .evaluation_loss import EvaluationLossPerToken
@@ -78,9 +76,9 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
     - **Learning rate**: Equation 3, starting at update 1, with ``learning_rate`` as its peak. Other values of
       ``lr_scheduler_type`` than "noam" select Trainer's schedules. A custom optimizer (``optimizers``) keeps its own
       learning rates: they are the peaks of the schedule, unless a scheduler is passed with it.
-    - **Batches**: an update has up to ``max_tokens_per_batch`` source and as many target tokens, over all devices and
-      accumulation steps. ``per_device_train_batch_size`` is not used; ``per_device_eval_batch_size`` is. A dataset
-      without a length is streamed, shuffled and sorted within a pool of examples, and needs ``max_steps``.
+    - **Batches**: an update has at most ``max_tokens_per_batch`` source tokens, and at most as many target tokens, over
+      all devices and accumulation steps. ``per_device_train_batch_size`` is not used; ``per_device_eval_batch_size`` is.
+      A dataset without a length is streamed, shuffled and sorted within a pool of examples, and needs ``max_steps``.
     - **Precision**: weights are trained in fp32, whatever the model's dtype, unless ``keep_weight_dtype`` is set.
     - **Loss**: labels are smoothed by ``label_smoothing_factor``, in training only, inside the model's loss. Training
       logs contain ``nll`` and ``perplexity``, without smoothing, beside ``loss``. ``eval_loss`` is the unsmoothed
@@ -123,10 +121,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         """
         if args is None:
             args = VanillaTransformerTrainingArguments(output_dir="tmp_trainer")
-        check_argument_type(args)
-        args.check()
-        check_custom_optimizer(args, *optimizers)
-        check_custom_loss(args, compute_loss_func)
+        check_passed_arguments(args, *optimizers, compute_loss_func)
         args._used_by_our_trainer = True
         self.args = args  # as the parent will; `call_model_init` needs it before
         self._default_collator: Any = None
