@@ -133,7 +133,7 @@ def wrong_with(words: list[str]) -> str | None:
         classes = (recipes.ModelArguments, recipes.DataArguments, recipes.RunArguments)
         keys = {item.name for kind in classes for item in dataclasses.fields(kind)}
         keys |= {item.name for item in dataclasses.fields(type(read_recipe("tiny").training))}
-        known |= {f"--{key}" for key in keys} | {"--key"}
+        known |= {f"--{name}" for key in keys for name in (key, key.replace("_", "-"))} | {"--key"}
     for word in words[2:]:
         option = word.partition("=")[0]
         if option.startswith("--") and option not in known:
