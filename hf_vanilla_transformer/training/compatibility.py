@@ -163,12 +163,12 @@ def checked_search_space(
 
 
 __all__ = [
-    "check_passed_arguments",
     "check_argument_type",
     "check_best_metric",
     "check_custom_loss",
     "check_custom_optimizer",
     "check_model_type",
     "check_parallelism",
+    "check_passed_arguments",
     "checked_search_space",
 ]

@@ -77,8 +77,9 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
       ``lr_scheduler_type`` than "noam" select Trainer's schedules. A custom optimizer (``optimizers``) keeps its own
       learning rates: they are the peaks of the schedule, unless a scheduler is passed with it.
     - **Batches**: an update has at most ``max_tokens_per_batch`` source tokens, and at most as many target tokens, over
-      all devices and accumulation steps. ``per_device_train_batch_size`` is not used; ``per_device_eval_batch_size`` is.
-      A dataset without a length is streamed, shuffled and sorted within a pool of examples, and needs ``max_steps``.
+      all devices and accumulation steps. ``per_device_eval_batch_size`` is used in evaluation only;
+      ``per_device_train_batch_size`` is not supported. A dataset without a length is streamed, shuffled and sorted
+      within a pool of examples, and needs ``max_steps``.
     - **Precision**: weights are trained in fp32, whatever the model's dtype, unless ``keep_weight_dtype`` is set.
     - **Loss**: labels are smoothed by ``label_smoothing_factor``, in training only, inside the model's loss. Training
       logs contain ``nll`` and ``perplexity``, without smoothing, beside ``loss``. ``eval_loss`` is the unsmoothed
