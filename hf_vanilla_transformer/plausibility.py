@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Signs that a result is useless although nothing has failed: functions that return a sentence for the log, or None.
+"""Detect results that are probably useless although nothing failed: functions that return a warning, or None.
 
-Each sentence has the number that gives it away and what to do. None of them is an error: an odd setting may be meant.
+A warning contains the number that caused it and what to do. It is not an error, since an unusual setting may be
+intended.
 """
 
 import re
@@ -10,19 +11,19 @@ from collections import Counter
 from collections.abc import Iterable
 
 PAPER_WARMUP_STEPS = 4000  # §5.3
-_SHARE = 0.5  # of the translations; as many empty or repeating ones are said
+_SHARE = 0.5  # of the translations that are empty or repetitive, from which on there is a warning
 _LEAST_TRANSLATIONS = 3
-_LEAST_FOR_SAME = 10  # distinct sources, before one and the same translation of half of them is odd
-_MOST_REMEMBERED = 10_000  # translations held together
-_MOST_CHARACTERS = 1000  # of a translation that are looked at for repetition
-_HIGH_PEAK, _LOW_PEAK = 6.0, 1 / 20  # times the rate that Equation 3 reaches with the paper's warm-up
+_LEAST_FOR_SAME = 10  # distinct sources, from which on the same translation for half of them is a sign
+_MOST_REMEMBERED = 10_000  # translations that are compared with each other
+_MOST_CHARACTERS = 1000  # of a translation that are searched for repetition
+_HIGH_PEAK, _LOW_PEAK = 6.0, 1 / 20  # relative to the peak of Equation 3 with the paper's warmup
 _FEW_PAIRS = 1000
-# A unit of 1 to 30 characters, six times or more in a row.
+# A unit of 1 to 30 characters, repeated at least six times in a row.
 _REPEATED = re.compile(r"(\S.{0,29}?)\1{5,}", re.DOTALL)
 
 
 class TranslationTally:
-    """Counts empty, repeating and identical translations as they come."""
+    """Counts empty, repetitive and identical translations."""
 
     def __init__(self) -> None:
         self.sources = self.empty = self.repeating = 0
@@ -30,7 +31,7 @@ class TranslationTally:
         self._seen: set[str] = set()
 
     def add(self, source: str, translation: str) -> None:
-        """Count one translation; that of an empty source is rightly empty."""
+        """Count one translation. Empty sources are ignored."""
         if not source.strip():
             return
         self.sources += 1
@@ -43,7 +44,7 @@ class TranslationTally:
             self._translations[translation] += 1
 
     def warning(self) -> str | None:
-        """Return what is wrong with most of the translations, or None."""
+        """Return a warning about the translations, or None."""
         if self.sources < _LEAST_TRANSLATIONS:
             return None
         what = None
@@ -61,13 +62,13 @@ class TranslationTally:
         if what is None:
             return None
         return (
-            f"{what}: the model is of no use yet, or its tokenizer or the language of the sources is not the one that "
-            "it was trained with; look at the loss and perplexity of its training, and train longer"
+            f"{what}: the model is not trained enough, or the tokenizer or the language of the sources is not that of "
+            "its training; check the loss and perplexity of the training, and train longer"
         )
 
 
 def doubtful_translations(sources: Iterable[str], translations: Iterable[str]) -> str | None:
-    """Return what is wrong with most of some translations, or None; see `TranslationTally`."""
+    """Return a warning about translations, or None; see `TranslationTally`."""
     tally = TranslationTally()
     for source, translation in zip(sources, translations, strict=True):
         tally.add(source, translation)
@@ -75,7 +76,7 @@ def doubtful_translations(sources: Iterable[str], translations: Iterable[str]) -
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether half of a text of 20 characters or more is one unit, repeated six times or more in a row."""
+    """Return whether at least half of a text of 20 characters or more is a unit repeated six times or more in a row."""
     text = text.strip()[:_MOST_CHARACTERS]
     if len(text) < 20:
         return False
@@ -83,24 +84,24 @@ def repeats_itself(text: str) -> bool:
 
 
 def run_inside_warmup(updates: int, warmup_steps: int) -> str | None:
-    """Return what is wrong with a run that ends before the learning rate has reached its peak, or None.
+    """Return a warning if a run ends before the learning rate reaches its peak, else None.
 
     Args:
-        updates: of the run.
+        updates: number of updates of the run.
         warmup_steps: updates over which the rate rises.
     """
     if not 0 < updates <= warmup_steps:
         return None
     return (
-        f"the run ends after {updates:,} updates, inside the warm-up of {warmup_steps:,}: the learning rate only "
+        f"the run ends after {updates:,} updates, during the warmup of {warmup_steps:,}: the learning rate only "
         f"reaches {updates / warmup_steps:.2%} of its peak, and the model hardly learns; train longer (max_steps or "
-        "num_train_epochs), make more updates of the same text (a smaller max_tokens_per_batch), or set warmup_steps "
+        "num_train_epochs), use smaller batches (max_tokens_per_batch) for more updates per epoch, or set warmup_steps "
         "to about a tenth of the updates"
     )
 
 
 def odd_peak_rate(peak: float, d_model: int, warmup_steps: int) -> str | None:
-    """Return what is wrong with a peak of the learning rate far from the paper's scale, or None.
+    """Return a warning if the peak of the learning rate is far from the paper's, else None.
 
     Args:
         peak: the highest learning rate of the run.
@@ -112,7 +113,7 @@ def odd_peak_rate(peak: float, d_model: int, warmup_steps: int) -> str | None:
         return None
     times = f"{peak / usual:.0f} times" if peak > usual else f"1/{usual / peak:.0f} of"
     return (
-        f"the learning rate peaks at {peak:.2g}, {times} what Equation 3 gives with the paper's warm-up "
+        f"the learning rate peaks at {peak:.2g}, {times} what Equation 3 gives with the paper's warmup "
         f"({usual:.2g} for d_model={d_model}); "
         + (
             f"training may diverge: lower the rate, or raise warmup_steps={warmup_steps}"
@@ -123,11 +124,11 @@ def odd_peak_rate(peak: float, d_model: int, warmup_steps: int) -> str | None:
 
 
 def few_pairs(pairs: int) -> str | None:
-    """Return what to expect of a very small training corpus, or None."""
+    """Return a warning if there are very few training pairs, else None."""
     if pairs >= _FEW_PAIRS:
         return None
     return (
-        f"there are only {pairs:,} training pairs, which a model learns by heart instead of learning to translate; use "
+        f"there are only {pairs:,} training pairs; the model will memorize them instead of learning to translate; use "
         "more text, or start from a trained model (model_name_or_path)"
     )
 

@@ -1,9 +1,8 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Named architectures: the rows of Table 3, `base`, `big`, and two sizes for small data.
+"""Named architectures: the rows of Table 3 (with `base` and `big`), and two sizes for small datasets.
 
-A preset is an architecture only. The rows of Table 3 that vary label smoothing or the number of steps are recipes, not
-presets (examples/configs).
+A preset is only an architecture. The rows of Table 3 that vary label smoothing or the number of steps are recipes.
 """
 
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from .model.modeling_vanilla_transformer import VanillaTransformerForConditional
 
 @dataclass(frozen=True)
 class Preset:
-    """One architecture and where it comes from.
+    """One architecture and its origin.
 
     Attributes:
-        row: the row of Table 3, or what else the architecture is for.
-        fields: what differs from the base model.
-        paper_parameters: the paper's count in millions, None where its cell is empty.
+        row: the row of Table 3, or the purpose of the architecture.
+        fields: the configuration fields that differ from the base model.
+        paper_parameters: the paper's number of parameters in millions; None if its cell is empty.
     """
 
     row: str
@@ -62,17 +61,14 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str, **fields: Any) -> VanillaTransformerConfig:
-    """Build the configuration of a named architecture.
+    """Return the configuration of a named architecture.
 
     Args:
         name: a key of `PRESETS`: "base", "big", "tiny", "small" or a row of Table 3.
-        **fields: configuration fields that take precedence, most often ``vocab_size``.
-
-    Returns:
-        A new configuration.
+        **fields: configuration fields to override, e.g. ``vocab_size``.
 
     Raises:
-        ValueError: If there is no such preset, or the configuration refuses a field.
+        ValueError: If there is no such preset, or a field is invalid.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
@@ -80,38 +76,38 @@ def preset(name: str, **fields: Any) -> VanillaTransformerConfig:
 
 
 def built_parameters(config: VanillaTransformerConfig) -> int:
-    """Count the parameters of the model that this configuration builds, tied matrices once; nothing is allocated."""
+    """Count the parameters of a model of this configuration, tied matrices once, without allocating it."""
     with torch.device("meta"):
         model = VanillaTransformerForConditionalGeneration(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def forward_flops_per_token(config: VanillaTransformerConfig, length: int = 32) -> float:
-    """Count the forward pass's floating-point operations for one target token and its source token.
+    """Count the floating-point operations of a forward pass per pair of one source and one target token.
 
     Args:
         config: the architecture.
-        length: tokens of source and of target; attention's share grows with it.
+        length: tokens of the source, and of the target; the share of attention grows with it.
 
     Returns:
-        Operations of all matrix products of the built model (a multiplication and an addition are two), divided by
-        ``length``. Training takes about three times as many.
+        The operations of all matrix products (a multiply-add counts as two), divided by ``length``. Training needs
+        about three times as many.
     """
     config = VanillaTransformerConfig.from_dict(config.to_dict(), attn_implementation="eager")
     with torch.device("meta"):
         model = VanillaTransformerForConditionalGeneration(config).eval()
-        states = torch.empty(1, length, config.d_model)  # embeddings, not ids: a mask from ids needs their values
+        states = torch.empty(1, length, config.d_model)  # not ids: masks depend on their values
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(inputs_embeds=states, decoder_inputs_embeds=states, use_cache=False)
     return counter.get_total_flops() / length
 
 
 def presets_table() -> list[dict[str, Any]]:
-    """Describe every preset, its parameters and operations counted from the built model, beside the paper's figures.
+    """Return the sizes of every preset, with the parameters and operations of its model and the paper's numbers.
 
     Returns:
-        A dictionary a preset: name, row, the sizes, ``parameters``, ``difference`` from base, ``flops`` a token
-        (forward), and ``paper`` / ``paper_difference`` in parameters or None where the paper's cell is empty.
+        A dictionary per preset: name, row, sizes, ``parameters``, ``difference`` from base, ``flops`` per token
+        (forward pass), and ``paper`` and ``paper_difference`` in parameters, None if the paper's cell is empty.
     """
     base = built_parameters(preset("base"))
     paper_base = PRESETS["base"].paper_parameters or 0

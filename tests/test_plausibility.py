@@ -1,4 +1,4 @@
-"""Useless results are recognised by their numbers, useful ones are not."""
+"""Useless results give a warning, useful ones none."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from hf_vanilla_transformer.plausibility import (
 )
 
 
-def test_translations_of_which_half_are_empty_are_said_with_their_number() -> None:
+def test_translations_of_which_half_are_empty_give_a_warning_with_their_number() -> None:
     sources = [f"source {number}" for number in range(200)]
     assert "200 of 200 translations are empty: " in (doubtful_translations(sources, [""] * 200) or "")
     half = [""] * 100 + [f"target {number}" for number in range(100)]
@@ -21,7 +21,7 @@ def test_translations_of_which_half_are_empty_are_said_with_their_number() -> No
     assert doubtful_translations(["", " "] * 100, [""] * 200) is None  # an empty source has an empty translation
 
 
-def test_repeating_and_identical_translations_are_said() -> None:
+def test_repeating_and_identical_translations_give_a_warning() -> None:
     sources = [f"source {number}" for number in range(20)]
     repeating = ["the house is the the the the the the the the the"] * 20
     assert "20 of 20 translations repeat themselves" in (doubtful_translations(sources, repeating) or "")
@@ -29,7 +29,7 @@ def test_repeating_and_identical_translations_are_said() -> None:
     assert "12 of 20 different sources have the same translation ('a man" in (
         doubtful_translations(sources, same) or ""
     )
-    assert doubtful_translations(["yes"] * 20, ["ja"] * 20) is None  # one source, rightly one translation
+    assert doubtful_translations(["yes"] * 20, ["ja"] * 20) is None  # one source has one translation
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,16 @@ def test_numbers_in_words_do_not_repeat_themselves() -> None:
     assert not repeats_itself("1,000,000,000,000 won") and not repeats_itself("-" * 19)
 
 
-def test_a_run_that_ends_inside_the_warm_up_is_said() -> None:
+def test_a_run_that_ends_during_the_warmup_gives_a_warning() -> None:
     # 300 pairs at the defaults: 6 updates of 4,000, and the rate reaches 6 / 4000 = 0.15% of its peak.
-    assert "after 6 updates, inside the warm-up of 4,000: the learning rate only reaches 0.15%" in (
+    assert "after 6 updates, during the warmup of 4,000: the learning rate only reaches 0.15%" in (
         run_inside_warmup(6, 4000) or ""
     )
     assert run_inside_warmup(4000, 4000) and run_inside_warmup(4001, 4000) is None
 
 
 @pytest.mark.parametrize(
-    ("peak", "d_model", "warmup_steps", "said"),
+    ("peak", "d_model", "warmup_steps", "message"),
     [
         (512**-0.5 * 4000**-0.5, 512, 4000, None),  # the paper's base: 0.0007
         (0.004, 128, 400, None),  # tiny.yaml
@@ -64,12 +64,12 @@ def test_a_run_that_ends_inside_the_warm_up_is_said() -> None:
         (1e-6, 512, 4000, "1/699 of what"),  # 0.000699 / 1e-6
     ],
 )
-def test_a_peak_rate_far_from_the_papers_is_said(
-    peak: float, d_model: int, warmup_steps: int, said: str | None
+def test_a_peak_rate_far_from_the_papers_gives_a_warning(
+    peak: float, d_model: int, warmup_steps: int, message: str | None
 ) -> None:
     found = odd_peak_rate(peak, d_model, warmup_steps)
-    assert found is None if said is None else said in (found or "")
+    assert found is None if message is None else message in (found or "")
 
 
-def test_a_few_hundred_pairs_are_said() -> None:
+def test_a_few_hundred_pairs_give_a_warning() -> None:
     assert "only 300 training pairs" in (few_pairs(300) or "") and few_pairs(1000) is None

@@ -360,7 +360,7 @@ def test_a_notebook_shows_the_report_as_a_table_with_escaped_text(two_checks):
     ("device", "message"),
     [
         ("gpu", "device='gpu' is not the name of a device; "),
-        ("cuda:99", "device='cuda:99' is not available here; "),
+        ("cuda:99", "device='cuda:99' is not available; "),
         ("meta", "torch cannot compute on device='meta' (it has no numbers); choose cpu or another one"),
     ],
 )

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Does a head of the encoder-decoder attention look at the word that is being translated? Measured, not looked at.
+"""Measure how often a head of the encoder-decoder attention attends to the word that is being translated.
 
-In the embedded corpus it is known by rule which English digit word (one … nine) a Korean digit (일 … 구) comes from, so
-a head can be judged on thousands of them. A Korean digit that comes from another word (thirteen, forty, third, or the
-hour of a clock time, which is counted in native Korean) is left out.
+In the embedded corpus, the English digit word (one … nine) of a Korean digit (일 … 구) is known by rule, so that a
+head can be evaluated on thousands of digits. A Korean digit that belongs to another word (thirteen, forty, third, or
+the hour of a clock time, which is a native Korean number) is left out.
 """
 
 import re
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..data.embedded_corpus import Expression
 from ..model.tokenizers_vanilla_transformer import Span, TranslationTokenizers
-from .maps import weights_kept
+from .maps import eager_attention
 
 _ENGLISH_DIGITS = "one two three four five six seven eight nine".split()
 _ENGLISH_DIGIT = re.compile(rf"\b(?:{'|'.join(_ENGLISH_DIGITS)})\b")
@@ -29,25 +29,25 @@ _MINUTE_AND_SECOND = re.compile(
 )
 
 
-# --------------------------------------------------------------------------- which digit comes from which word
+# --------------------------------------------------------------------------- pairs of digits
 
 
 @dataclass(frozen=True)
 class DigitPair:
-    """A digit in both languages, as characters of the English and of the Korean text."""
+    """A digit in both languages, as character spans of the English and of the Korean text."""
 
     english: Span
     korean: Span
 
 
 def digit_pairs(expression: Expression) -> list[DigitPair]:
-    """Find the Korean digits 일 … 구 that come from one of the words one … nine, with that word.
+    """Find the Korean digits 일 … 구 that translate one of the words one … nine.
 
-    "two hundred and thirteen" → "이백십삼" has one pair, two and 이: 삼 comes from thirteen.
+    "two hundred and thirteen" → "이백십삼" has one pair, two and 이: 삼 is part of thirteen.
     """
     pairs = []
     for digits, english, korean in _numbers(expression):
-        # Both languages write large places first, so a digit is known by its place in the number.
+        # Both languages write digits in order of their places, so a digit is identified by its place in the number.
         in_english = dict(zip(_english_places(digits), _spans(_ENGLISH_DIGIT, expression.en, english), strict=True))
         in_korean = dict(zip(_korean_places(digits), _spans(_KOREAN_DIGIT, expression.ko, korean), strict=True))
         pairs += [DigitPair(in_english[place], in_korean[place]) for place in in_english if place in in_korean]
@@ -55,11 +55,11 @@ def digit_pairs(expression: Expression) -> list[DigitPair]:
 
 
 def _numbers(expression: Expression) -> Iterator[tuple["_Digits", Span, Span]]:
-    """Yield the numbers of an expression that are read as cardinals on both sides, with where they stand."""
+    """Yield the numbers that are cardinals in both languages, with their spans in the English and the Korean text."""
     en, ko, value = expression.en, expression.ko, expression.value
     if expression.kind == "number":
         yield _Digits(int(value)), (0, len(en)), (0, len(ko))
-    elif expression.kind == "date":  # of a day English has the ordinal
+    elif expression.kind == "date":  # without the day, which is an ordinal in English
         yield _Digits(int(value[:4]), is_year=True), (en.index(","), len(en)), (0, ko.index("년"))
     elif expression.kind == "time":
         found, after_hour = _MINUTE_AND_SECOND.match(en), ko.index(" 시") + 2
@@ -81,7 +81,7 @@ def _numbers(expression: Expression) -> Iterator[tuple["_Digits", Span, Span]]:
 
 @dataclass(frozen=True)
 class _Digits:
-    """A number by its digits; the place of a digit is its power of ten."""
+    """The digits of a number by place; the place of a digit is its power of ten."""
 
     number: int
     is_year: bool = False
@@ -94,7 +94,7 @@ class _Digits:
 
 
 def _english_places(digits: _Digits) -> list[int]:
-    """List the places whose digit English writes as one … nine: units and hundreds of every group of three."""
+    """Return the places whose digits English writes as one … nine: units and hundreds of each group of three."""
     in_pairs = digits.is_year and digits.number // 10 != 200  # "nineteen ninety-nine", but "two thousand and five"
     places = []
     for place in digits.places():
@@ -107,7 +107,7 @@ def _english_places(digits: _Digits) -> list[int]:
 
 
 def _korean_places(digits: _Digits) -> list[int]:
-    """List the places whose digit Korean writes: all but zeros, and but a 1 before 십, 백, 천 and a leading 만."""
+    """Return the places whose digits Korean writes: all but 0, and but 1 before 십, 백, 천 and a leading 만."""
     leading_man = digits.number // 10**4 == 1
     places = []
     for place in digits.places():
@@ -121,20 +121,20 @@ def _spans(pattern: re.Pattern[str], text: str, within: Span) -> list[Span]:
     return [found.span() for found in pattern.finditer(text, *within)]
 
 
-# --------------------------------------------------------------------------- how often a head looks there
+# --------------------------------------------------------------------------- accuracy of heads
 
 
 @dataclass(frozen=True)
 class DigitAlignment:
-    """How often each head's largest weight is on the matching word.
+    """How often the largest weight of each head is on the matching word.
 
-    Every digit counts, also one inside a token such as 십육년 (sixteen, year): the token is written by one look at the
-    source, which can't be on all the words that it comes from, so a vocabulary of long tokens lowers the share.
+    Every digit counts, including one inside a longer token such as 십육년 (sixteen, year). A head has one largest
+    weight per token, which can't be on all words that the token translates, so long tokens lower the accuracy.
 
     Attributes:
         accuracy: (L, H) share of the digits, 0 to 1.
-        digits: how many were judged.
-        chance: the same share for a head that picks a source token at random.
+        digits: number of digits.
+        chance: expected accuracy of a head that picks a source token at random.
     """
 
     accuracy: NDArray[np.float64]
@@ -142,7 +142,7 @@ class DigitAlignment:
     chance: float
 
     def best(self) -> tuple[int, int]:
-        """Name the layer and the head with the largest share, counted from 0."""
+        """Return the layer and the head with the largest accuracy, counted from 0."""
         layer, head = np.unravel_index(self.accuracy.argmax(), self.accuracy.shape)
         return int(layer), int(head)
 
@@ -150,39 +150,39 @@ class DigitAlignment:
 def digit_alignment(
     model: Any, tokenizer: Any, expressions: Sequence[Expression], *, batch_size: int = 50
 ) -> DigitAlignment:
-    """Judge every head of the encoder-decoder attention on the digit words of the embedded corpus.
+    """Measure the accuracy of every head of the encoder-decoder attention on the digit words of the embedded corpus.
 
-    The decoder reads the reference; the row that writes the token with a Korean digit is looked at. It counts if the
-    row's largest weight is on a token with characters of the matching English word.
+    The decoder's input is the reference. A digit counts as correct if, in the row that predicts the token with the
+    Korean digit, the largest weight is on a token with characters of the matching English word.
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`, English to Korean.
-        tokenizer: the model's own, or both of them as one `TranslationTokenizers`; fast ones, since they have to say
-            where in the text a token stands.
+        tokenizer: of the model; two tokenizers as one `TranslationTokenizers`. They must be fast tokenizers, which
+            return the offsets of tokens.
         expressions: of the embedded corpus.
-        batch_size: expressions a batch.
+        batch_size: expressions per batch.
 
     Raises:
-        ValueError: If the expressions have no such digit, or the tokenizer is not a fast one.
+        ValueError: If the expressions have no such digit, or the tokenizer is not a fast tokenizer.
     """
     tokenizers = TranslationTokenizers.of(model, tokenizer)
-    judged = [(row, pairs) for row in expressions if (pairs := digit_pairs(row))]
-    judged.sort(key=lambda item: len(item[0].en))  # like lengths together: less padding
+    pairs_of_rows = [(row, pairs) for row in expressions if (pairs := digit_pairs(row))]
+    pairs_of_rows.sort(key=lambda item: len(item[0].en))  # similar lengths together: less padding
     hits: list[torch.Tensor] = []  # (L, H) of each digit
     chances: list[float] = []
-    with weights_kept(model), torch.no_grad():
-        for start in range(0, len(judged), batch_size):
-            batch = judged[start : start + batch_size]
+    with eager_attention(model), torch.no_grad():
+        for start in range(0, len(pairs_of_rows), batch_size):
+            batch = pairs_of_rows[start : start + batch_size]
             cross, sources, targets = _cross_attention(model, tokenizers, [row for row, _ in batch])
             for index, (_, pairs) in enumerate(batch):
                 for pair in pairs:
                     row = _tokens_over(pair.korean, targets[index])[0]
                     wanted = _tokens_over(pair.english, sources[index])
-                    looked_at = cross[:, index, :, row].argmax(dim=-1)  # (L, H)
-                    hits.append(torch.isin(looked_at, torch.tensor(wanted)))
+                    largest = cross[:, index, :, row].argmax(dim=-1)  # (L, H)
+                    hits.append(torch.isin(largest, torch.tensor(wanted)))
                     chances.append(len(wanted) / len(sources[index]))
     if not hits:
-        raise ValueError("no Korean digit 일 … 구 comes from a word one … nine here; give more expressions")
+        raise ValueError("no Korean digit 일 … 구 translates a word one … nine in these expressions; give more")
     return DigitAlignment(
         accuracy=torch.stack(hits).double().mean(dim=0).numpy(), digits=len(hits), chance=sum(chances) / len(chances)
     )
@@ -191,7 +191,7 @@ def digit_alignment(
 def _cross_attention(
     model: Any, tokenizers: TranslationTokenizers, rows: list[Expression]
 ) -> tuple[torch.Tensor, list[list[Span]], list[list[Span]]]:
-    """Return the weights (L, B, H, T, S), and where each token of the sources and of the targets stands."""
+    """Return the weights (L, B, H, T, S), and the spans of the tokens of each source and of each target."""
     source_ids, source_spans = tokenizers.encode_with_offsets("source", [row.en for row in rows])
     target_ids, target_spans = tokenizers.encode_with_offsets("target", [row.ko for row in rows])
 
@@ -211,5 +211,5 @@ def _cross_attention(
 
 
 def _tokens_over(span: Span, tokens: list[Span]) -> list[int]:
-    """List the tokens that have characters of a span."""
+    """Return the indices of the tokens that overlap a span."""
     return [index for index, (start, end) in enumerate(tokens) if start < span[1] and end > span[0]]

@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Attention maps as matplotlib figures: one head, all heads of a layer, the heads' average.
+"""Attention maps as matplotlib figures: one head, all heads of a layer, or the mean over heads.
 
-Figures are made without pyplot, so that nothing depends on a display or is left open.
+Figures are created without pyplot, so that they need no display and are not kept open.
 """
 
 import functools
@@ -26,26 +26,37 @@ from .maps import AttentionMaps, Token
 
 logger = logging.get_logger(__name__)
 
-COLOUR_MAP = "Blues"  # one hue, darker is more: it reads the same without colour vision, and in print
-_CELL = 0.26  # inches a token
+COLOUR_MAP = "Blues"  # one hue, darker is larger: readable without colour vision and in print
+_CELL = 0.26  # inches per token
 _DEFAULT_FONT = "DejaVu Sans"  # comes with matplotlib
-_KNOWN_FONTS = (  # of good Hangul, Kana and Han, tried before any other
+_KNOWN_FONTS = (  # good Hangul, Kana and Han; tried before any other
     "Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Apple SD Gothic Neo", "Malgun Gothic", "UnDotum",
     "Noto Sans CJK JP",
 )  # fmt: skip
-_PLACEHOLDERS = "Last Resort"  # comes with matplotlib and has a box for every character
+_PLACEHOLDERS = "Last Resort"  # comes with matplotlib; it has a box for every character
 _TITLES = {
-    "encoder": "encoder self-attention",
-    "decoder": "decoder self-attention",
-    "cross": "encoder-decoder attention",
+    "encoder": "Encoder self-attention",
+    "decoder": "Decoder self-attention",
+    "cross": "Encoder-decoder attention",
 }
+_QUERY_LABELS = {
+    "encoder": "source token (query)",
+    "decoder": "predicted target token (query)",
+    "cross": "predicted target token (query)",
+}
+_KEY_LABELS = {
+    "encoder": "source token (key)",
+    "decoder": "decoder input token (key)",
+    "cross": "source token (key)",
+}
+_COLOUR_LABEL = "attention weight"
 
 
 def head_figure(maps: AttentionMaps, kind: str, layer: int, head: int) -> Figure:
-    """Draw one head: who looks in rows, at what in columns, the darker the more.
+    """Draw one head: queries in rows, keys in columns; darker cells are larger weights.
 
     Args:
-        maps: of `attention_maps`.
+        maps: from `attention_maps`.
         kind: "encoder", "decoder" or "cross".
         layer: counted from 0.
         head: counted from 0.
@@ -57,57 +68,72 @@ def head_figure(maps: AttentionMaps, kind: str, layer: int, head: int) -> Figure
 
 
 def layer_figure(maps: AttentionMaps, kind: str, layer: int) -> Figure:
-    """Draw all heads of a layer side by side; arguments and errors as in `head_figure`."""
+    """Draw all heads of a layer side by side.
+
+    Args:
+        maps: from `attention_maps`.
+        kind: "encoder", "decoder" or "cross".
+        layer: counted from 0.
+
+    Raises:
+        ValueError: If there is no such kind or layer.
+    """
     heads = maps.weights(kind, layer)
     rows, columns = maps.axes(kind)
     width, height = len(columns) * _CELL + 1.1, len(rows) * _CELL + 1.2
-    across = _heads_in_a_row(len(heads), width / height)
+    across = _heads_per_row(len(heads), width / height)
     down = math.ceil(len(heads) / across)
-    figure = Figure(figsize=(max(across * width, 4.0), down * height + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(across * width + 0.9, 4.0), down * height + 0.8), layout="constrained")
     grid: NDArray[Any] = figure.subplots(down, across, squeeze=False)
     for head, axes in enumerate(grid.flat):
         if head < len(heads):
-            _draw(axes, heads[head], rows, columns)
+            image = _draw(axes, heads[head], rows, columns)
             axes.set_title(f"head {head}", fontsize=10)
         else:
             axes.set_axis_off()
     figure.suptitle(f"{_TITLES[kind]}, layer {layer}")
+    figure.supxlabel(_KEY_LABELS[kind], fontsize=10)
+    figure.supylabel(_QUERY_LABELS[kind], fontsize=10)
+    figure.colorbar(image, ax=grid, label=_COLOUR_LABEL, shrink=0.6)
     return figure
 
 
 def alignment_figure(maps: AttentionMaps, layer: int | None = None, head: int | None = None) -> Figure:
-    """Draw which source words the target words come from: encoder-decoder attention, averaged.
+    """Draw the encoder-decoder attention, averaged: which source tokens each target token attends to.
 
     Args:
-        maps: of `attention_maps`.
-        layer: counted from 0; None averages over all layers.
-        head: one head of the layer, counted from 0; None averages over all heads.
+        maps: from `attention_maps`.
+        layer: counted from 0; None takes the mean over all layers.
+        head: of the layer, counted from 0; None takes the mean over all heads.
 
     Raises:
         ValueError: If there is no such layer or head.
     """
     weights = maps.weights("cross", layer, head)
-    where = "all layers" if layer is None else f"layer {layer}"
-    which = "average of all heads" if head is None else f"head {head}"
-    return _one_map(maps, "cross", weights.reshape(-1, *weights.shape[-2:]).mean(axis=0), f"{where}, {which}")
+    mean = weights.reshape(-1, *weights.shape[-2:]).mean(axis=0)
+    if layer is None:
+        what = "mean over all layers and heads"
+    else:
+        what = f"layer {layer}, " + ("mean over all heads" if head is None else f"head {head}")
+    return _one_map(maps, "cross", mean, f"{_TITLES['cross']}, {what}")
 
 
 def check_figure_format(path: str | Path) -> None:
-    """Refuse a path whose ending names no format that a figure can be saved in.
+    """Check that the suffix of a path is a format in which figures can be saved.
 
     Raises:
-        ValueError: If it names none.
+        ValueError: If it is not.
     """
     formats = Figure().canvas.get_supported_filetypes()
     if Path(path).suffix.lower().lstrip(".") not in formats:
-        raise ValueError(f"{path} ends in no picture format; choose one of {', '.join(sorted(formats))}")
+        raise ValueError(f"{path} has no suffix of an image format; use one of {', '.join(sorted(formats))}")
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure in the format that the path's ending names, with a font that has the characters in it.
+    """Write a figure in the format of the path's suffix, with fonts that contain its characters.
 
     Raises:
-        ValueError: If the ending names no format, or the path can't be written.
+        ValueError: If the suffix is not that of a format, or the path can't be written.
     """
     path = Path(path)
     check_figure_format(path)
@@ -115,7 +141,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")  # said already, and once
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")  # logged by _choose_fonts
             figure.savefig(path, dpi=150)
     except OSError as error:
         raise ValueError(f"can't write {path}: {error.strerror or error}; choose another path") from error
@@ -125,27 +151,32 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 # --------------------------------------------------------------------------- drawing
 
 
-def _heads_in_a_row(heads: int, shape: float) -> int:
-    """Choose how many maps stand side by side, so that all are about 3 : 2; shape is a map's width by its height."""
+def _heads_per_row(heads: int, aspect_ratio: float) -> int:
+    """Choose the number of maps per row, so that the figure is about 3 : 2.
 
-    def strangeness(across: int) -> float:
+    Args:
+        heads: number of maps.
+        aspect_ratio: width of a map divided by its height.
+    """
+
+    def cost(across: int) -> float:
         down = math.ceil(heads / across)
         empty = across * down - heads
-        return abs(math.log(shape * across / down / 1.5)) + 0.2 * empty
+        return abs(math.log(aspect_ratio * across / down / 1.5)) + 0.3 * empty
 
-    return min(range(1, heads + 1), key=strangeness)
+    return min(range(1, heads + 1), key=cost)
 
 
 def _one_map(maps: AttentionMaps, kind: str, weights: NDArray[np.float32], title: str) -> Figure:
     rows, columns = maps.axes(kind)
-    size = (max(len(columns) * _CELL + 2.2, 4.0), max(len(rows) * _CELL + 1.6, 3.0))
+    size = (max(len(columns) * _CELL + 2.2, 4.8), max(len(rows) * _CELL + 1.6, 3.0))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     image = _draw(axes, weights, rows, columns)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("looks at")
-    axes.set_ylabel("token" if kind == "encoder" else "token being written")
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+    axes.set_xlabel(_KEY_LABELS[kind], fontsize=9)
+    axes.set_ylabel(_QUERY_LABELS[kind], fontsize=9)
+    figure.colorbar(image, ax=axes, label=_COLOUR_LABEL, shrink=0.8)
     return figure
 
 
@@ -154,7 +185,7 @@ def _draw(axes: Axes, weights: NDArray[np.float32], rows: Sequence[Token], colum
     axes.set_xticks(range(len(columns)), [_literal(token) for token in columns], fontsize=8)
     for label in axes.get_xticklabels():
         if all(east_asian_width(character) == "W" for character in label.get_text()):
-            label.set_text("\n".join(label.get_text()))  # from top to bottom, as Korean may be written
+            label.set_text("\n".join(label.get_text()))  # written from top to bottom, as Korean may be
         else:
             label.set_rotation(90)
     axes.set_yticks(range(len(rows)), [_literal(token) for token in rows], fontsize=8)
@@ -167,7 +198,7 @@ def _draw(axes: Axes, weights: NDArray[np.float32], rows: Sequence[Token], colum
 
 
 def _literal(token: Token) -> str:
-    """Keep matplotlib from reading a token as a formula, and control characters out of the picture."""
+    """Return the text of a token without control characters, and with "$" escaped, which starts a formula."""
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in token.text)
     return text.replace("$", r"\$")
 
@@ -183,18 +214,18 @@ def _choose_fonts(figure: Figure) -> None:
     if missing:
         shown = "".join(sorted(missing)[:8])
         logger.warning_once(
-            f"no installed font has the characters {shown}, which the figure shows as boxes; install one that has, "
-            "e.g. Noto Sans CJK or Nanum Gothic for Hangul"
+            f"no installed font has the characters {shown}; the figure shows them as boxes. Install a font that has "
+            "them, e.g. Noto Sans CJK or Nanum Gothic for Hangul"
         )
     for text in texts:
         text.set_fontfamily(families)
 
 
 def font_families(text: str) -> tuple[list[str], set[str]]:
-    """Choose fonts that together have every character of a text.
+    """Choose fonts that together contain every character of a text.
 
     Returns:
-        Family names, matplotlib's own font first, and the characters that no installed font has.
+        The family names, matplotlib's default font first, and the characters that no installed font contains.
     """
     missing = {character for character in text if not character.isspace()}
     families = []
@@ -210,14 +241,14 @@ def font_families(text: str) -> tuple[list[str], set[str]]:
 
 @functools.cache
 def _fonts() -> list[tuple[str, str]]:
-    """List installed fonts, name and file, in the order in which they are to be tried, the package's own last."""
+    """Return name and file of the installed fonts in the order of preference; the font of this package is last."""
     manager = font_manager.fontManager
     known = {entry.fname for entry in manager.ttflist}
     for path in font_manager.findSystemFonts():
-        if path not in known:  # installed since matplotlib made its list
+        if path not in known:  # installed after matplotlib cached its list
             try:
                 manager.addfont(path)
-            except (OSError, RuntimeError):  # not a font that can be drawn
+            except (OSError, RuntimeError):  # not a font that matplotlib can draw
                 continue
     regular: dict[str, str] = {}
     for entry in manager.ttflist:

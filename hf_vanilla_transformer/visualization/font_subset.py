@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Make the font that figures fall back on where the system has none with Hangul: `make font FONT=NanumGothic.ttf`.
+"""Build the fallback font of figures, used if no installed font has Hangul: `make font FONT=NanumGothic.ttf`.
 
-It is a subset of Nanum Gothic, under its licence in OFL.txt beside it: ASCII, the letters of Hangul and the 2,350
-syllables of KS X 1001, without hinting. The licence reserves the name Nanum, so the subset has another.
+The font is a subset of Nanum Gothic, under the licence in OFL.txt: ASCII, the letters of Hangul and the 2,350 syllables
+of KS X 1001, without hinting. The licence reserves the name Nanum, so the subset has another name.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 FONT_PATH = Path(__file__).with_name("hangul.ttf")
 FAMILY = "Figure Hangul"
-_NAMES = {  # OpenType's number of the field → what is written there; the copyright, number 0, stays
+_NAMES = {  # OpenType name id → text; the copyright, id 0, is kept
     1: FAMILY,
     2: "Regular",
     3: f"{FAMILY} 1.0",
@@ -25,7 +25,7 @@ _NAMES = {  # OpenType's number of the field → what is written there; the copy
 
 
 def characters() -> list[int]:
-    """List the code points of the subset: ASCII, the letters of Hangul, the syllables of KS X 1001."""
+    """Return the code points of the subset: ASCII, the letters of Hangul, the syllables of KS X 1001."""
     ascii_letters = range(0x20, 0x7F)
     letters = range(0x3131, 0x3164)
     syllables = [
@@ -47,10 +47,12 @@ def write_font_subset(source: str | Path, target: str | Path = FONT_PATH) -> Pat
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
-    font = TTFont(source, recalcTimestamp=False)  # the same font gives the same bytes
+    font = TTFont(source, recalcTimestamp=False)  # so that the output is reproducible
     missing = [code for code in characters() if code not in font.getBestCmap()]
     if missing:
-        raise ValueError(f"{source} lacks {len(missing)} of the characters, as {chr(missing[-1])!r}; name another font")
+        raise ValueError(
+            f"{source} lacks {len(missing)} of the characters, e.g. {chr(missing[-1])!r}; use another font"
+        )
     options = subset.Options(
         hinting=False, layout_features=[], notdef_outline=True, name_IDs=[0], drop_tables=[
             *subset.Options().drop_tables, *"BASE GDEF GPOS GSUB TSI0 TSI1 TSI2 TSI3 TSI5 gasp kern vhea vmtx".split(),
@@ -62,13 +64,13 @@ def write_font_subset(source: str | Path, target: str | Path = FONT_PATH) -> Pat
     names = font["name"]
     for number, text in _NAMES.items():
         names.removeNames(nameID=number)
-        names.setName(text, number, 3, 1, 0x409)  # Windows, Unicode, English
+        names.setName(text, number, 3, 1, 0x409)  # platform Windows, encoding Unicode, language English
     font.save(target)
     return Path(target)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the subset; see the module."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("font", help="a font with Hangul, e.g. NanumGothic.ttf of Debian's package fonts-nanum")
     parser.add_argument("--output", default=FONT_PATH, help="file to write")

@@ -81,7 +81,7 @@ def test_the_metrics_that_are_measured_may_choose_the_best_checkpoint(
 
 @pytest.mark.parametrize(
     ("updates", "factor", "said"),
-    [(100, 1.0, ""), (4, 1.0, "inside the warm-up of 4: "), (100, 30.0, "what Equation 3 gives")],
+    [(100, 1.0, ""), (4, 1.0, "during the warmup of 4: "), (100, 30.0, "what Equation 3 gives")],
 )
 def test_an_odd_run_is_said_at_its_start(
     updates: int, factor: float, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -113,5 +113,5 @@ def digit_alignment_with(model: Any, tokenizer: Any, rows: list[Expression]) -> 
 
 
 def test_nothing_to_measure_is_said(model: Any, tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="no Korean digit 일 … 구 comes from a word one … nine here; give more"):
+    with pytest.raises(ValueError, match="no Korean digit 일 … 구 translates a word one … nine"):
         digit_alignment(model, tokenizer, [Expression("time", "14:00:00", "two o'clock p.m.", "오후 두 시")])

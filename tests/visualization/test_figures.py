@@ -55,8 +55,24 @@ def test_all_heads_of_a_layer_are_drawn(maps: AttentionMaps) -> None:
     np.testing.assert_array_equal(np.stack(drawn), maps.cross[0])
 
 
+def test_every_figure_names_its_attention_its_axes_and_its_scale(maps: AttentionMaps) -> None:
+    figure = layer_figure(maps, "decoder", 1)
+    assert figure.get_suptitle() == "Decoder self-attention, layer 1"
+    assert figure.get_supxlabel() == "decoder input token (key)"
+    assert figure.get_supylabel() == "predicted target token (query)"
+    assert figure.axes[-1].get_ylabel() == "attention weight"  # of the colour bar
+    for layer, head, title in (
+        (None, None, "Encoder-decoder attention, mean over all layers and heads"),
+        (1, None, "Encoder-decoder attention, layer 1, mean over all heads"),
+        (1, 0, "Encoder-decoder attention, layer 1, head 0"),
+    ):
+        axes, bar = alignment_figure(maps, layer, head).axes
+        assert (axes.get_title(), axes.get_xlabel()) == (title, "source token (key)")
+        assert bar.get_ylabel() == "attention weight"
+
+
 @pytest.mark.parametrize(
-    ("heads", "shape", "across"),
+    ("heads", "aspect_ratio", "across"),
     [
         (8, 1.0, 4),  # squares: 4 × 2 is 2.0 wide, 2 × 4 is 0.5, and 3 × 3 has an empty place
         (8, 4.0, 2),  # four times as wide as high: 2 × 4 is 2.0 wide, 1 × 8 only 0.5
@@ -64,8 +80,8 @@ def test_all_heads_of_a_layer_are_drawn(maps: AttentionMaps) -> None:
         (16, 1.0, 4),
     ],
 )
-def test_heads_are_set_out_to_a_readable_form(heads: int, shape: float, across: int) -> None:
-    assert figures._heads_in_a_row(heads, shape) == across
+def test_heads_are_set_out_to_a_readable_form(heads: int, aspect_ratio: float, across: int) -> None:
+    assert figures._heads_per_row(heads, aspect_ratio) == across
 
 
 def test_alignment_is_the_average_of_the_heads(maps: AttentionMaps) -> None:
@@ -93,7 +109,7 @@ def test_bad_layers_and_heads_are_named(maps: AttentionMaps) -> None:
 
 def test_a_path_that_is_no_picture_or_not_writable_is_named(maps: AttentionMaps, tmp_path: Path) -> None:
     figure = head_figure(maps, "encoder", 0, 0)
-    with pytest.raises(ValueError, match=r"head\.xyz ends in no picture format; choose one of .*png"):
+    with pytest.raises(ValueError, match=r"head\.xyz has no suffix of an image format; use one of .*png"):
         save_figure(figure, tmp_path / "head.xyz")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=re.escape(f"can't write {tmp_path / 'file' / 'head.png'}: ")):
@@ -167,6 +183,6 @@ def test_the_command_makes_the_font_again_and_names_what_a_font_lacks(tmp_path: 
     write_font_subset(FONT_PATH, tmp_path / "again.ttf")
     assert figures._characters_of(str(tmp_path / "again.ttf")) == figures._characters_of(str(FONT_PATH))
     dejavu = font_manager.findfont("DejaVu Sans")
-    with pytest.raises(ValueError, match=r"lacks 2\d\d\d of the characters, as '힝'"):
+    with pytest.raises(ValueError, match=r"lacks 2\d\d\d of the characters, e\.g\. '힝'"):
         write_font_subset(dejavu, tmp_path / "never.ttf")
     assert not (tmp_path / "never.ttf").exists()

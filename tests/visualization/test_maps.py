@@ -93,9 +93,14 @@ def test_the_model_is_left_as_it_was(model: Any, tokenizer: Any, implementation:
 def test_the_model_is_left_as_it_was_after_an_error(model: Any, tokenizer: Any, monkeypatch: Any) -> None:
     model.set_attn_implementation("sdpa")
     monkeypatch.setattr(model, "set_attn_implementation", lambda name: None)  # a model that can't switch
-    with pytest.raises(ValueError, match="keeps no weights; load it with .* attn_implementation='eager'"):
+    with pytest.raises(ValueError, match="returns no weights; load it with .* attn_implementation='eager'"):
         attention_maps(model, tokenizer, SOURCE, TARGET)
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_maps_print_their_sentences_and_sizes_instead_of_arrays(maps: AttentionMaps) -> None:
+    sizes = "1 encoder layers, 2 decoder layers, 3 heads"
+    assert repr(maps) == f"AttentionMaps({SOURCE!r} → {TARGET!r}, {sizes})"
 
 
 def test_odd_sentences_are_shown(model: Any, tokenizer: Any) -> None:
@@ -110,8 +115,8 @@ def test_odd_sentences_are_shown(model: Any, tokenizer: Any) -> None:
     [
         ("  ", None, "the source is empty"),
         ("one", "", "the target is empty"),
-        ("one " * 500, None, " tokens, more than max_tokens=200, which a picture can show; give a shorter sentence"),
-        ("one", "일 " * 500, " tokens, more than max_tokens=200, which a picture can show; give a shorter sentence"),
+        ("one " * 500, None, " tokens, more than max_tokens=200; give a shorter sentence"),
+        ("one", "일 " * 500, " tokens, more than max_tokens=200; give a shorter sentence"),
     ],
     ids=["empty source", "empty target", "long source", "long target"],
 )

@@ -123,7 +123,7 @@ def test_visualize_replaces_a_page_and_a_figure_only_when_asked_and_nothing_else
     assert main([*words, "--output", str(thesis), "--overwrite"]) == 2
     assert "does not look like an attention page" in capsys.readouterr().err
     assert main([*words, "--output", str(page), "--figure", str(thesis), "--overwrite"]) == 2
-    assert "thesis.html ends in no picture format" in capsys.readouterr().err
+    assert "thesis.html has no suffix of an image format" in capsys.readouterr().err
     assert thesis.read_text() == "<html>years of work</html>"
 
 
@@ -134,7 +134,7 @@ def test_visualize_replaces_a_page_and_a_figure_only_when_asked_and_nothing_else
         ("--layer 1 --head 8", "there is no head 8 in cross attention; choose one of 0 to 2"),
         ("--output {tmp}", "{tmp} is a directory; name a file"),
         ("--output {tmp}/file/page.html", "{tmp}/file/page.html cannot be used: Not a directory"),
-        ("--figure {tmp}/a.xyz", "{tmp}/a.xyz ends in no picture format"),
+        ("--figure {tmp}/a.xyz", "{tmp}/a.xyz has no suffix of an image format"),
         ("--target " + "일" * 500, "more than max_tokens=200"),
     ],
     ids=["layer", "head", "folder", "below a file", "format", "long"],
