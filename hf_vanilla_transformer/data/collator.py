@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences of ids → one padded batch, with the decoder's inputs shifted right (§3.1)."""
+"""Collate examples into a padded batch, with the decoder inputs shifted right (§3.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ from torch import Tensor
 
 @dataclass
 class DataCollatorForTranslation:
-    """Pad a batch and check its ids.
+    """Pads a batch and checks its ids.
 
-    Examples may be padded already, on either side and in any of the ways that Hugging Face tokenizers pad: what is
-    padding is taken off here, and the batch is padded anew to its own longest example. Padding of a source is what its
-    ``attention_mask`` hides at the two ends, or without a mask the padding id there; a zero in between stays hidden.
-    Padding of a target is what its ``decoder_attention_mask`` hides at the end, the padding id there, or −100.
+    Examples may already be padded, on either side and in any way that Hugging Face tokenizers pad: the padding is
+    removed, and the batch is padded to its longest example. Padding of a source is the part at its ends that
+    ``attention_mask`` hides or, without a mask, that has the padding id; a zero in between stays hidden. Padding of a
+    target is the part at its end that ``decoder_attention_mask`` hides, that has the padding id, or that is −100.
 
-    The batch has ``decoder_input_ids`` beside ``labels``, because the stock Trainer takes the labels out before the
-    forward pass when it smooths them. It has no ``decoder_attention_mask``: targets are padded on the right, where no
-    earlier position sees the padding and the labels there carry no loss.
+    The batch has ``decoder_input_ids`` in addition to ``labels``, because Trainer removes the labels before the forward
+    pass when it applies label smoothing. It has no ``decoder_attention_mask``: targets are padded on the right, where
+    earlier positions don't attend to the padding and the labels are ignored by the loss.
 
     Attributes:
-        tokenizer: gives the padding id and, for the source, the side that is padded. Two tokenizers may come as one
+        tokenizer: defines the padding id and the padding side of the source; two tokenizers as one
             `TranslationTokenizers`.
-        decoder_start_token_id: first decoder input; the configuration's field of that name.
-        pad_to_multiple_of: lengths are rounded up to it; None leaves them.
-        label_pad_token_id: label of padding; −100 carries no loss.
-        vocab_size: source ids have to be below it; None takes the tokenizer's size.
-        decoder_vocab_size: target ids have to be below it; None takes ``vocab_size``, or the target tokenizer's size.
+        decoder_start_token_id: first decoder input; see the configuration.
+        pad_to_multiple_of: round lengths up to a multiple of it; None doesn't.
+        label_pad_token_id: label of padding; −100 is ignored by the loss.
+        vocab_size: upper limit of source ids; None takes the tokenizer's size.
+        decoder_vocab_size: upper limit of target ids; None takes ``vocab_size``, or the target tokenizer's size.
     """
 
     tokenizer: Any
@@ -41,20 +41,20 @@ class DataCollatorForTranslation:
     decoder_vocab_size: int | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Make a batch.
+        """Collate examples.
 
         Args:
-            features: each with ``input_ids`` and ``labels``, ids that end with the EOS token, as lists, arrays or
-                tensors of one sentence; ``attention_mask`` and ``decoder_attention_mask`` are honoured where they are
-                there. ``decoder_input_ids`` must be the labels shifted right. Other keys are left out.
+            features: each with ``input_ids`` and ``labels`` of one sentence, as lists, arrays or tensors that end with
+                the EOS token; ``attention_mask`` and ``decoder_attention_mask`` are optional. ``decoder_input_ids``
+                must be the labels shifted right. Other keys are dropped.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (B, S), ``labels`` and ``decoder_input_ids`` (B, T), all int64;
-            without labels only the first two.
+            without labels, only the first two.
 
         Raises:
             ValueError: If a key is missing, a sentence is empty, an id is outside the vocabulary, or masks or decoder
-                inputs contradict the ids; it names the row.
+                inputs contradict the ids; the message gives the row.
         """
         source_size = self.vocab_size if self.vocab_size is not None else len(self.tokenizer)
         own_target = getattr(self.tokenizer, "target", None)
@@ -106,11 +106,11 @@ class DataCollatorForTranslation:
         return ids
 
     def _kept(self, ids: list[int]) -> range:
-        """Find what stands between the padding ids at the two ends."""
+        """Return the range between the padding ids at both ends."""
         pad, start, end = self.tokenizer.pad_token_id, 0, len(ids)
         while end > start and ids[end - 1] == pad:
             end -= 1
-        if pad == getattr(self.tokenizer, "eos_token_id", None):  # there the first one of the row ends the sentence
+        if pad == getattr(self.tokenizer, "eos_token_id", None):  # the first of them is the EOS token
             end = min(end + 1, len(ids))
         while start < end - 1 and ids[start] == pad:
             start += 1
@@ -124,7 +124,7 @@ class DataCollatorForTranslation:
             raise ValueError(
                 f"row {row} of the batch has decoder_input_ids that begin with {given[:4]}, but its labels shifted "
                 f"right behind decoder_start_token_id={self.decoder_start_token_id} begin with {shifted[:4]}; leave "
-                "decoder_input_ids out, they are made here"
+                "decoder_input_ids out, since the collator makes them"
             )
 
     def _pad(self, rows: list[list[int]], value: int, left: bool) -> Tensor:
@@ -133,20 +133,20 @@ class DataCollatorForTranslation:
             length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
         filling = [[value] * (length - len(row)) for row in rows]
         padded = [fill + row if left else row + fill for row, fill in zip(rows, filling, strict=True)]
-        return torch.tensor(padded, dtype=torch.long)  # one tensor: one a row takes five times as long
+        return torch.tensor(padded, dtype=torch.long)  # one tensor; a tensor per row takes five times as long
 
 
 def _values(feature: dict[str, Any], key: str, row: int) -> list[int]:
-    """Read whole numbers from a list, an array or a tensor, also from one of the shape (1, length)."""
+    """Return integers from a list, an array or a tensor, which may have the shape (1, length)."""
     values = feature.get(key)
     if values is None:
         raise ValueError(f"row {row} of the batch has no {key}; it has {', '.join(sorted(feature)) or 'nothing'}")
     values = values.tolist() if hasattr(values, "tolist") else list(values)
-    if len(values) == 1 and hasattr(values[0], "__len__"):  # of a tokenizer with return_tensors
+    if len(values) == 1 and hasattr(values[0], "__len__"):  # from a tokenizer with return_tensors
         values = values[0].tolist() if hasattr(values[0], "tolist") else list(values[0])
     if any(hasattr(value, "__len__") for value in values):
         raise ValueError(
-            f"row {row} of the batch has {len(values)} sentences in {key}, not one; encode one sentence an example"
+            f"row {row} of the batch has {len(values)} sentences in {key}; encode one sentence per example"
         )
     return [int(value) for value in values]
 
@@ -155,8 +155,8 @@ def _mask(feature: dict[str, Any], key: str, row: int, length: int) -> list[int]
     mask = _values(feature, key, row)
     if len(mask) != length or not {0, 1}.issuperset(mask):
         raise ValueError(
-            f"row {row} of the batch has {len(mask)} values in {key} for {length} ids, or others than 0 and 1; take "
-            "both from one call of the tokenizer"
+            f"row {row} of the batch has {len(mask)} values in {key} for {length} ids, or values other than 0 and 1; "
+            "take both from one call of the tokenizer"
         )
     return mask
 
@@ -164,14 +164,14 @@ def _mask(feature: dict[str, Any], key: str, row: int, length: int) -> list[int]
 def _check(ids: list[int], key: str, row: int, vocab_size: int, allowed: int | None = None) -> None:
     if not ids:
         raise ValueError(
-            f"row {row} of the batch has empty {key}, or nothing but padding in it; every sentence needs at least its "
-            "end token"
+            f"row {row} of the batch has empty {key}, or only padding in it; every sentence needs at least the EOS "
+            "token"
         )
     for token_id in (min(ids), max(ids)):
         if not 0 <= token_id < vocab_size and token_id != allowed:
             raise ValueError(
                 f"row {row} of the batch has the id {token_id} in {key}, outside the vocabulary of {vocab_size} "
-                "tokens; use the tokenizer that belongs to the model"
+                "tokens; use the tokenizer of the model"
             )
 
 

@@ -1,15 +1,15 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The one reader of text: every file and stream of lines in the package is read here, so that all are read alike.
+"""Read lines of text. The package reads all its text files and streams with these functions.
 
-- A byte order mark names the encoding: UTF-8, UTF-16 and UTF-32 in either byte order. Without one, text is UTF-8. Text
-  that looks like UTF-16 or UTF-32 without a mark is refused: guessing its byte order could give other characters.
-- "\\n" and "\\r\\n" end a line. "\\r" ends a line only where the text has no "\\n" at all. No other character does:
-  Python's `str.splitlines` also splits at U+2028, U+0085, form feed and others, and one such character inside a
-  sentence would shift every pair after it.
-- Lines are yielded as UTF-8 bytes, so that the caller decides what to do with a line that is not valid text: `corpora`
-  leaves out the pair and counts it, `decode_line` puts U+FFFD in the place of bad bytes.
-- `plain_spaces` replaces the spaces of Unicode, as U+00A0 between words, by the ordinary one.
+- A byte order mark defines the encoding: UTF-8, or UTF-16 or UTF-32 in either byte order. Without one, text is UTF-8.
+  Text that looks like UTF-16 or UTF-32 without a mark is an error, since a guessed byte order could be wrong.
+- "\\n" and "\\r\\n" end a line. "\\r" ends a line only if the text has no "\\n". No other character does: Python's
+  `str.splitlines` also splits at U+2028, U+0085, form feed and others, and one of these inside a sentence would
+  misalign all following pairs.
+- Lines are yielded as UTF-8 bytes, so that the caller decides how to handle invalid text: `corpora` leaves out the pair
+  and counts it, `decode_line` replaces invalid bytes by U+FFFD.
+- `plain_spaces` replaces Unicode spaces, such as U+00A0 between words, by ordinary ones.
 """
 
 import codecs
@@ -22,63 +22,63 @@ from pathlib import Path
 from typing import IO
 
 _BLOCK = 2**20  # bytes read at a time
-_HEAD = 4096  # bytes by which an encoding without a mark is recognised
+_HEAD = 4096  # bytes that are searched for signs of an encoding without a mark
 _UTF_8_MARK = codecs.BOM_UTF8
-_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+_MARKS = (  # UTF-32 first: its little-endian mark starts with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")  # Unicode's category Zs without U+0020
+_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")  # Unicode category Zs without U+0020
 
 
 class TextEncodingError(ValueError):
-    """The bytes are in no encoding that can be read; the message says which text and what to do."""
+    """Raised for text in an encoding that can't be read."""
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, ``.gz`` decompressed, as UTF-8 bytes without their ends.
+    """Yield the lines of a file, ``.gz`` decompressed, as UTF-8 bytes without line ends.
 
     Raises:
-        ValueError: If the file is not text, not compressed although it ends in ``.gz``, or is cut off.
+        ValueError: If the file is not text, has the suffix ``.gz`` but is not compressed, or is truncated.
     """
     with _opened(path) as stream:
         yield from stream_lines(stream, str(path))
 
 
 def stream_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
-    """Yield the lines of a binary stream as UTF-8 bytes without their ends, each as soon as it is complete.
+    """Yield the lines of a binary stream as UTF-8 bytes without line ends, each as soon as it is complete.
 
     Args:
         stream: a file opened for bytes, or standard input's buffer.
-        name: what messages call it.
+        name: of the stream, for messages.
 
     Raises:
         TextEncodingError: If it looks like UTF-16 or UTF-32 without a byte order mark.
     """
-    first = stream.readline()  # not a block: a person at a terminal is answered line by line
+    first = stream.readline()  # not a block, so that input from a terminal is processed line by line
     encoding = next((encoding for mark, encoding in _MARKS if first.startswith(mark)), None)
     lines: Iterator[bytes] = iter(stream)
     if encoding is None:
-        _refuse_unmarked(first, name)
+        _check_unmarked(first, name)
     else:
         lines = iter(_Transcoded(first, stream, encoding).readline, b"")
         first = next(lines, b"")
     first = first.removeprefix(_UTF_8_MARK)
     if not first:
         return
-    if b"\r" in first and not first.endswith(b"\n"):  # no "\n" in the whole text
+    if b"\r" in first and not first.endswith(b"\n"):  # no "\n" in the text
         yield from first.removesuffix(b"\r").split(b"\r")
         return
     yield first.removesuffix(b"\n").removesuffix(b"\r")
     for line in lines:
-        # A mark at the start of a later line is where files were joined; it is no text there either.
+        # A mark at the start of a later line is from concatenated files and not part of the text either.
         yield line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(_UTF_8_MARK)
 
 
 def count_lines(path: Path) -> int:
-    """Count what `read_lines` yields, faster for the usual file."""
+    """Count the lines that `read_lines` yields, faster for UTF-8 without a byte order mark."""
     with _opened(path) as stream:
         block = stream.read(_BLOCK)
         if b"\n" in block and not block.startswith(tuple(mark for mark, _ in _MARKS)):
@@ -96,16 +96,16 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             yield stream  # type: ignore[misc]
     except gzip.BadGzipFile as error:
-        raise ValueError(f"{path} ends in .gz but isn't compressed by gzip") from error
+        raise ValueError(f"{path} has the suffix .gz but isn't compressed with gzip") from error
     except EOFError as error:
-        raise ValueError(f"{path} is cut off: its compressed data end early") from error
+        raise ValueError(f"{path} is truncated: its compressed data ends early") from error
 
 
 def decode_line(line: bytes) -> tuple[str, bool]:
-    """Return a line as text with ordinary spaces, and whether all of it was valid UTF-8; U+FFFD replaces what was not.
+    """Decode a line to text with ordinary spaces; return whether it was valid UTF-8. U+FFFD replaces invalid bytes.
 
     Args:
-        line: of `read_lines` or `stream_lines`.
+        line: from `read_lines` or `stream_lines`.
     """
     try:
         return plain_spaces(line.decode()), True
@@ -114,26 +114,25 @@ def decode_line(line: bytes) -> tuple[str, bool]:
 
 
 def plain_spaces(text: str) -> str:
-    """Replace no-break, ideographic and other spaces of Unicode by U+0020, one for one.
+    """Replace no-break, ideographic and other Unicode spaces by U+0020, one by one.
 
-    They part words as an ordinary space does, but are other characters: a vocabulary learned from ordinary text has no
-    token for them, and a word beside one is spelled in rare pieces. Tabs, line separators and characters without width
-    stay as they are.
+    They separate words like an ordinary space, but a vocabulary trained on ordinary text has no token for them, and the
+    words next to them would be split into rare tokens. Tabs, line separators and zero-width characters are kept.
     """
     return text if text.isascii() else _SPACES.sub(" ", text)
 
 
-def _refuse_unmarked(first: bytes, name: str) -> None:
-    """Refuse text whose first line has so many zero bytes that it is UTF-16, UTF-32, or no text."""
+def _check_unmarked(first: bytes, name: str) -> None:
+    """Raise an error if the zero bytes of the first line show UTF-16, UTF-32, or binary data."""
     head = first[:_HEAD]
     even, odd = (sum(not byte for byte in head[parity::2]) for parity in (0, 1))
     zeros, one_sided = even + odd, not (even and odd)
-    # An English line has a zero in every second byte; in other scripts only its spaces and digits have one.
+    # In English, every second byte is zero; in other scripts, only those of spaces and digits.
     utf_16 = one_sided and zeros >= 2 and (zeros * 4 >= len(head) or _decodes_as_utf_16(head, little_endian=not even))
     if utf_16 or (zeros >= 3 and zeros * 2 >= len(head)):
         raise TextEncodingError(
             f"{name} looks like UTF-16 or UTF-32 without a byte order mark, or is not text; convert it to UTF-8 first, "
-            "as with `iconv -f UTF-16LE -t UTF-8`"
+            "e.g. with `iconv -f UTF-16LE -t UTF-8`"
         )
 
 
@@ -146,7 +145,7 @@ def _decodes_as_utf_16(head: bytes, little_endian: bool) -> bool:
 
 
 class _Transcoded:
-    """A stream of UTF-16 or UTF-32 read as one of UTF-8; what can't be decoded becomes the byte 0xFF, never valid."""
+    """Reads a stream of UTF-16 or UTF-32 as UTF-8. Invalid parts become the byte 0xFF, which is invalid in UTF-8."""
 
     def __init__(self, first: bytes, stream: IO[bytes], encoding: str) -> None:
         self._stream, self._start = stream, first
@@ -155,7 +154,7 @@ class _Transcoded:
         self._ended = False
 
     def readline(self) -> bytes:
-        """Return the next line with its end, b"" after the last."""
+        """Return the next line with its line end, or b"" after the last one."""
         parts = []
         while True:
             part = self._ready.readline()
@@ -166,7 +165,7 @@ class _Transcoded:
                 self._fill()
 
     def _fill(self) -> None:
-        # `read1` returns what there is; a pipe would block until a whole block is full.
+        # `read1` returns the available data; `read` from a pipe would wait until a block is complete.
         read = getattr(self._stream, "read1", self._stream.read)
         data, self._start = self._start or read(_BLOCK), b""
         self._ended = not data

@@ -1,14 +1,14 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One subword vocabulary for source and target (§5.1), learned here, saved as a stock fast tokenizer.
+"""Train a subword tokenizer with one vocabulary for source and target (§5.1), a fast tokenizer of transformers.
 
-What is saved loads through AutoTokenizer with no code of ours. Every character survives: what the vocabulary lacks is
-written in bytes. ``decode(encode(text))`` returns the *normalised* text exactly: `normalize_text` says what that is.
+AutoTokenizer loads it without code of this package. No character is lost: characters that are not in the vocabulary are
+encoded as bytes. ``decode(encode(text))`` returns exactly the normalized text; see `normalize_text`.
 
-Special tokens that are added later (``add_special_tokens``, ``extra_special_tokens``) are found in text, as with any
-tokenizer. The four that are built in are not: "</s>" in a sentence is four characters, not its end. Only a text that is
-nothing but such a name, as "</s>", is taken for the token by the tokenizer itself; `translate`, training and the
-pipeline tell these apart, too.
+Special tokens that are added later (``add_special_tokens``, ``extra_special_tokens``) are recognized in text, as with
+any tokenizer. The four built-in ones are not: "</s>" in a sentence is four characters, not the EOS token. The tokenizer
+itself makes one exception, a text that consists only of such a name; `translate`, training and the pipeline treat that
+as text as well.
 """
 
 import json
@@ -24,9 +24,10 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the configu
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))  # ids 4 to 259
 _WORD_START = "▁"
 _NAMES = "|".join(token[1:-1] for token in SPECIAL_TOKENS)
-_SPACES = "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"  # Unicode's category Zs without U+0020
-_STAND_IN = "\ufdd0"  # for "<" in a special token's name that is written out; a code point that no text may hold
-_WRITTEN_OUT = rf"(?!\A<(?:{_NAMES})>\z)<(?=(?:{_NAMES})>)"  # such a "<", unless the name is all of the text
+_SPACES = "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"  # Unicode category Zs without U+0020
+# Replaces "<" in text that spells a special token; a Unicode noncharacter, which text does not contain.
+_PLACEHOLDER = "\ufdd0"
+_SPELLED_OUT = rf"(?!\A<(?:{_NAMES})>\z)<(?=(?:{_NAMES})>)"  # such a "<", unless the name is the complete text
 
 
 def train_tokenizer(
@@ -38,20 +39,20 @@ def train_tokenizer(
     lowercase: bool = False,
     character_coverage: float = 0.9999,
 ) -> PreTrainedTokenizerFast:
-    """Learn a subword vocabulary.
+    """Train a tokenizer.
 
     Args:
-        texts: sentences of both languages; read once and kept in memory.
-        vocab_size: tokens in all, the 4 special ones and the 256 bytes included.
+        texts: sentences of both languages; iterated once and kept in memory.
+        vocab_size: number of tokens, with the 4 special tokens and the 256 bytes.
         model: "bpe" (§5.1) or "unigram".
         normalization: "NFC", "NFKC" or None.
-        lowercase: write everything in lower case.
-        character_coverage: share of all characters that get a token of their own; the rarest go in bytes, so that rare
-            Hangul syllables or ideographs don't fill the vocabulary.
+        lowercase: convert text to lower case.
+        character_coverage: share of the characters in the text, 0 to 1, that must be covered by tokens; the rarest ones
+            are encoded as bytes, so that rare Hangul syllables or ideographs don't fill the vocabulary.
 
     Returns:
-        A stock fast tokenizer. It ends every sentence with ``</s>``, source and target alike; special tokens written
-        out in a text are text.
+        A fast tokenizer. It appends ``</s>`` to every sentence, source and target; names of special tokens in a text
+        are encoded as text.
 
     Raises:
         ValueError: If there is no text, an argument is unknown, or ``vocab_size`` is too small for the alphabet.
@@ -59,14 +60,14 @@ def train_tokenizer(
     if model not in ("bpe", "unigram"):
         raise ValueError(f"model={model!r} is unknown; choose 'bpe' or 'unigram'")
     if not 0.0 < character_coverage <= 1.0:
-        raise ValueError(f"character_coverage={character_coverage} is not a share; choose 0 < share ≤ 1, e.g. 0.9999")
+        raise ValueError(f"character_coverage={character_coverage} is out of range; choose 0 < coverage ≤ 1")
     tokenizer = _empty_tokenizer(normalization, lowercase)
-    normalized = [tokenizer.normalizer.normalize_str(text).replace(_STAND_IN, "<") for text in texts]
+    normalized = [tokenizer.normalizer.normalize_str(text).replace(_PLACEHOLDER, "<") for text in texts]
     characters = Counter(character for text in normalized for character in text if not character.isspace())
     if not characters:
-        raise ValueError("there is no text to learn a vocabulary from; give at least one sentence")
+        raise ValueError("there is no text to train on; give at least one sentence")
     alphabet = _frequent_characters(characters, character_coverage)
-    smallest = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + len(alphabet) + 1  # one for the word start
+    smallest = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + len(alphabet) + 1  # one for the start of a word
     if vocab_size < smallest:
         raise ValueError(
             f"vocab_size={vocab_size} is too small: {len(SPECIAL_TOKENS)} special tokens, {len(BYTE_TOKENS)} bytes and "
@@ -83,7 +84,7 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **{
-            f"{name}_token": AddedToken(token, special=True, normalized=True)  # looked for after the normalisation
+            f"{name}_token": AddedToken(token, special=True, normalized=True)  # matched after normalization
             for name, token in zip(("pad", "bos", "eos", "unk"), SPECIAL_TOKENS, strict=True)
         },
         model_input_names=["input_ids", "attention_mask"],
@@ -92,14 +93,14 @@ def train_tokenizer(
 
 
 def normalize_text(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """Return what ``decode(encode(text))`` gives back.
+    """Return the normalized text, which is the result of ``decode(encode(text))``.
 
-    That is, for the tokenizers that are learned here: the text in the Unicode form that was asked for (NFC unless said
-    otherwise), in lower case if that was asked for, without white space at its two ends, with every space of Unicode
-    (U+00A0, U+3000, …) as U+0020, U+2581 "▁" (which marks word beginnings) as "_" and U+FDD0 (no character) as U+FFFD.
+    For tokenizers of `train_tokenizer`, it is in the Unicode form ``normalization``, in lower case if ``lowercase`` is
+    set, and without white space at the ends. Unicode spaces (U+00A0, U+3000, …) are replaced by U+0020, U+2581 "▁"
+    (the start of a word in tokens) by "_", and U+FDD0 (a noncharacter) by U+FFFD.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
-    return text if normalizer is None else normalizer.normalize_str(text).replace(_STAND_IN, "<")
+    return text if normalizer is None else normalizer.normalize_str(text).replace(_PLACEHOLDER, "<")
 
 
 def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
@@ -107,11 +108,11 @@ def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
     forms = {"NFC": [normalizers.NFC()], "NFKC": [normalizers.NFKC()], None: []}
     if normalization not in forms:
         raise ValueError(f"normalization={normalization!r} is unknown; choose 'NFC', 'NFKC' or None")
-    # Lower case first: the lower case of some letters is decomposed and has to be composed again.
+    # Lower case first: for some letters it is decomposed, and the Unicode form composes it.
     steps: list[normalizers.Normalizer] = [normalizers.Lowercase()] if lowercase else []
     steps += [*forms[normalization], normalizers.Replace(Regex(_SPACES), " ")]
-    steps += [normalizers.Replace(_WORD_START, "_"), normalizers.Replace(_STAND_IN, "\ufffd")]
-    steps += [normalizers.Replace(Regex(_WRITTEN_OUT), _STAND_IN), normalizers.Strip()]
+    steps += [normalizers.Replace(_WORD_START, "_"), normalizers.Replace(_PLACEHOLDER, "\ufffd")]
+    steps += [normalizers.Replace(Regex(_SPELLED_OUT), _PLACEHOLDER), normalizers.Strip()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = _words()
@@ -120,7 +121,7 @@ def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
             decoders.Replace(_WORD_START, " "),
             decoders.ByteFallback(),
             decoders.Fuse(),
-            decoders.Replace(_STAND_IN, "<"),
+            decoders.Replace(_PLACEHOLDER, "<"),
             decoders.Strip(" ", 1, 0),
         ]
     )
@@ -128,17 +129,17 @@ def _empty_tokenizer(normalization: str | None, lowercase: bool) -> Tokenizer:
 
 
 def _words() -> pre_tokenizers.PreTokenizer:
-    """Split into words; "<" stands alone, so that no text spells a special token or a byte's."""
+    """Split into words, and "<" from the rest, so that no text is encoded as a special token or a byte token."""
     words = pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always")
     return pre_tokenizers.Sequence([words, pre_tokenizers.Split("<", behavior="isolated")])
 
 
 def _frequent_characters(characters: Counter[str], coverage: float) -> set[str]:
-    """Choose the most frequent characters that make up ``coverage`` of the text; ties go by code point."""
-    wanted = coverage * characters.total()
+    """Return the most frequent characters that cover a share of the text; ties are ordered by code point."""
+    required = coverage * characters.total()
     chosen, covered = set(), 0
     for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
-        if covered >= wanted:
+        if covered >= required:
             break
         chosen.add(character)
         covered += count
@@ -146,7 +147,7 @@ def _frequent_characters(characters: Counter[str], coverage: float) -> set[str]:
 
 
 def _keep_characters(text: str, alphabet: set[str]) -> str:
-    """Put white space where a character has no token, so that nothing is learned across it."""
+    """Replace characters outside the alphabet by spaces, so that no token spans them."""
     return "".join(character if character in alphabet else " " for character in text)
 
 

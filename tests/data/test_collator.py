@@ -141,10 +141,10 @@ def test_labels_shifted_by_somebody_else_are_compared(tokenizer):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"input_ids": [[5, 2], [6, 2]]}, "has 2 sentences in input_ids, not one"),
+        ({"input_ids": [[5, 2], [6, 2]]}, "has 2 sentences in input_ids; encode one"),
         ({"input_ids": [5, 2], "attention_mask": [1]}, "has 1 values in attention_mask for 2 ids"),
-        ({"input_ids": [5, 2], "attention_mask": [0, 0]}, "nothing but padding"),
-        ({"input_ids": [0, 0]}, "nothing but padding"),
+        ({"input_ids": [5, 2], "attention_mask": [0, 0]}, "only padding"),
+        ({"input_ids": [0, 0]}, "only padding"),
         ({"input_ids": [5, 2], "labels": [0, 0]}, "row 0 of the batch has empty labels"),
     ],
 )

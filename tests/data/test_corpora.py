@@ -109,9 +109,9 @@ def test_compressed_files_are_read_and_broken_ones_refused(tmp_path: Path) -> No
     (tmp_path / "cut.gz").write_bytes(data[:-20])
     (tmp_path / "plain.gz").write_bytes(b"text\n")
     assert load_text_files(tmp_path / "a.gz", tmp_path / "a.gz").report.pairs_kept == 1
-    with pytest.raises(ValueError, match=r"cut\.gz is cut off"):
+    with pytest.raises(ValueError, match=r"cut\.gz is truncated"):
         load_text_files(tmp_path / "a.gz", tmp_path / "cut.gz")
-    with pytest.raises(ValueError, match="isn't compressed by gzip"):
+    with pytest.raises(ValueError, match="isn't compressed with gzip"):
         load_text_files(tmp_path / "plain.gz", tmp_path / "plain.gz")
 
 

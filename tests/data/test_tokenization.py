@@ -172,7 +172,7 @@ def test_rare_characters_go_in_bytes():
         (lambda: train_tokenizer(["abc"], 100), r"vocab_size=100 is too small: .* need 264"),  # 4 + 256 + 3 + 1
         (lambda: train_tokenizer(["abc"], 500, model="wordpiece"), "choose 'bpe' or 'unigram'"),
         (lambda: train_tokenizer(["abc"], 500, normalization="NFX"), "choose 'NFC', 'NFKC' or None"),
-        (lambda: train_tokenizer(["abc"], 500, character_coverage=0), "choose 0 < share"),
+        (lambda: train_tokenizer(["abc"], 500, character_coverage=0), "choose 0 < coverage"),
     ],
 )
 def test_impossible_requests_are_refused(call, message):
