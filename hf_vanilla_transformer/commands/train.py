@@ -17,7 +17,7 @@ def add_parser(commands: Subparsers) -> None:
         "command is given again.",
         epilog="Every key of a recipe may be given as --key value.",
     )
-    parser.add_argument("recipe", help="recipe, a YAML file")
+    parser.add_argument("recipe", help="path of a YAML file, or the name of a recipe in the package, e.g. tiny")
     parser.set_defaults(run=run, takes_overrides=True)
 
 
