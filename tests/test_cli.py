@@ -22,13 +22,14 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer import translate as translate_texts
 from hf_vanilla_transformer.cli import build_parser, main
-from hf_vanilla_transformer.commands import convert, options, visualize
+from hf_vanilla_transformer.commands import convert, options, train, visualize
 from hf_vanilla_transformer.commands import translate as translate_command
 from hf_vanilla_transformer.conversion.convert import RESTORED_FORMATS, SOURCE_FORMATS
 from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
 from hf_vanilla_transformer.export.formats import ENGINES
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS
 from hf_vanilla_transformer.training.demo import RECIPE
+from hf_vanilla_transformer.training.recipe import package_recipes
 from hf_vanilla_transformer.visualization.alignment import digit_alignment
 from hf_vanilla_transformer.visualization.maps import KINDS
 
@@ -147,6 +148,7 @@ def test_defaults_and_choices_in_help_texts_are_those_of_the_functions():
     assert (convert.SOURCE_FORMATS, convert.RESTORED_FORMATS) == (SOURCE_FORMATS, RESTORED_FORMATS)
     assert ("torch", *convert.EXPORT_FORMATS) == ENGINES
     assert visualize.KINDS == KINDS
+    assert train.recipe_names() == package_recipes()
 
 
 def test_search_options_build_a_search_config():

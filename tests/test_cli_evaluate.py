@@ -203,7 +203,7 @@ def test_labels_are_read_as_all_text_is(folder: Path, tmp_path: Path) -> None:
         ([], "name the text either with"),
         (["--source", "{0}/test.en"], "--reference is missing"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--recipe", "{0}/my.yaml"], "name the text either"),
-        (["--source", "{0}/test.en", "--reference", "{0}/my.yaml"], "line n of one must be the translation of line n"),
+        (["--source", "{0}/test.en", "--reference", "{0}/my.yaml"], "line n of one must be the translation"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"], "--colour is for a recipe"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "'klingon' is unknown"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),

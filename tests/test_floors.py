@@ -61,7 +61,7 @@ class Import:
     """One imported name.
 
     Attributes:
-        line: Where it stands, from 1.
+        line: The line of the import, from 1.
         module: The module in full, relative dots resolved; "" where the dots lead out of the package.
         name: What is taken from it; None for `import module`.
         relative_level: The number of leading dots.
@@ -78,7 +78,7 @@ class Import:
 
 
 def imports_of(path: Path, package_parts: list[str]) -> Iterator[Import]:
-    """Yield every import of a file, wherever it stands, `importlib.import_module("...")` included.
+    """Yield every import of a file, at any depth, `importlib.import_module("...")` included.
 
     Args:
         path: The file.
@@ -144,7 +144,7 @@ def check_package(package: Path) -> list[str]:
 
 
 def violations_of(item: Import, own: str, folder: str, parts: Collection[str]) -> Iterator[str]:
-    """Say what is wrong with one import of the package's file or folder `own`; `folder` is "" for a file at its top."""
+    """Yield the violations of one import in the file or folder `own`; `folder` is "" for a file at the top."""
     library = item.module.partition(".")[0]
     if not library:
         yield "the dots of this import lead out of the package"
@@ -272,7 +272,7 @@ MODEL_FILE = "model/layers_vanilla_transformer.py"
 
 
 @pytest.mark.parametrize(
-    ("file", "source", "line", "message"),  # in a message {presets} stands for the floor of presets
+    ("file", "source", "line", "message"),  # {presets} in a message is the floor of presets
     [
         (
             "presets.py",

@@ -1,4 +1,4 @@
-"""What the project looks like from outside: version, public names, what an import costs, the wheel and the sdist."""
+"""The project from outside: version, public names, the cost of imports, wheel and sdist."""
 
 import ast
 import importlib
@@ -56,13 +56,13 @@ PUBLIC = {
     "translate",
 }
 
-# What may stand at the top of the repository beside dot files.
+# What the top of the repository may contain beside dot files.
 TOP_LEVEL = {
     PACKAGE, "benchmarks", "docs", "examples", "tests", "README.md", "pyproject.toml", "model_card.md", "LICENSE",
     "CHANGELOG.md",
     "CITATION.cff", "Makefile", "constraints.txt",
 }  # fmt: skip
-# What runs and builds leave there, ignored by git; only where git itself cannot be asked.
+# Files that runs and builds leave there and git ignores; for where git is not available.
 GENERATED = {"runs", "build", "dist", f"{PACKAGE}.egg-info"}
 
 

@@ -1,4 +1,4 @@
-"""`vanilla-transformer check`: a sound installation passes, and each kind of fault fails the checks about it."""
+"""`vanilla-transformer check`: a correct installation passes, and each fault fails the checks of its topic."""
 
 import functools
 import json
@@ -130,7 +130,7 @@ def beams_without_their_past(monkeypatch):
 
 
 def wrong_length_in_search(monkeypatch):
-    """The end symbol isn't counted, in the search and in `score_targets` alike."""
+    """The EOS token is not counted, in the search and in `score_targets` alike."""
     original = BeamSearchConfig.length_divisor
     monkeypatch.setattr(BeamSearchConfig, "length_divisor", lambda config, length: original(config, length - 1))
 

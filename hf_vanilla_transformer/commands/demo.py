@@ -20,7 +20,7 @@ def add_parser(commands: Subparsers) -> None:
         "--output", default="runs/demo", help="directory for the checkpoint; an earlier demo there is replaced "
         "(default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--recipe", help="recipe file (default: demo.yaml of the package)")
+    parser.add_argument("--recipe", help="YAML file of the recipe (default: the package's recipe demo)")
     parser.add_argument("--card", help="write a second copy of the model card to this file, e.g. model_card.md")
     parser.set_defaults(run=run)
 
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training.demo_attention import show_demo_attention
 
     result = run_demo(output_dir=options.output, recipe_path=options.recipe, card_path=options.card)
-    print("\nHeld-out expressions, translated greedily by the checkpoint as AutoModelForSeq2SeqLM loads it:\n")
+    print("\nHeld-out expressions, translated by the checkpoint, loaded with AutoModelForSeq2SeqLM:\n")
     rows = [(row.source, row.reference, row.translation) for row in result.samples]
     print_table(("source", "reference", "translation"), rows)
     print()

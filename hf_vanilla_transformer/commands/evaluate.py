@@ -32,7 +32,9 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--source", help="text file with one sentence per line")
     parser.add_argument("--reference", help="text file with the translation of each line of --source")
-    parser.add_argument("--recipe", help="recipe that names the text")
+    parser.add_argument(
+        "--recipe", help="recipe that names the text: a YAML file, or the name of a recipe in the package"
+    )
     parser.add_argument(
         "--split", action="append", help="split of the recipe; may be repeated (default: validation and test)"
     )

@@ -4,6 +4,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 from .parser import Subparsers
 
@@ -12,13 +13,18 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
     parser = commands.add_parser(
         "train",
-        help="train by a recipe, a YAML file; --key value overrides a key of it",
+        help="train by a recipe; --key value overrides a key of it",
         description="Train by a recipe. A run that was interrupted resumes from its last checkpoint when the same "
         "command is given again.",
-        epilog="Every key of a recipe may be given as --key value.",
+        epilog=f"Any key of a recipe may follow as --key value. Recipes in the package: {', '.join(recipe_names())}.",
     )
-    parser.add_argument("recipe", help="path of a YAML file, or the name of a recipe in the package, e.g. tiny")
+    parser.add_argument("recipe", help="YAML file, or the name of a recipe in the package, e.g. tiny")
     parser.set_defaults(run=run, takes_overrides=True)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes in the package; `package_recipes` without its imports."""
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
 def run(options: argparse.Namespace) -> int:
