@@ -183,7 +183,7 @@ def test_an_interrupt_during_the_imports_is_no_traceback(tmp_path):
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the background jobs of a shell ignore it
     )
     assert process.stdout.readline() == b"importing\n"
     process.send_signal(signal.SIGINT)
@@ -194,7 +194,7 @@ def test_an_interrupt_during_the_imports_is_no_traceback(tmp_path):
     ]
 
 
-def test_presets_are_printed_beside_the_papers_figures(capsys):
+def test_presets_are_printed_beside_the_numbers_of_the_paper(capsys):
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     base = next(line.split() for line in lines if line.startswith("base "))
@@ -262,7 +262,7 @@ def test_an_unknown_command_is_one_sentence(capsys):
 
 @pytest.fixture
 def translate(monkeypatch, capsysbinary):
-    """Run the command in this process; give its status, standard output and standard error."""
+    """Run the command in this process; return its status, standard output and standard error."""
 
     def run_here(model, stdin, *words):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -273,7 +273,7 @@ def translate(monkeypatch, capsysbinary):
     return run_here
 
 
-def test_too_little_memory_is_one_sentence(checkpoint, translate, monkeypatch):
+def test_running_out_of_memory_is_one_sentence(checkpoint, translate, monkeypatch):
     def allocate(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2280000000000 bytes.")
 
@@ -286,12 +286,12 @@ def test_too_little_memory_is_one_sentence(checkpoint, translate, monkeypatch):
     )
 
 
-def test_a_beam_wider_than_the_vocabulary_is_refused(checkpoint, translate):
+def test_a_beam_wider_than_the_vocabulary_is_rejected(checkpoint, translate):
     status, _, error = translate(checkpoint, b"one\n", "--num-beams", 1000)
     assert status == 2 and "num_beams=1000 is more than the 286 tokens of the vocabulary" in error
 
 
-def test_translate_reads_marks_and_utf_16_as_files_are_read(checkpoint, translate):
+def test_translate_reads_byte_order_marks_and_utf_16_as_files_are_read(checkpoint, translate):
     text = "one two\nthree\u00a0one\n"
     status, plain, _ = translate(checkpoint, text.replace("\u00a0", " ").encode(), "--num-beams", 1)
     assert status == 0 and plain.count(b"\n") == 2
@@ -312,7 +312,7 @@ def test_translate_warns_of_lines_that_are_not_utf_8_and_of_empty_translations(c
     assert "warning: 3 of 3 translations are empty" in error
 
 
-def test_demo_leaves_other_peoples_directories_alone(tmp_path, capsys):
+def test_demo_does_not_replace_a_directory_of_other_files(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     assert main(["demo", "--output", str(tmp_path)]) == 2
     assert "holds something other than a checkpoint of the demo (thesis.txt)" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def run(folder: Path, *words: object) -> int:
     return main(["evaluate", str(folder / "model"), *map(str, words)])
 
 
-def test_two_files_are_scored_as_sacrebleu_scores_translate(
+def test_scores_of_two_files_are_those_of_sacrebleu_for_the_output_of_translate(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--tokenize", "char", "--num-beams", 2]
@@ -91,7 +91,7 @@ def test_two_files_are_scored_as_sacrebleu_scores_translate(
     assert record["checkpoint"] == "model" and str(folder) not in json.dumps(record)
 
 
-def test_a_recipe_brings_text_settings_and_language(
+def test_text_settings_and_language_come_from_the_recipe(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(folder, "--recipe", folder / "my.yaml", "--output", tmp_path / "scores.json") == 0
@@ -103,7 +103,7 @@ def test_a_recipe_brings_text_settings_and_language(
     assert "test: bleu=" in capsys.readouterr().out
 
 
-def test_options_go_before_the_recipe_and_keys_may_follow(folder: Path, tmp_path: Path) -> None:
+def test_options_take_precedence_over_the_recipe_and_its_keys_may_follow(folder: Path, tmp_path: Path) -> None:
     words = ["--recipe", folder / "my.yaml", "--split", "test", "--num-beams", 1, "--tokenize", "none"]
     words += ["--output", tmp_path / "scores.json", "--embedded_test", 2, "--source_lang", "ko", "--target_lang=en"]
     assert run(folder, *words) == 0
@@ -112,7 +112,7 @@ def test_options_go_before_the_recipe_and_keys_may_follow(folder: Path, tmp_path
     assert record["decoding"]["num_beams"] == 1 and "tok:none" in record["scores"]["test"]["bleu_signature"]
 
 
-def test_labels_give_scores_of_their_own(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_label_is_scored_separately(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--groups", folder / "labels"]
     assert run(folder, *words, "--target-lang", "ko", "--output", tmp_path / "scores.json") == 0
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["scores"]["text"]
@@ -125,7 +125,7 @@ def test_labels_give_scores_of_their_own(folder: Path, tmp_path: Path, capsys: p
     assert "text a: bleu=" in capsys.readouterr().out
 
 
-def test_inputs_are_never_written_to_and_files_only_replaced_when_asked(
+def test_inputs_are_never_overwritten_and_files_are_replaced_only_with_overwrite(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, reference, thesis = (tmp_path / name for name in ("test.en", "test.ko", "thesis.tex"))
@@ -189,7 +189,7 @@ def test_empty_translations_are_warned_of_with_their_number(
     assert "text: 6 of 6 translations are empty" in caplog.text
 
 
-def test_labels_are_read_as_all_text_is(folder: Path, tmp_path: Path) -> None:
+def test_labels_are_read_in_the_encodings_of_all_text_files(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels").write_bytes("a\r\nb\u2028c\r\n".encode("utf-16"))
     assert read_labels(tmp_path / "labels") == ["a", "b\u2028c"]
     (tmp_path / "labels").write_bytes(b"a\n\xff\n")

@@ -1,4 +1,4 @@
-"""`vanilla-transformer tokenizer`: what it writes loads anywhere, what it says is true, what it refuses."""
+"""`vanilla-transformer tokenizer`: its output loads with AutoTokenizer, its measures are right, its errors clear."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_rare_characters_are_counted_as_bytes(tmp_path: Path, capsys: pytest.Cap
     assert said["bytes"] == f"{2 / 102:.4%}"
 
 
-def test_two_vocabularies_are_learned_apart(files: dict[str, Path], tmp_path: Path) -> None:
+def test_source_and_target_vocabularies_are_learned_separately(files: dict[str, Path], tmp_path: Path) -> None:
     words = ("--source", files["en"], "--target", files["ko"], "--output", tmp_path, "--vocab-size", 340)
     assert run(*words) == 0
     source, target = (AutoTokenizer.from_pretrained(tmp_path / side) for side in ("source", "target"))
@@ -92,7 +92,7 @@ def test_bad_input_is_one_sentence(
     assert error.startswith("vanilla-transformer tokenizer: error: ") and message in error
 
 
-def test_what_is_there_already_is_not_replaced_unasked(
+def test_an_existing_tokenizer_is_replaced_only_with_overwrite(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (files["en"], "--vocab-size", 340, "--output")

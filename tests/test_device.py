@@ -1,4 +1,4 @@
-"""Which device a command runs on: the accelerator where there is one, unless another is asked for."""
+"""The device of a command: the accelerator if there is one, unless --device names another."""
 
 import io
 from types import SimpleNamespace
@@ -14,27 +14,27 @@ from hf_vanilla_transformer.device import choose_device, move_to_device
 
 @pytest.fixture(params=["cuda", "mps", "xpu"])
 def accelerator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make torch say that it has an accelerator."""
+    """Make torch report an accelerator."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(request.param))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     return request.param
 
 
-def test_the_accelerator_is_chosen_and_an_explicit_device_wins(accelerator: str) -> None:
+def test_the_accelerator_is_the_default_and_an_explicit_device_takes_precedence(accelerator: str) -> None:
     assert choose_device() == torch.device(accelerator)
     assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
     assert choose_device(f"{accelerator}:1") == torch.device(accelerator, 1)
 
 
-def test_without_an_accelerator_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_accelerator_the_cpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert choose_device() == torch.device("cpu")
     with pytest.raises(ValueError, match="device='cuda' is not available; available are: 'cpu'"):
         choose_device("cuda")
 
 
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(accelerator: str) -> None:
+def test_an_unavailable_device_is_rejected_and_the_available_ones_are_listed(accelerator: str) -> None:
     other = "xpu" if accelerator == "cuda" else "cuda"
     with pytest.raises(ValueError, match=f"device='{other}' is not available; .*: '{accelerator}' and 'cpu'"):
         choose_device(other)
@@ -44,7 +44,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(accelerator: 
         choose_device("gpu")
 
 
-def test_what_is_not_of_torch_stays_where_it_is(accelerator: str) -> None:
+def test_an_exported_model_is_not_moved(accelerator: str) -> None:
     engine = SimpleNamespace(device=torch.device("cpu"))
     assert move_to_device(engine) is engine
 
@@ -76,7 +76,7 @@ def test_every_command_that_runs_a_model_moves_it_to_the_chosen_device(
 
     def to(module: Any, *places: Any, **_: Any) -> Any:
         moved.extend(place for place in places if isinstance(place, torch.device))
-        return module  # there is no such device; the work is done where the model is
+        return module  # there is no such device; the model stays on the CPU
 
     monkeypatch.setattr(VanillaTransformerForConditionalGeneration, "to", to)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)

@@ -33,10 +33,10 @@ def failed(report):
     return {result.name for result in report.failed}
 
 
-# --------------------------------------------------------------------------- a sound installation
+# --------------------------------------------------------------------------- a correct installation
 
 
-def test_a_sound_installation_passes_every_check_in_seconds_without_network_or_files(monkeypatch, tmp_path):
+def test_a_correct_installation_passes_every_check_in_seconds_without_network_or_files(monkeypatch, tmp_path):
     def refuse(*arguments):
         raise AssertionError("the network was used")
 
@@ -52,8 +52,8 @@ def test_a_sound_installation_passes_every_check_in_seconds_without_network_or_f
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tiny_model_has_no_near_ties_and_ends_some_sentences_early():
-    """Tokens can only be compared exactly where rounding never decides between two."""
+def test_the_small_model_has_no_near_ties_and_ends_some_sentences_early():
+    """Tokens can be compared exactly only if rounding never decides between two of them."""
     model = small_model.small_model(CPU)
     source, mask = small_model.pad(small_model.SOURCES, CPU)
     written = small_model.greedy_by_full_passes(model, source, mask)
@@ -65,7 +65,7 @@ def test_the_tiny_model_has_no_near_ties_and_ends_some_sentences_early():
     assert min(lengths) < 10 and max(lengths) == small_model.MAX_TOKENS and len(lengths) > 1
 
 
-def test_the_checks_leave_the_callers_state_alone_and_do_not_depend_on_it():
+def test_the_checks_restore_the_callers_state_and_do_not_depend_on_it():
     def state():
         return [
             torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist(),
@@ -286,7 +286,7 @@ def missing_library(monkeypatch):
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_a_fault_fails_the_checks_that_are_about_it_and_no_others(monkeypatch, inject, expected):
+def test_a_fault_fails_the_checks_of_its_topic_and_no_others(monkeypatch, inject, expected):
     inject(monkeypatch)
     report = check_installation("cpu")
     assert failed(report) == expected, str(report)
@@ -341,7 +341,7 @@ def test_the_command_exits_with_0_if_none_fails(two_checks, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("check: 1 ok, 0 failed, 0 skipped in ")
 
 
-def test_the_report_as_json_has_everything_that_the_text_has(two_checks, capsys):
+def test_the_report_as_json_has_everything_in_the_text(two_checks, capsys):
     assert main(["check", "--json", "--device", "cpu"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["passed"] is False and report["device"] == "cpu"
