@@ -3,24 +3,30 @@
 """The paper's beam search (§6.1): `paper_beam_search` searches, `score_targets` scores given targets.
 
 Both count the length of a target in tokens with its EOS token, and divide its log-probability by
-`BeamSearchConfig.length_divisor`. `_BeamSearch.run` is the loop over positions.
+`BeamSearchConfig.length_divisor`. `_BeamSearch.run` is the loop over positions; its state is in the state file.
 """
 
 # Shapes: B batch · S source length · T target length · W beam width · C candidates · N hypotheses returned per sentence
 #         L longest hypothesis allowed, in tokens · D d_model · V vocabulary
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
+from .beam_search_state_vanilla_transformer import (
+    Continuations,
+    FinishedHypotheses,
+    OpenHypotheses,
+    Sentences,
+    gather_beams,
+)
 from .incremental_decoder_vanilla_transformer import IncrementalDecoder
 from .loss_vanilla_transformer import IGNORE_INDEX
 from .special_tokens_vanilla_transformer import SpecialTokens
@@ -145,7 +151,7 @@ def search_encoded(
         decoder = IncrementalDecoder(
             model.model.decoder, encoder_states, attention_mask, config.num_beams, max_steps=max(limits)
         )
-        sentences = _Sentences.of(config, limits, attention_mask, dtype)
+        sentences = Sentences.of(config, limits, attention_mask, dtype)
         search = _BeamSearch(config, special_tokens, renormalize_logits, encoder_states.device)
         return search.run(decoder, model.lm_head, sentences, dtype)
 
@@ -291,182 +297,6 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-# --------------------------------------------------------------------------- state: a row per unfinished sentence
-
-
-@dataclass(frozen=True)
-class _TensorState:
-    """Tensors that have one row per unfinished sentence."""
-
-    def select(self, rows: list[int] | slice) -> Self:
-        """Return the state of these rows, in this order."""
-        fields = {field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
-        return dataclasses.replace(self, **fields)
-
-
-@dataclass(frozen=True)
-class _Sentences:
-    """The unfinished sentences.
-
-    Attributes:
-        places: of each, its row in the batch that is searched.
-        limits: of each, the most tokens of a hypothesis.
-        source_mask: (B, S), 1 keeps, 0 is padding.
-        largest_divisor: (B, L), at place n − 1 the largest length divisor that an open hypothesis of n tokens can end
-            with.
-    """
-
-    places: list[int]
-    limits: list[int]
-    source_mask: Tensor
-    largest_divisor: Tensor
-
-    @classmethod
-    def of(cls, config: BeamSearchConfig, limits: list[int], source_mask: Tensor, dtype: torch.dtype) -> "_Sentences":
-        longest = max(limits)
-        divisors = torch.tensor([config.length_divisor(n) for n in range(1, longest + 1)], dtype=torch.float64)
-        # The divisor rises or falls with the length, so the largest is that of the next token or that of the last.
-        last = torch.tensor(limits).unsqueeze(-1)
-        following = torch.minimum(torch.arange(2, longest + 2), last)
-        largest = torch.maximum(divisors[following - 1], divisors[last - 1]).to(dtype).to(source_mask.device)
-        return cls(list(range(len(limits))), limits, source_mask, largest)
-
-    def select(self, rows: list[int]) -> "_Sentences":
-        """Return these sentences, in this order."""
-        return _Sentences(
-            [self.places[row] for row in rows],
-            [self.limits[row] for row in rows],
-            self.source_mask[rows],
-            self.largest_divisor[rows],
-        )
-
-
-@dataclass(frozen=True)
-class _Continuations:
-    """The best continuations of the open hypotheses by one token, best first.
-
-    Attributes:
-        beams: (B, C), the open hypothesis that each continues.
-        tokens: (B, C), the token that it adds.
-        log_probs: (B, C), the log-probability of that token, nats.
-        totals: (B, C), the log-probability of the hypothesis with that token, nats.
-    """
-
-    beams: Tensor
-    tokens: Tensor
-    log_probs: Tensor
-    totals: Tensor
-
-    def first(self, number: int) -> "_Continuations":
-        """Return the best ``number`` of each sentence."""
-        beams, tokens, log_probs, totals = self.beams, self.tokens, self.log_probs, self.totals
-        return _Continuations(beams[:, :number], tokens[:, :number], log_probs[:, :number], totals[:, :number])
-
-
-@dataclass(frozen=True)
-class _OpenHypotheses(_TensorState):
-    """The hypotheses that have no EOS token yet, best first.
-
-    Attributes:
-        totals: (B, W), log-probability so far, nats.
-        last_tokens: (B, W), the next decoder input.
-        tokens: (B, W, L), padded.
-        log_probs: (B, W, L), of each token, nats.
-        coverage: (B, W, S), attention that each source token has received.
-    """
-
-    totals: Tensor
-    last_tokens: Tensor
-    tokens: Tensor
-    log_probs: Tensor
-    coverage: Tensor
-
-    @classmethod
-    def start(
-        cls, sentences: _Sentences, num_beams: int, special: SpecialTokens, dtype: torch.dtype
-    ) -> "_OpenHypotheses":
-        (batch, source_length), device = sentences.source_mask.shape, sentences.source_mask.device
-        longest = max(sentences.limits)
-        # All beams are equal at first. Only the first counts, or the search would find everything W times.
-        totals = torch.full((batch, num_beams), -math.inf, dtype=dtype, device=device)
-        totals[:, 0] = 0.0
-        return cls(
-            totals=totals,
-            last_tokens=torch.full((batch, num_beams), special.decoder_start_token_id, device=device),
-            tokens=torch.full((batch, num_beams, longest), special.pad_token_id, device=device),
-            log_probs=torch.zeros((batch, num_beams, longest), dtype=dtype, device=device),
-            coverage=torch.zeros((batch, num_beams, source_length), dtype=dtype, device=device),
-        )
-
-    def add_attention(self, attention: Tensor) -> "_OpenHypotheses":
-        """Add a step's attention over the source (B, W, S) to the coverage."""
-        return dataclasses.replace(self, coverage=self.coverage + attention)
-
-    def log_coverage(self, source_mask: Tensor) -> Tensor:
-        """Compute Σ_source log(min(Σ_target p, 1)) of every hypothesis (B, W), where p is the attention."""
-        smallest = torch.finfo(self.coverage.dtype).tiny  # attention can underflow to 0, whose logarithm is −inf
-        terms = self.coverage.clamp(min=smallest, max=1.0).log()
-        return terms.masked_fill((source_mask == 0).unsqueeze(1), 0.0).sum(dim=-1)
-
-    def extended(self, continuations: _Continuations, length: int) -> tuple[Tensor, Tensor]:
-        """Return tokens and log-probabilities (B, C, L) of the continuations, which are ``length`` tokens long."""
-        tokens = _gather_beams(self.tokens, continuations.beams)
-        log_probs = _gather_beams(self.log_probs, continuations.beams)
-        tokens[:, :, length - 1] = continuations.tokens
-        log_probs[:, :, length - 1] = continuations.log_probs
-        return tokens, log_probs
-
-
-@dataclass(frozen=True)
-class _FinishedHypotheses(_TensorState):
-    """The N best hypotheses with an EOS token, best first; −inf and 0 tokens where there are fewer.
-
-    Attributes:
-        scores: (B, N).
-        lengths: (B, N), tokens with the EOS token.
-        tokens: (B, N, L), padded.
-        log_probs: (B, N, L), of each token, nats.
-        counts: (B,), all that finished so far, also those that are not among the best.
-    """
-
-    scores: Tensor
-    lengths: Tensor
-    tokens: Tensor
-    log_probs: Tensor
-    counts: Tensor
-
-    @classmethod
-    def start(cls, open_hypotheses: _OpenHypotheses, number: int, pad_token_id: int) -> "_FinishedHypotheses":
-        totals, (batch, _, longest) = open_hypotheses.totals, open_hypotheses.tokens.shape
-        return cls(
-            scores=totals.new_full((batch, number), -math.inf),
-            lengths=totals.new_zeros((batch, number), dtype=torch.long),
-            tokens=totals.new_full((batch, number, longest), pad_token_id, dtype=torch.long),
-            log_probs=totals.new_zeros((batch, number, longest)),
-            counts=totals.new_zeros(batch, dtype=torch.long),
-        )
-
-    def merge(
-        self, scores: Tensor, origins: Tensor, lengths: Tensor, tokens: Tensor, log_probs: Tensor
-    ) -> "_FinishedHypotheses":
-        """Keep the N best of these hypotheses and W new ones.
-
-        Args:
-            scores: (B, N), the N best scores of both.
-            origins: (B, N), where each of them is: below N in this state, from N on among the new ones.
-            lengths: (B, W), of the new ones; 0 for those that have not ended.
-            tokens: (B, W, L), of the new ones.
-            log_probs: (B, W, L), of the new ones.
-        """
-        return _FinishedHypotheses(
-            scores=scores,
-            lengths=torch.cat([self.lengths, lengths], dim=1).gather(1, origins),
-            tokens=_gather_beams(torch.cat([self.tokens, tokens], dim=1), origins),
-            log_probs=_gather_beams(torch.cat([self.log_probs, log_probs], dim=1), origins),
-            counts=self.counts + (lengths > 0).sum(dim=1),
-        )
-
-
 # --------------------------------------------------------------------------- the search
 
 
@@ -483,7 +313,7 @@ class _BeamSearch:
         self.suppressed_ids = torch.tensor(special.suppress_tokens, dtype=torch.long, device=device)
 
     def run(
-        self, decoder: IncrementalDecoder, lm_head: nn.Module, sentences: _Sentences, dtype: torch.dtype
+        self, decoder: IncrementalDecoder, lm_head: nn.Module, sentences: Sentences, dtype: torch.dtype
     ) -> BeamSearchOutput:
         """Search until every sentence is finished.
 
@@ -493,11 +323,11 @@ class _BeamSearch:
             sentences: all of them.
             dtype: of log-probabilities and scores.
         """
-        open_hypotheses = _OpenHypotheses.start(sentences, self.config.num_beams, self.special, dtype)
-        finished = _FinishedHypotheses.start(
+        open_hypotheses = OpenHypotheses.start(sentences, self.config.num_beams, self.special, dtype)
+        finished = FinishedHypotheses.start(
             open_hypotheses, self.config.num_return_sequences, self.special.pad_token_id
         )
-        results: dict[int, _FinishedHypotheses] = {}  # by place in the batch, one row each
+        results: dict[int, FinishedHypotheses] = {}  # by place in the batch, one row each
         parents: Tensor | None = None
         with_attention = self.config.coverage_penalty > 0
         length = 0  # tokens of the hypotheses
@@ -533,8 +363,8 @@ class _BeamSearch:
         return self._output([results[place] for place in range(len(results))])
 
     def _best_continuations(
-        self, open_hypotheses: _OpenHypotheses, logits: Tensor, sentences: _Sentences, length: int
-    ) -> _Continuations:
+        self, open_hypotheses: OpenHypotheses, logits: Tensor, sentences: Sentences, length: int
+    ) -> Continuations:
         """Find each sentence's C best continuations. At least W of them don't end, whatever the logits are.
 
         Args:
@@ -556,7 +386,7 @@ class _BeamSearch:
         log_probs = values.to(totals.dtype) - normalizer.unsqueeze(-1)  # (B, W, per_beam)
         totals = (totals.unsqueeze(-1) + log_probs).flatten(1)  # (B, W·per_beam)
         best, chosen = totals.topk(min(number, totals.shape[1]))
-        return _Continuations(
+        return Continuations(
             beams=chosen // per_beam,
             tokens=ids.flatten(1).gather(1, chosen),
             log_probs=log_probs.flatten(1).gather(1, chosen),
@@ -574,30 +404,30 @@ class _BeamSearch:
         logits[rows] = forced
 
     def _continue(
-        self, open_hypotheses: _OpenHypotheses, best: _Continuations, is_eos: Tensor, length: int
-    ) -> tuple[_OpenHypotheses, Tensor]:
+        self, open_hypotheses: OpenHypotheses, best: Continuations, is_eos: Tensor, length: int
+    ) -> tuple[OpenHypotheses, Tensor]:
         """Keep the best W continuations that don't end.
 
         Returns:
             Them, and the open hypothesis that each of them continues (B, W).
         """
         totals, order = best.totals.masked_fill(is_eos, -math.inf).topk(self.config.num_beams)
-        kept = _Continuations(
+        kept = Continuations(
             best.beams.gather(1, order), best.tokens.gather(1, order), best.log_probs.gather(1, order), totals
         )
         tokens, log_probs = open_hypotheses.extended(kept, length)
         coverage = open_hypotheses.coverage
         if self.config.coverage_penalty > 0:
-            coverage = _gather_beams(coverage, kept.beams)
-        return _OpenHypotheses(totals, kept.tokens, tokens, log_probs, coverage), kept.beams
+            coverage = gather_beams(coverage, kept.beams)
+        return OpenHypotheses(totals, kept.tokens, tokens, log_probs, coverage), kept.beams
 
     def _read_progress(
         self,
-        continued: _OpenHypotheses,
+        continued: OpenHypotheses,
         ended: Tensor,
         best_scores: Tensor,
         counts: Tensor,
-        sentences: _Sentences,
+        sentences: Sentences,
         length: int,
     ) -> tuple[bool, list[bool]]:
         """Return whether any hypothesis ended in this step, and which sentences are finished.
@@ -621,7 +451,7 @@ class _BeamSearch:
             raise ValueError("the model's logits are NaN, so its weights are damaged; load a valid checkpoint")
         return any(ends), done
 
-    def _output(self, results: list[_FinishedHypotheses]) -> BeamSearchOutput:
+    def _output(self, results: list[FinishedHypotheses]) -> BeamSearchOutput:
         tokens = torch.cat([result.tokens for result in results]).flatten(0, 1)  # (B·N, L)
         lengths = torch.cat([result.lengths for result in results]).flatten()
         longest = int(lengths.max())
@@ -642,11 +472,6 @@ def _unfinished_rows(done: list[bool]) -> list[int]:
     for gap in (row for row in range(len(kept)) if done[row]):
         kept[gap] = unfinished.pop()
     return kept
-
-
-def _gather_beams(values: Tensor, beams: Tensor) -> Tensor:
-    """Gather rows of (B, W, …) by ``beams`` (B, any) to (B, any, …)."""
-    return values.gather(1, beams.unsqueeze(-1).expand(*beams.shape, values.shape[-1]))
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
