@@ -66,7 +66,7 @@ def _warn_of_unknown_tokens(name: str, tokenizers: TranslationTokenizers, encode
         if unknown > MANY_UNKNOWN * total:
             logger.warning(
                 f"{name}: {unknown:,} of {total:,} {side} tokens ({unknown / total:.1%}) are unknown to the tokenizer; "
-                "the model can't learn what they stand for. Use a tokenizer trained on similar text, and check that "
+                "the model can't learn them. Use a tokenizer trained on similar text, and check that "
                 "source and target are not swapped"
             )
 

@@ -29,7 +29,7 @@ logger = logging.get_logger(__name__)
 MAX_CHARACTERS = 100_000  # a longer side is a broken file, not a sentence
 
 _KEPT = {CARRIAGE_RETURN, IDENTICAL, SEVERAL_LINES}  # kinds of problems whose pairs are kept
-_PAIRS_BEFORE_ENCODING_CHECK = 1000  # the first check of the encoding, so that a large file is not read in vain
+_PAIRS_BEFORE_ENCODING_CHECK = 1000  # read before the encoding is checked first
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # without the white space \t \n \v \f \r
 
 

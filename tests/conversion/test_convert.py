@@ -115,15 +115,15 @@ def test_a_name_on_the_hub_is_fetched_and_a_failure_is_one_sentence(tmp_path, mo
 
     monkeypatch.setattr(download, "snapshot_download", fetch)
     with pytest.raises(ValueError, match="cache has no config.json"):
-        convert_checkpoint("marian", "somebody/opus-mt-en-ko", tmp_path / "ours")
-    assert asked == [("somebody/opus-mt-en-ko", True)]
+        convert_checkpoint("marian", "someone/opus-mt-en-ko", tmp_path / "ours")
+    assert asked == [("someone/opus-mt-en-ko", True)]
 
     def fail(name, revision, allow_patterns):
         raise OSError("no\n\nnetwork")
 
     monkeypatch.setattr(download, "snapshot_download", fail)
-    with pytest.raises(OSError, match="there is no directory somebody/wmt, and the Hub cannot be reached"):
-        convert_checkpoint("fsmt", "somebody/wmt", tmp_path / "ours")
+    with pytest.raises(OSError, match="there is no directory someone/wmt, and the Hub cannot be reached"):
+        convert_checkpoint("fsmt", "someone/wmt", tmp_path / "ours")
     with pytest.raises(FileNotFoundError, match="there is no directory ../x"):
         convert_checkpoint("fsmt", "../x", tmp_path / "ours")
     assert not (tmp_path / "ours").exists()

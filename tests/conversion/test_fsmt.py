@@ -18,7 +18,7 @@ from hf_vanilla_transformer.translation import translate
 
 
 def exact_positions(model: FSMTForConditionalGeneration) -> None:
-    """Put fp64 sinusoids by fairseq's formula in place of its table, whose angles are fp32."""
+    """Replace the table by fp64 sinusoids of fairseq's formula; the angles of the table are fp32."""
     for stack in (model.model.encoder, model.model.decoder):
         positions, width = stack.embed_positions.weight.shape
         rates = [10000 ** (-i / (width // 2 - 1)) for i in range(width // 2)]

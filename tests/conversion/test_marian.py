@@ -48,7 +48,7 @@ def marian_model(seed: int = 0, dtype: torch.dtype = torch.float32, **fields) ->
 
 
 def exact_positions(model: MarianMTModel) -> None:
-    """Put fp64 sinusoids by Marian's formula in place of its table, which is fp32 whatever the model's type."""
+    """Replace Marian's table of sinusoids, which is fp32 for every dtype of the model, by fp64 values."""
     for stack in (model.model.encoder, model.model.decoder):
         positions, width = stack.embed_positions.weight.shape
         table = [
@@ -210,7 +210,7 @@ def test_text_out_is_marians_text(opus_folder, tmp_path):
     greedy = model.generate(**encoded, num_beams=1, max_length=encoded["input_ids"].shape[1] + 1).tolist()
     wanted = []
     for row, length in zip(greedy, encoded["attention_mask"].sum(dim=1).tolist(), strict=True):
-        words = row[1:length]  # without the start symbol; the last token is the end symbol
+        words = row[1:length]  # without the decoder start token; the last token is EOS
         wanted.append(theirs.decode(words[: words.index(0)] if 0 in words else words, skip_special_tokens=True))
     assert translate(ours, tokenizer, texts, BeamSearchConfig(num_beams=1, max_extra_tokens=0)) == wanted
 

@@ -96,7 +96,7 @@ def batch() -> dict[str, Tensor]:
 
 
 def greedy(model: Translator, input_ids: Tensor, attention_mask: Tensor, length: int) -> Tensor:
-    """Extend the targets one best token at a time, never by padding, and pad behind the end symbol."""
+    """Extend the targets by the best token at a time, never by padding, and pad after EOS."""
     target = torch.full((len(input_ids), 1), START)
     ended = torch.zeros(len(input_ids), dtype=torch.bool)
     while target.shape[1] < length and not ended.all():

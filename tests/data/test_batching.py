@@ -134,7 +134,7 @@ def test_members_and_order_of_batches_change_from_epoch_to_epoch():
     sampler = TokenBudgetSampler(source, target, 2048)
     first, second = sampler.plan(0), sampler.plan(1)
     same = {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
-    assert len(same) <= 0.1 * len(first)  # only the few longest sentences find nobody to change places with
+    assert len(same) <= 0.1 * len(first)  # only the few longest sentences can not be swapped
     # Not in order of length: neighbours differ in length nearly as much as any two batches (sorted: near 0).
     means = np.array([target[batch].mean() for batch in first])
     assert np.abs(np.diff(means)).mean() > 0.7 * np.abs(means[:, None] - means[None, :]).mean()
@@ -143,7 +143,7 @@ def test_members_and_order_of_batches_change_from_epoch_to_epoch():
 def test_long_and_empty_examples_are_counted_and_reported(monkeypatch):
     messages = []
     monkeypatch.setattr("hf_vanilla_transformer.data.batching.logger.warning", messages.append)
-    # 8 tokens an update on 2 ranks: 4 a micro-batch; max_length 3 is stricter.
+    # 8 tokens per update on 2 ranks: 4 per micro-batch; max_length 3 is stricter.
     sampler = TokenBudgetSampler([3, 5, 3, 4, 0], [3, 1, 9, 1, 2], 8, num_ranks=2, max_length=3)
     assert sampler.skipped == [1, 2, 3, 4]
     assert messages == [

@@ -85,7 +85,7 @@ def test_a_head_is_judged_by_its_largest_weight(model: Any, tokenizer: Any, look
     found = digit_alignment(model, tokenizer, rows, batch_size=1)
     assert found.digits == 2 and found.best() == (0, 0)
     assert found.accuracy[0, 0] == 1.0 and found.accuracy[0, 1] == 0.0
-    # Chance: the tokens of the word over the tokens of the sentence, the end symbol included.
+    # Chance: the tokens of the word over the tokens of the sentence, with EOS.
     of_three, of_five = (len(tokenizer(text)["input_ids"]) for text in ("three", "five won"))
     wanted = len(tokenizer("three")["input_ids"]) - 1, len(tokenizer("five")["input_ids"]) - 1
     assert found.chance == pytest.approx((wanted[0] / of_three + wanted[1] / of_five) / 2)
