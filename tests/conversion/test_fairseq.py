@@ -111,7 +111,7 @@ def test_two_vocabularies_are_exported_with_both_tokenizers(tmp_path):
     found = translate(engine, AutoTokenizer.from_pretrained(tmp_path / "exported"), texts, settings)
     assert found == translate(ours, tokenizer, texts, settings) and any("de" in text for text in found)
     shutil.rmtree(tmp_path / "ours" / "target_tokenizer")
-    with pytest.raises(ValueError, match="has no folder target_tokenizer; save the target's tokenizer there"):
+    with pytest.raises(ValueError, match="has no directory target_tokenizer; save the target's tokenizer there"):
         export_checkpoint("ctranslate2", tmp_path / "ours", tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
