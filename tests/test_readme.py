@@ -24,6 +24,7 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.cli import build_parser
 from hf_vanilla_transformer.training import recipe as recipes
+from hf_vanilla_transformer.training.recipe import find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -133,7 +134,12 @@ def wrong_with(words: list[str]) -> str | None:
         classes = (recipes.ModelArguments, recipes.DataArguments, recipes.RunArguments)
         keys = {item.name for kind in classes for item in dataclasses.fields(kind)}
         keys |= {item.name for item in dataclasses.fields(type(read_recipe("tiny").training))}
-        known |= {f"--{name}" for key in keys for name in (key, key.replace("_", "-"))} | {"--key"}
+        known |= {f"--{key}" for key in keys} | {f"--{key.replace('_', '-')}" for key in keys} | {"--key"}
+    if words[1] == "train" and words[2:] and re.fullmatch(r"[a-z0-9_.]+(?<!\.yaml)", words[2]):
+        try:
+            find_recipe(words[2])
+        except ValueError as error:
+            return str(error)
     for word in words[2:]:
         option = word.partition("=")[0]
         if option.startswith("--") and option not in known:
@@ -173,7 +179,11 @@ def test_readme_links_every_page_of_docs() -> None:
         ("vanilla-transformer translate runs/demo < lines.txt", None),
         ("vanilla-transformer translate runs/demo --colour red", "vanilla-transformer translate has no --colour"),
         (".venv/bin/vanilla-transformer dance", "there is no command .venv/bin/vanilla-transformer dance"),
-        ("vanilla-transformer train tiny --seed 2", None),
+        ("vanilla-transformer train tiny --seed 2 --train-source my.en --train_target my.ko", None),
+        (
+            "vanilla-transformer train tinny",
+            "there is no recipe tinny, neither a file nor in the package; did you mean 'tiny'?",
+        ),
         ("vanilla-transformer train tiny --sead 2", "vanilla-transformer train has no --sead"),
         ("vanilla-transformer train examples/none.yaml", "there is no examples/none.yaml"),
         ("python examples/scan.py SCAN/simple", None),
