@@ -242,6 +242,16 @@ class VanillaTransformerConfig(PreTrainedConfig):
         """Number of target tokens: rows of the target embedding and of the output projection."""
         return self.decoder_vocab_size if self.decoder_vocab_size is not None else self.vocab_size
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+        """Return the configuration of one side; see `PreTrainedConfig.get_text_config`.
+
+        For the decoder the base class copies ``decoder_vocab_size`` to ``vocab_size``, also if it is None.
+        """
+        config = super().get_text_config(decoder=decoder, encoder=encoder)
+        if config.vocab_size is None:
+            config.vocab_size = self.output_vocab_size
+        return config
+
     def count_parameters(self) -> int:
         """Compute the number of parameters of the full model, tied matrices counted once, without building it."""
         d, h = self.d_model, self.num_heads

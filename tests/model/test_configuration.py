@@ -199,3 +199,10 @@ def test_different_values_for_one_field_are_refused(fields):
 
 def test_one_shared_vocabulary_given_twice_is_one():
     assert VanillaTransformerConfig(vocab_size=50, decoder_vocab_size=50).decoder_vocab_size is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"decoder_vocab_size": 19, "share_encoder_decoder_embeddings": False}])
+def test_the_configuration_of_one_side_has_its_vocabulary(fields):
+    config = VanillaTransformerConfig(vocab_size=50, **fields)
+    assert config.get_text_config(encoder=True).vocab_size == config.get_text_config().vocab_size == 50
+    assert config.get_text_config(decoder=True).vocab_size == config.output_vocab_size
