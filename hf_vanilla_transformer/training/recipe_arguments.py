@@ -209,7 +209,7 @@ class DataArguments:
             source, target, table = (getattr(self, f"{split}_{side}") for side in ("source", "target", "file"))
             if (source is None) != (target is None):
                 missing = f"{split}_source" if source is None else f"{split}_target"
-                raise ValueError(f"{missing} is missing; text files come in pairs, line n translating line n")
+                raise ValueError(f"{missing} is missing; give both files; line n of one is the translation of line n of the other")
             if source is not None and table is not None:
                 raise ValueError(f"both {split}_source and {split}_file are set; set one of them to null")
         if self.dataset_name is not None and (self.train_source or self.train_file):
