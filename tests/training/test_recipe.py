@@ -271,7 +271,7 @@ def test_only_what_changes_the_result_belongs_to_the_identity(write: Write) -> N
         ("label_smoothing_factor: 1.5\n", r"my\.yaml: label_smoothing_factor=1.5 must be in"),
         ("config_overrides: [1]\n", "config_overrides '1' is not a dictionary"),
         ("config_overrides: {a: 1}\nmodel_name_or_path: x\n", "set only one of them"),
-        ("train_source: a\n", "train_target is missing; text files come in pairs"),
+        ("train_source: a\n", "train_target is missing; give both files"),
         ("train_file: a.csv\n", "both dataset_name and training files are set"),
         ("source_lang: en\ntarget_lang: de\n", "the embedded corpus has en and ko, not en and de"),
         ("vocab_size: 0\n", "vocab_size=0 must be at least 1"),
