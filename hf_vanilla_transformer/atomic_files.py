@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Write files and directories atomically: after a crash or a full disk, the old content or the new one is there.
+"""Write files and directories atomically: after a crash or on a full disk, the old or the new content is intact.
 
 New content is written beside its destination, flushed to disk and renamed into place. The three cases are one file
 (`write_text`, `write_json`), several files of a directory that stays in use (`replace_files`) and a complete directory

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Register the classes with AutoConfig, AutoModel and AutoModelForSeq2SeqLM.
+"""Register the configuration and the models with AutoConfig, AutoModel and AutoModelForSeq2SeqLM.
 
 Registration imports transformers and torch, which takes seconds. `import hf_vanilla_transformer` registers immediately
 if transformers is already imported. Otherwise it registers at the end of the first `import transformers`, wherever that

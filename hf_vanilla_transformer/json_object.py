@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Read a JSON file of a checkpoint, which may be damaged or made by another person."""
+"""Read a JSON file of a checkpoint safely; it may be damaged or untrusted."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Decide whether an output may replace what exists; every command checks this before it starts to work.
+"""Decide whether an output may replace existing files; every command checks this before it does any work.
 
 1. An input is never replaced, nor a directory that contains one.
 2. An existing output is replaced only if the caller sets ``overwrite``.

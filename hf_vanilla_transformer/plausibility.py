@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Detect results that are probably useless although nothing failed: functions that return a warning, or None.
+"""Functions that return a warning if a result is probably useless although no error occurred, else None.
 
 A warning contains the number that caused it and what to do. It is not an error, since an unusual setting may be
 intended.

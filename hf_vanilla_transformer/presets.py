@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Named architectures: the rows of Table 3 (with `base` and `big`), and two sizes for small datasets.
+"""Named architectures: the rows of Table 3, including `base` and `big`, and two sizes for small datasets.
 
 A preset is only an architecture. The rows of Table 3 that vary label smoothing or the number of steps are recipes.
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Translate a stream of lines with a torch model or an exported one: one line in, one line out."""
+"""Translate a stream of lines with a torch or an exported model, one output line per input line."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Average checkpoints (§6.1): the last 5 for the paper's base models, the last 20 for its big models."""
+"""Average the last checkpoints of a run (§6.1; the paper averages 5 for its base models, 20 for its big models)."""
 
 import math
 import re

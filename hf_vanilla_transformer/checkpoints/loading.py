@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Load the model and tokenizers of a checkpoint, given its directory or Hub id; no code in the checkpoint is run."""
+"""Load a checkpoint's model and tokenizers from a directory or Hub id; code in the checkpoint is never run."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Show the package's log on standard error."""
+"""Set up logging of the package to standard error (not a command)."""
 
 import logging
 import sys

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The argument parser of all commands: options with - or _, errors as exceptions, checked numbers."""
+"""The argument parser of all commands: - or _ in options, exceptions instead of exits, validated numbers."""
 
 import argparse
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`vanilla-transformer train`: train by a recipe."""
+"""`vanilla-transformer train`: train from a recipe."""
 
 import argparse
 import os

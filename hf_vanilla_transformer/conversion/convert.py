@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Convert checkpoints of the same model family to our format, exactly, and back."""
+"""Convert checkpoints of equivalent architectures to our format without loss, and back."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -63,7 +63,10 @@ def build_tokenizers(directory: Path, dictionaries: list[Dictionary], task: Mapp
 
 
 def _read_dictionary(path: Path) -> Dictionary:
-    """Read a dictionary: one token and its count per line. The first line is the token after the special ones."""
+    """Read a dictionary: one token and its count per line.
+
+    Ids follow the order of the lines, starting after the four special tokens, which are not in the file.
+    """
     dictionary = {token: token_id for token_id, token in enumerate(_SPECIAL_TOKENS)}
     next_id = len(dictionary)  # counted apart: a token that overwrites a special one leaves an id without a token
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):

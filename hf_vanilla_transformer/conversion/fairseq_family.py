@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Layer names and configuration fields that FSMT and Marian in transformers took over from fairseq and BART."""
+"""Layer names and configuration fields that transformers' FSMT and Marian inherited from fairseq and BART."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -133,7 +133,7 @@ def save_stock_checkpoint(
     """Write the directory of a model of transformers.
 
     Args:
-        directory: an empty one.
+        directory: an empty output directory.
         theirs: the configuration.
         tensors: the weights, by the names of that model; tensors may share memory.
         ours: the checkpoint they were converted from; gives the generation settings.

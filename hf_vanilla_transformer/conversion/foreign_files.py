@@ -37,7 +37,7 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     found = CheckpointDirectory(source).weight_files(allow_pickle=True)
     if not found:
         raise ValueError(
-            f"{source} has no weights: neither model.safetensors nor pytorch_model.bin, nor the index of one of them"
+            f"{source} has no weights: found none of model.safetensors, pytorch_model.bin and their index files"
         )
     tensors: dict[str, Tensor] = {}
     for path in found:

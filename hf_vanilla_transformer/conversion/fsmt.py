@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Convert FSMT, transformers' port of fairseq's translation models, from and to our format.
+"""Convert between FSMT (transformers' port of fairseq's translation models) and our format.
 
 FSMT differs from the paper in its positions. Its sinusoids have other frequencies, with all sines before all cosines
 (``position_embedding_type="sinusoidal_t2t"``), and positions are counted from ``pad_token_id + 1``. A target starts
@@ -107,7 +107,7 @@ def write_fsmt(source: Path, directory: Path) -> None:
 
     Args:
         source: our checkpoint.
-        directory: an empty one.
+        directory: an empty output directory.
 
     Raises:
         ValueError: If FSMT can't express it; the message lists all problems.

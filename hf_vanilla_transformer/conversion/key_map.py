@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rename the tensors of another model by a literal map of names.
+"""Rename the tensors of another model with an explicit table of names.
 
 In a map, "*" is the number of a layer. A name that maps to None is dropped on purpose. Several names that map to one
 are copies of one matrix. All problems are collected, so that one error message can list them: names that the map lacks,

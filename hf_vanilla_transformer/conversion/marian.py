@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Convert Marian models of transformers (OPUS-MT) from and to our format.
+"""Convert between transformers' Marian models (OPUS-MT) and our format.
 
 Marian differs from the paper in four points, each a field of our configuration (swish, biases in attention, a bias on
 the logits, the padding token as first decoder input), and in the order of the d_model axis: its sinusoids have all
@@ -154,7 +154,7 @@ def write_marian(source: Path, directory: Path) -> None:
 
     Args:
         source: our checkpoint.
-        directory: an empty one.
+        directory: an empty output directory.
 
     Raises:
         ValueError: If Marian can't express it; the message lists all problems.

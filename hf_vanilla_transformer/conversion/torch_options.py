@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Options that describe a state dict of a model around torch.nn.Transformer."""
+"""Options that describe the state dict of a model that wraps torch.nn.Transformer."""
 
 import dataclasses
 from collections.abc import Mapping

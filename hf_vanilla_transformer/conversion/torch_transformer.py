@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Convert state dicts of models around torch.nn.Transformer from and to our format.
+"""Convert between state dicts of models that wrap torch.nn.Transformer and our format.
 
 torch.nn.Transformer is only the two stacks. Embeddings, positions and the output projection belong to the model around
 it, under names that its author chose, so the caller gives these names. A state dict doesn't record the number of heads
@@ -167,15 +167,15 @@ def _config_fields(options: TorchOptions, renamed: Mapping[str, Tensor]) -> dict
 
 
 def write_torch(source: Path, directory: Path, options: Mapping[str, Any]) -> None:
-    """Write one of our checkpoints as ``model.safetensors`` under the names of a model around torch.nn.Transformer.
+    """Write one of our checkpoints as ``model.safetensors``, named as in a model that wraps torch.nn.Transformer.
 
     Args:
         source: our checkpoint.
-        directory: an empty one.
+        directory: an empty output directory.
         options: the names, as in `TorchOptions`; ``num_heads`` is read from the checkpoint.
 
     Raises:
-        ValueError: If torch.nn.Transformer can't express it; the message lists all problems.
+        ValueError: If torch.nn.Transformer can't represent the architecture; the message lists all problems.
     """
     ours = read_parts(source)
     save_file(
@@ -198,7 +198,7 @@ def to_torch_state_dict(
         A state dict.
 
     Raises:
-        ValueError: If torch.nn.Transformer can't express it; the message lists all problems.
+        ValueError: If torch.nn.Transformer can't represent the architecture; the message lists all problems.
     """
     chosen = TorchOptions.of({"num_heads": config.num_heads, **options})
     problems: list[str] = []

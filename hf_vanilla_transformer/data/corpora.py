@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Load parallel text as a dataset with a ``translation`` column, and a report on its problems.
+"""Load parallel text as a dataset with a ``translation`` column, and report the problems found in it.
 
 Text comes from two aligned files, from tables (TSV, CSV, JSON lines, Parquet), from a dataset's name, or from the
 embedded corpus. All forms get the same checks and the same report.

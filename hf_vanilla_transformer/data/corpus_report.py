@@ -29,7 +29,7 @@ class CorpusReport:
         sha256: hash of the kept pairs in order, each as "source TAB target LF" in UTF-8, with Unicode spaces replaced
             by ordinary ones (see `plain_spaces`). For two text files without problems, it is the output of
             `paste source.txt target.txt | sha256sum`.
-        complete: False until a streamed corpus has been read to its end.
+        complete: whether the whole corpus has been read; a streamed corpus sets it at its end.
     """
 
     name: str

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From a corpus of text to ``input_ids`` and ``labels``."""
+"""Tokenize a parallel corpus into ``input_ids`` and ``labels``."""
 
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files by name or pattern, and the pairing of source files with target files."""
+"""Resolve file names and glob patterns, and pair source files with target files."""
 
 import glob
 import re

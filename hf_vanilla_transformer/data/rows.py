@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of two sides: lines of two aligned files, or two fields of dictionaries.
+"""Source-target rows: lines of two aligned files, or two fields of dictionaries.
 
 A row is yielded as it is in the file, as bytes if possible: `corpora` checks whether it is valid text. `text_lines`
 defines line ends and encodings.

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sort examples by length and cut them into slots, the sets of examples of one update each, with little padding."""
+"""Group examples of similar length into slots; a slot holds the examples of one optimizer update."""
 
 import numpy as np
 

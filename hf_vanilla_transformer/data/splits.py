@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The splits of a corpus: training text checked and filtered, evaluation text complete."""
+"""The splits of a corpus: training text is checked and filtered, evaluation text is kept complete."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -54,11 +54,11 @@ def write_ctranslate2(
         model: `VanillaTransformerForConditionalGeneration`.
         source_tokens: the source vocabulary in the order of its ids; may be shorter than the embedding.
         target_tokens: the target vocabulary, likewise.
-        directory: for the files.
+        directory: an existing directory for the files.
         quantization: how weights are stored, one of `QUANTIZATIONS`; None is "float32".
 
     Returns:
-        ``max_sequence_length``, in tokens, and notes for the record: ``quantization`` and the library's version.
+        Entries of export.json: ``max_sequence_length`` in tokens, ``quantization``, and the version of CTranslate2.
 
     Raises:
         ValueError: If the format does not support the model, or ``quantization`` is unknown.

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the exports of all formats share: the record beside their files, and the model that runs them."""
+"""Parts shared by all export formats: export.json, and the class that runs an exported model."""
 
 # Shapes: B batch · S source length
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Two ONNX graphs, the encoder and a step of the decoder with keys and values: writing them and running them.
+"""Export our models as two ONNX graphs: the encoder, and one decoder step with a key-value cache.
 
 `encoder_model.onnx` takes ``input_ids`` and ``attention_mask`` (B, S) and returns ``last_hidden_state`` and, for each
 decoder layer i, ``present.i.encoder.key`` and ``.value`` (B, H, S, K): the keys and values of encoder-decoder
@@ -35,7 +35,7 @@ def write_onnx(model: Any, directory: Path, quantization: str | None) -> dict[st
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`; a copy in fp32 is exported.
-        directory: for the files.
+        directory: an existing directory for the files.
         quantization: None or "float32"; the graphs are fp32, and onnxruntime.quantization can quantize them.
 
     Returns:

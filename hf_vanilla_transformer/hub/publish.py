@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Publish a checkpoint that loads with or without this package.
+"""Publish a checkpoint so that it loads with or without this package.
 
 Weights as safetensors, configuration, generation configuration, the model's code, tokenizers and the model card are
 collected in a temporary directory. A process that cannot import this package loads that directory and must translate as

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Upload a directory to a repository on the Hub in one commit; a failure is described in one sentence."""
+"""Upload a checkpoint to the Hub in one commit; failures raise an error with a one-sentence explanation."""
 
 import time
 from collections.abc import Callable, Collection

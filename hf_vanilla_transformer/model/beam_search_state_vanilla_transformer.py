@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a beam search: the unfinished sentences with their open and finished hypotheses.
+"""The state of the beam search: inputs still being searched, with their open and finished hypotheses.
 
 Row i of every tensor belongs to the i-th unfinished sentence. Each object has one `select(rows)`, which drops finished
 sentences.

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's beam search (§6.1): `paper_beam_search` searches, `score_targets` scores given targets.
+"""The paper's beam search (§6.1): `paper_beam_search` runs it, `score_targets` scores existing translations.
 
 Both count the length of a target in tokens with its EOS token, and divide its log-probability by
 `BeamSearchConfig.length_divisor`. `_BeamSearch.run` is the loop over positions; its state is in the state file.

@@ -294,7 +294,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
             name, value = self.attribute_map[alias], kwargs.pop(alias)
             if given.setdefault(name, value) != value:
                 raise ValueError(
-                    f"{alias}={value!r} and {name}={given[name]!r} are two names of one field; give only {name}"
+                    f"{alias}={value!r} and {name}={given[name]!r} are two names for the same field and conflict; give "
+                    f"only {name}"
                 )
             setattr(self, name, value)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder for W beams per sentence, one position per step, with the keys and values of earlier steps.
+"""Incremental decoding with several beams per sentence: one position per step, with cached keys and values.
 
 The beams of a sentence are on the axis that has target positions in training, so they share the encoder's keys and
 values without copies. The keys and values of self-attention are written once and never reordered: a mask selects those
@@ -58,7 +58,7 @@ class _LayerCache:
         return self.past_key[:batch, :, :stop], self.past_value[:batch, :, :stop]
 
     def grow(self, batch: int, columns: int) -> None:
-        """Append ``columns`` empty columns to the past of the first ``batch`` rows; drop the other rows."""
+        """Keep the first ``batch`` rows of the cache and extend it by ``columns`` zero-filled positions."""
         self.past_key = functional.pad(self.past_key[:batch], (0, 0, 0, columns))
         self.past_value = functional.pad(self.past_value[:batch], (0, 0, 0, columns))
 

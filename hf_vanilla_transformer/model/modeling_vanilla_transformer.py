@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Transformer as Hugging Face models: the stacks, initialization, tying, caches and the loss.
+"""The Transformer as Hugging Face models: encoder and decoder stacks, initialization, weight tying, caches, loss.
 
 The paper's layers are in the layers file, their attention kernels and caches in the attention file, checks and masks of
 the inputs in the inputs file. Of the paper, §3.4 (embeddings) and §5.4 (dropout on the sums) are in

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The special tokens of a search, read once from a model and its generation configuration."""
+"""The special token ids used in beam search, read once from a model and its generation configuration."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Check attention: masks, and the implementations of it."""
+"""Check attention: masks, and every attention implementation."""
 
 import itertools
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The small model of the checks, its inputs, and its results computed in the plainest way."""
+"""The small model used by the checks, its inputs, and its reference results computed naively."""
 
 # Shapes: B batch · S source length · T target length · V vocabulary
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what the user passes to `VanillaTransformerTrainer`, before training starts."""
+"""Validate the arguments of `VanillaTransformerTrainer` before training starts."""
 
 from collections.abc import Callable
 from typing import Any

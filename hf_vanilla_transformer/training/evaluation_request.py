@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate a checkpoint on two text files or on the text of a recipe."""
+"""Evaluate a checkpoint on two text files or on the test data that a recipe names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

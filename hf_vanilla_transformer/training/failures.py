@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Replace errors of torch that a user cannot act on by errors that say what to change."""
+"""Replace errors of torch that do not tell the user what to change with errors that do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Values of the training log: mean loss, unsmoothed likelihood and perplexity per token, tokens per second.
+"""Loss, negative log-likelihood without label smoothing, perplexity and tokens per second for the log.
 
 Sums stay on the device between log entries, so that an update never waits for them.
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Peak learning rates: they come from this run's arguments, also after a checkpoint's schedule was loaded."""
+"""Keep the peak learning rates of the current run, even after a checkpoint's scheduler state was loaded."""
 
 from typing import Any
 

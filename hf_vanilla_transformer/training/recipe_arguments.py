@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The keys of a recipe beside the training arguments: what is trained, on which data, and how a run is evaluated.
+"""Recipe keys other than the training arguments: what to train, on which data, and how to evaluate.
 
 The fields of these dataclasses, and of `VanillaTransformerTrainingArguments`, are the keys of a recipe.
 """
@@ -209,7 +209,9 @@ class DataArguments:
             source, target, table = (getattr(self, f"{split}_{side}") for side in ("source", "target", "file"))
             if (source is None) != (target is None):
                 missing = f"{split}_source" if source is None else f"{split}_target"
-                raise ValueError(f"{missing} is missing; give both files; line n of one is the translation of line n of the other")
+                raise ValueError(
+                    f"{missing} is missing; give both files: line n of one is the translation of line n of the other"
+                )
             if source is not None and table is not None:
                 raise ValueError(f"both {split}_source and {split}_file are set; set one of them to null")
         if self.dataset_name is not None and (self.train_source or self.train_file):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Read a recipe's YAML as plain text: each key with its words and its line; nothing in the file is constructed."""
+"""Read a recipe's YAML without building Python objects: each key with its raw text and line number."""
 
 import json
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Train by a recipe: text in; out comes a directory with a model that `from_pretrained` loads, and a record."""
+"""Train from a recipe: read text, write a directory with a `from_pretrained` checkpoint and a record of results."""
 
 import json
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A lock that lets only one process train in a directory; a second one fails before it deletes anything.
+"""A lock so that only one process trains in a directory; a second process stops before it touches any file.
 
 The lock is a file with the process id, start time and host of its owner. It remains after a process is killed, so a
 stale lock is taken over: if the owning process has ended (or its process id was reused), or, on another host, if the

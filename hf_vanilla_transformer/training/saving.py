@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Saving in Trainer: complete checkpoints on all ranks or none, finite weights only, the model's code and card.
+"""Saving in Trainer: all ranks save or none does; non-finite weights are refused; code and card are included.
 
 What a checkpoint directory looks like, and how it is renamed and rotated, is in `checkpointing`.
 """

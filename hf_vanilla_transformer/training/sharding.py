@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Keep weights tied under fully sharded data parallelism (FSDP2), where accelerate alone does not."""
+"""Keep tied weights tied under FSDP2; accelerate by itself unties them."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Skip updates whose loss or gradients are not finite, on all ranks, and report the examples that caused it."""
+"""Skip updates with a non-finite loss or gradient, and report the examples responsible."""
 
 import math
 from typing import TYPE_CHECKING, Any

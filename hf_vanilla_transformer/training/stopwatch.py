@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Wall time and CPU time of a training, including the time before it was stopped and resumed."""
+"""Wall time and processor time of a training run, accumulated across resumes."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how often a head of the encoder-decoder attention attends to the word that is being translated.
+"""Measure how often a cross-attention head attends to the digit being translated, on the embedded corpus.
 
 In the embedded corpus, the English digit word (one … nine) of a Korean digit (일 … 구) is known by rule, so that a
 head can be evaluated on thousands of digits. A Korean digit that belongs to another word (thirteen, forty, third, or

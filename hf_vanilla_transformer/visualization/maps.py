@@ -179,7 +179,7 @@ def attention_maps(
         tokenizer: of the model; two tokenizers as one `TranslationTokenizers`.
         source: one sentence.
         target: its translation; None generates one with the paper's beam search (§6.1).
-        max_tokens: maximum number of tokens per side, with special ones.
+        max_tokens: maximum number of tokens per side, including special tokens.
         target_tokenizer: of the target, if it has its own vocabulary; None loads it from the folder target_tokenizer of
             the checkpoint.
 
@@ -187,7 +187,8 @@ def attention_maps(
         The weights and the tokens.
 
     Raises:
-        ValueError: If a sentence is empty or too long, or tokenizer or attention implementation don't fit.
+        ValueError: If a sentence is empty or has more than ``max_tokens`` tokens, the tokenizer does not match the model,
+            or the model cannot return attention weights.
     """
     if not hasattr(model, "lm_head") or not hasattr(model, "get_encoder"):
         raise ValueError(

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Show the attention of a checkpoint for one sentence: an HTML page and, if wanted, a figure."""
+"""Show the attention of a checkpoint for one sentence: an HTML page and, optionally, a figure."""
 
 from dataclasses import dataclass
 from pathlib import Path
