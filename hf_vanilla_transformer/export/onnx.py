@@ -157,7 +157,7 @@ class _DecoderGraph(nn.Module):
     def forward(
         self, input_ids: Tensor, encoder_attention_mask: Tensor, past: list[Tensor], cross: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Decode (B, T): the logits (B, T, V), then key and value (B, H, P + T, K) of each layer's self-attention."""
+        """Decode (B, T): logits (B, T, V), then keys (B, H, P + T, d_k) and values (B, H, P + T, d_v) of each layer."""
         new, before = input_ids.shape[1], past[0].shape[2]
         embedded = self.decoder.embed_tokens(input_ids)
         places = torch.arange(new) + before

@@ -104,8 +104,8 @@ def _check_model_type(api: HfApi, repo_id: str, revision: str, token: str) -> No
         found = None
     if found != VanillaTransformerConfig.model_type:
         raise ValueError(
-            f"{repo_id} holds a model of type {found!r}, which is not replaced; choose another name, or delete that "
-            "repository on the Hub"
+            f"{repo_id} contains a model of another type ({found!r}) and is not overwritten; choose another repository "
+            "name, or delete that repository on the Hub"
         )
 
 

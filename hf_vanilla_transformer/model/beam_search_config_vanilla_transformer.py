@@ -14,28 +14,31 @@ LENGTH_NORMALIZATIONS = ("gnmt", "power")
 class BeamSearchConfig:
     """Settings of `paper_beam_search`. The defaults are the paper's (§6.1): beam 4, α = 0.6, source + 50 tokens.
 
-    A name that transformers' `GenerationConfig` has too means the same as there, with one exception: under
-    ``length_normalization="gnmt"``, ``length_penalty`` is the exponent of another function of the length.
+    Settings that share a name with transformers' `GenerationConfig` have the same meaning, with two exceptions:
+    ``length_penalty`` under ``length_normalization="gnmt"`` is the exponent of another function of the length, and
+    ``early_stopping=False`` is exact, while transformers' False is an estimate.
 
     Attributes:
-        num_beams: open hypotheses per sentence; 1 is greedy search. (§6.1: "beam size of 4"; transformers' name.)
+        num_beams: beam size, the number of unfinished hypotheses kept per source sentence; 1 is greedy search. (§6.1:
+            "beam size of 4"; transformers' name.)
         num_return_sequences: hypotheses to return per sentence, at most ``num_beams``. (transformers' name.)
-        length_penalty: exponent α of the divisor of a log-probability; 0 ranks by the plain log-probability. (§6.1:
-            α = 0.6; transformers' name, which has the meaning of transformers under "power" only.)
-        length_normalization: the divisor for n tokens with the EOS token. "gnmt" is ((5 + n) / 6)^α, the paper's
-            (§6.1, from Wu et al. 2016, Eq. 14); "power" is n^α, the one of `generate`, Marian, fairseq and CTranslate2.
-        early_stopping: when a sentence is finished. False and "never": when no open hypothesis can still score higher
-            than the ``num_return_sequences`` best finished ones. This is exact, and what transformers does for
-            "never"; its own False stops by an estimate. True: as soon as ``num_beams`` hypotheses are finished, as in
-            transformers; faster, but may miss a better hypothesis. (transformers' name. The paper's "terminate early
-            when possible" does not change the result, so it is False here.)
+        length_penalty: exponent α of the length normalization by which log-probabilities are divided; 0 means no
+            normalization. (§6.1: α = 0.6. transformers' name; the same meaning only under "power".)
+        length_normalization: the divisor, where n counts the generated tokens including EOS. "gnmt" is
+            ((5 + n) / 6)^α, the paper's (§6.1, from Wu et al. 2016, Eq. 14); "power" is n^α, as in `generate`, Marian,
+            fairseq and CTranslate2.
+        early_stopping: when to stop the search for a sentence. False or "never": once no unfinished hypothesis can
+            outscore the worst of the ``num_return_sequences`` best finished ones, which is exact. True: as soon as
+            ``num_beams`` hypotheses are finished, which is faster and may miss a better hypothesis. (transformers'
+            name. We read the paper's "terminate early when possible" as stopping when the result can no longer
+            change, hence the default.)
         coverage_penalty: β ≥ 0 of Wu et al. 2016, Eq. 14: adds β Σ_source log(min(Σ_target p, 1)) to the score of a
             finished hypothesis, where p is the encoder-decoder attention of the last decoder layer, averaged over
-            heads. 0 (the paper's) costs no time.
-        max_extra_tokens: tokens a target may have beyond its own source, both counted with their EOS tokens. (§6.1:
+            heads (our choice; Wu et al. have a single attention). 0 disables it; Vaswani et al. mention none.
+        max_extra_tokens: how many tokens longer than its source a target may be; both lengths include EOS. (§6.1:
             "input length + 50".)
-        max_target_tokens: upper limit of every target, in tokens with the EOS token; None sets none. Learned positions
-            are a limit as well. (Not in the paper.)
+        max_target_tokens: maximum target length in tokens, including EOS; None means no maximum. With learned
+            positions, their number is a limit too. (Not in the paper.)
 
     Raises:
         ValueError: If a value is out of range; the message names it and says what to choose.
@@ -83,7 +86,7 @@ class BeamSearchConfig:
         """Compute the divisor of a log-probability, which compensates for the length of a target (§6.1).
 
         Args:
-            length: n, tokens with the EOS token; a number or a tensor.
+            length: n, the number of generated tokens including EOS; a number or a tensor.
         """
         base = (5 + length) / 6 if self.length_normalization == "gnmt" else length
         return base**self.length_penalty

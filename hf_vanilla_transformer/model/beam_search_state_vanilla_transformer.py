@@ -179,11 +179,11 @@ class FinishedHypotheses(_TensorState):
     def merge(
         self, scores: Tensor, origins: Tensor, lengths: Tensor, tokens: Tensor, log_probs: Tensor
     ) -> "FinishedHypotheses":
-        """Keep the N best of these hypotheses and W new ones.
+        """Merge W new hypotheses into these N and keep the N best of all.
 
         Args:
-            scores: (B, N), the N best scores of both.
-            origins: (B, N), where each of them is: below N in this state, from N on among the new ones.
+            scores: (B, N), the N best scores of old and new hypotheses.
+            origins: (B, N), the place of each in the concatenation of old and new hypotheses.
             lengths: (B, W), of the new ones; 0 for those that have not ended.
             tokens: (B, W, L), of the new ones.
             log_probs: (B, W, L), of the new ones.

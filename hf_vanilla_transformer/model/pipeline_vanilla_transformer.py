@@ -79,7 +79,10 @@ class TranslationPipeline(Pipeline):
         if model_type != "vanilla_transformer":
             raise ValueError(f"TranslationPipeline needs a vanilla_transformer model, not {model_type}")
         if tokenizer is None:
-            raise ValueError("TranslationPipeline needs the model's tokenizer; give tokenizer=AutoTokenizer.…")
+            raise ValueError(
+                "TranslationPipeline needs the model's tokenizer; "
+                "pass tokenizer=AutoTokenizer.from_pretrained(CHECKPOINT)"
+            )
         self._tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
         super().__init__(model=model, tokenizer=self._tokenizers.source, **kwargs)
         self.target_tokenizer = self._tokenizers.target

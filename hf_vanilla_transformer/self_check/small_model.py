@@ -48,7 +48,7 @@ def small_model(device: torch.device, **fields: Any) -> Any:
 def pad(
     rows: Sequence[Sequence[int]], device: torch.device, left: bool = False, value: int = PAD
 ) -> tuple[Tensor, Tensor]:
-    """Return rows of token ids as a padded matrix, and its mask: 1 keeps, 0 is padding."""
+    """Pad rows of token ids to a matrix and return it with its mask (1 for tokens, 0 for padding)."""
     longest = max(map(len, rows))
     ids, mask = [], []
     for row in rows:

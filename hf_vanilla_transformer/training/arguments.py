@@ -259,8 +259,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError("warmup_steps=0 leaves Equation 3 undefined; set at least 1, the paper's is 4000")
             if self.lr_scheduler_kwargs:
                 raise ValueError(
-                    f"lr_scheduler_kwargs={self.lr_scheduler_kwargs} have no effect with Equation 3, which has no "
-                    "options; leave them out, or set an lr_scheduler_type of Trainer's"
+                    f"lr_scheduler_kwargs={self.lr_scheduler_kwargs} cannot be used with Equation 3, which is set "
+                    "by warmup_steps and learning_rate; leave them out, or choose one of Trainer's schedules"
                 )
         else:
             kind = SchedulerType(self.lr_scheduler_type).value

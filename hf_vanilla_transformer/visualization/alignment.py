@@ -34,7 +34,7 @@ _MINUTE_AND_SECOND = re.compile(
 
 @dataclass(frozen=True)
 class DigitPair:
-    """A digit in both languages, as character spans of the English and of the Korean text."""
+    """An English digit word and its Korean translation, each as a character span in its text."""
 
     english: Span
     korean: Span

@@ -187,8 +187,8 @@ def attention_maps(
         The weights and the tokens.
 
     Raises:
-        ValueError: If a sentence is empty or has more than ``max_tokens`` tokens, the tokenizer does not match the model,
-            or the model cannot return attention weights.
+        ValueError: If a sentence is empty or has more than ``max_tokens`` tokens, the tokenizer does not match the
+            model, or the model cannot return attention weights.
     """
     if not hasattr(model, "lm_head") or not hasattr(model, "get_encoder"):
         raise ValueError(
@@ -230,10 +230,10 @@ def attention_maps(
 
 def _encode(encode: Callable[[list[str]], list[list[int]]], text: str, side: str, max_tokens: int) -> list[int]:
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"the {side} is empty; give a sentence")
+        raise ValueError(f"the {side} is empty; pass a sentence")
     ids = encode([text])[0]
     if not ids:
-        raise ValueError(f"the {side} is empty after the tokenizer's normalization; give a sentence")
+        raise ValueError(f"the {side} is empty after the tokenizer's normalization; pass a sentence with words")
     _check_length(side, len(ids), max_tokens)
     return ids
 

@@ -193,7 +193,7 @@ def test_hugging_face_names_mean_the_papers_fields():
     ],
 )
 def test_different_values_for_one_field_are_refused(fields):
-    with pytest.raises(ValueError, match="are two names of one field; give only num_heads"):
+    with pytest.raises(ValueError, match="are two names for the same field and conflict; give only num_heads"):
         VanillaTransformerConfig(**fields)
 
 

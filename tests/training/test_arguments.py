@@ -67,7 +67,7 @@ def test_defaults_are_the_papers(tmp_path):
             {"lr_scheduler_type": "cosin", "learning_rate": 1e-3},
             "lr_scheduler_type='cosin' is unknown; choose one of noam",
         ),
-        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "have no effect with Equation 3"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "cannot be used with Equation 3"),
         (
             {"lr_scheduler_type": "cosine", "learning_rate": 1e-3, "cooldown_steps": 5},
             "cooldown_steps=5 applies to Equation 3 only, and not to lr_scheduler_type='cosine'",
