@@ -67,7 +67,7 @@ def test_korean_takes_the_best_tokenizer_there_is() -> None:
     if installed:
         assert TranslationMetric(tokenize="ko-mecab").tokenize == "ko-mecab"
     else:
-        with pytest.raises(ValueError, match=r"hf_vanilla_transformer\[korean\]"):
+        with pytest.raises(ValueError, match=r"install the extra 'korean'"):
             TranslationMetric(tokenize="ko-mecab")
 
 
