@@ -52,7 +52,7 @@ def choose_column(column: str | None, language: str, available: Sequence[str], w
 
 
 def _lookup(row: Any, column: str) -> Any:
-    """Look up a dotted name in nested dictionaries; return `_MISSING` if it is not there."""
+    """Return the value of a dotted name in nested dictionaries, or `_MISSING` if there is none."""
     if isinstance(row, dict):
         if column in row:
             return row[column]

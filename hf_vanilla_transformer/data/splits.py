@@ -4,7 +4,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
 from .file_names import Files
@@ -74,46 +74,16 @@ def load_splits(
 
 
 def _load_split(split: str, source: SplitSource, source_lang: str, target_lang: str, streaming: bool) -> ParallelCorpus:
-    keep_all = split != "train"
+    common: dict[str, Any] = {"source_lang": source_lang, "target_lang": target_lang, "keep_all": split != "train"}
     if isinstance(source, EmbeddedPairs):
-        return load_embedded(
-            split,
-            source.size,
-            seed=source.seed,
-            source_lang=source_lang,
-            target_lang=target_lang,
-            keep_all=keep_all,
-        )
+        return load_embedded(split, source.size, seed=source.seed, **common)
+    common["streaming"] = streaming
     if isinstance(source, TextFiles):
-        return load_text_files(
-            source.source,
-            source.target,
-            source_lang=source_lang,
-            target_lang=target_lang,
-            keep_all=keep_all,
-            streaming=streaming,
-        )
+        return load_text_files(source.source, source.target, **common)
+    columns = (source.source_column, source.target_column)
     if isinstance(source, Tables):
-        return load_table(
-            source.files,
-            source.source_column,
-            source.target_column,
-            source_lang=source_lang,
-            target_lang=target_lang,
-            keep_all=keep_all,
-            streaming=streaming,
-        )
-    return load_hub_dataset(
-        source.name,
-        source.config,
-        source.split,
-        source.source_column,
-        source.target_column,
-        source_lang=source_lang,
-        target_lang=target_lang,
-        keep_all=keep_all,
-        streaming=streaming,
-    )
+        return load_table(source.files, *columns, **common)
+    return load_hub_dataset(source.name, source.config, source.split, *columns, **common)
 
 
 __all__ = ["SPLITS", "EmbeddedPairs", "HubDataset", "SplitSource", "Tables", "TextFiles", "load_splits"]

@@ -71,7 +71,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     100,000 updates and its big ones for 300,000.
 
     Raises:
-        ValueError: If a field is out of range, contradicts another or is not supported; the message says what to set.
+        ValueError: If a field is out of range, contradicts another or is not supported.
     """
 
     max_tokens_per_batch: int = field(

@@ -99,7 +99,7 @@ def write_vocabularies(
     """Learn one or several vocabularies and write them to a directory, all of them or none.
 
     Args:
-        files: name of a subdirectory -> text files to learn from; the name "" stands for the directory itself.
+        files: name of a subdirectory -> text files to learn from; the name "" is the directory itself.
         folder: the directory.
         overwrite: replace tokenizers that an earlier call wrote there.
         vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.

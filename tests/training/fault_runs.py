@@ -1,6 +1,6 @@
 """One process of a small run with a fault, started by test_faults.py; it saves every second update.
 
-Processes are forked from one that has imported everything, so that they start fast.
+Processes are forked from one that has imported everything, which saves the import in each of them.
 """
 
 import os
