@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import AttentionInterface
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
+from .attention_kernels_vanilla_transformer import prefers_plain_products
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .layers_vanilla_transformer import (
     DecoderLayer,
@@ -71,6 +74,42 @@ def eager_attention_forward(
     return context.transpose(1, 2), weights  # (B, T, H, K)
 
 
+def fastest_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Compute the paper's attention by plain products or torch's fused kernel, whichever is faster on this device.
+
+    Takes the masks of transformers' "sdpa": boolean, True keeps, or additive, or None. Returns no weights.
+    """
+    if not prefers_plain_products(query, key):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    causal = attention_mask is None and getattr(module, "is_causal", False) and query.shape[2] > 1
+    if causal:
+        shape = query.shape[2], key.shape[2]
+        attention_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril_()
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        hidden = torch.finfo(query.dtype).min  # not −inf: a row without any visible position would become NaN
+        attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, hidden)
+    return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout)[0], None
+
+
+# transformers' attention functions, with our own for "sdpa", which is the default: of the two ways to compute scaled
+# dot-product attention, it selects the faster one. "eager" always uses plain products, "fused" always torch's kernel.
+_attention_functions = AttentionInterface()
+_attention_functions["sdpa"] = fastest_attention_forward
+AttentionInterface.register("fused", sdpa_attention_forward)
+AttentionMaskInterface.register("fused", sdpa_mask)
+
+
 class VanillaTransformerAttention(MultiHeadAttention):
     """The paper's multi-head attention (§3.2.2) with transformers' attention kernels and caches."""
 
@@ -103,7 +142,7 @@ class VanillaTransformerAttention(MultiHeadAttention):
         query = self.project_query(query_states)
         cache = cache if past_key_values is None else past_key_values
         key, value = self._keys_and_values(query_states, key_value_states, cache)
-        implementation: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        implementation: Callable = _attention_functions.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
 
@@ -154,5 +193,6 @@ __all__ = [
     "VanillaTransformerDecoderLayer",
     "VanillaTransformerEncoderLayer",
     "eager_attention_forward",
+    "fastest_attention_forward",
     "resolve_cache",
 ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .attention_kernels_vanilla_transformer import prefers_plain_products
 from .layers_vanilla_transformer import scaled_dot_product_attention
 
 
@@ -140,8 +141,8 @@ class IncrementalDecoder:
                 cache.source(self.batch),
                 past_mask,
                 source_mask,
-                _fused_attention,
-                _fused_attention_with_weights if with_weights else _fused_attention,
+                _fastest_attention,
+                _fastest_attention_with_weights if with_weights else _fastest_attention,
             )
         self.steps += 1
         if self.decoder.final_norm is not None:
@@ -182,19 +183,21 @@ class IncrementalDecoder:
         self.past_mask = functional.pad(self.past_mask[: self.batch], (0, added * self.num_beams), value=-math.inf)
 
 
-def _fused_attention(
+def _fastest_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend by torch's fused kernel, which returns no weights."""
+    """Attend by plain products or torch's fused kernel, whichever is faster; return no weights."""
+    if prefers_plain_products(query, key):
+        return scaled_dot_product_attention(query, key, value, mask, dropout, scale)[0], None
     context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
     return context, None
 
 
-def _fused_attention_with_weights(
+def _fastest_attention_with_weights(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend by the fused kernel, and compute the weights beside it, so that they don't change the result."""
-    context, _ = _fused_attention(query, key, value, mask, dropout, scale)
+    """Attend likewise, and compute the weights separately, so that they don't change the result."""
+    context, _ = _fastest_attention(query, key, value, mask, dropout, scale)
     return context, scaled_dot_product_attention(query, key, value, mask, dropout, scale)[1]
 
 

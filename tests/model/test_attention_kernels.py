@@ -1,0 +1,136 @@
+"""The choice between plain attention products and torch's fused kernel on the CPU, and that both compute the same."""
+
+import pytest
+import torch
+
+from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, paper_beam_search, preset
+from hf_vanilla_transformer.model import attention_kernels_vanilla_transformer as kernels
+from hf_vanilla_transformer.model.attention_kernels_vanilla_transformer import prefers_plain_products
+
+
+@pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
+def has_amx(request, monkeypatch):
+    monkeypatch.setattr(kernels, "cpu_has_amx", lambda: request.param)
+    return request.param
+
+
+def heads(batch, length, dtype, heads=4, width=8):
+    return torch.zeros(batch, heads, length, width, dtype=dtype)
+
+
+def test_bf16_uses_plain_products_up_to_256_keys_where_there_is_no_amx(has_amx):
+    for length in (9, 64, 256):
+        query = heads(2, length, torch.bfloat16)
+        assert prefers_plain_products(query, query) is not has_amx
+    longest = heads(1, 257, torch.bfloat16)
+    assert not prefers_plain_products(longest, longest)
+
+
+def test_a_search_step_uses_plain_products_for_many_sentences_with_few_keys(has_amx):
+    step, few_sentences = heads(64, 4, torch.bfloat16), heads(63, 4, torch.bfloat16)
+    assert prefers_plain_products(step, heads(64, 64, torch.bfloat16)) is not has_amx
+    assert not prefers_plain_products(step, heads(64, 65, torch.bfloat16))
+    assert not prefers_plain_products(few_sentences, heads(63, 64, torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_other_dtypes_always_use_the_fused_kernel(dtype, has_amx):
+    query = heads(64, 16, dtype)
+    assert not prefers_plain_products(query, query)
+
+
+def test_other_devices_always_use_the_fused_kernel(monkeypatch):
+    monkeypatch.setattr(kernels, "cpu_has_amx", lambda: False)
+    query = heads(2, 16, torch.bfloat16).to("meta")
+    assert not prefers_plain_products(query, query)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count the plain products of the model's attention."""
+    from hf_vanilla_transformer.model import attention_vanilla_transformer as attention
+
+    counted = []
+    plain = attention.eager_attention_forward
+    monkeypatch.setattr(
+        attention, "eager_attention_forward", lambda *args, **kwargs: counted.append(1) or plain(*args, **kwargs)
+    )
+    return counted
+
+
+def batch(padding_side="right"):
+    ids = torch.randint(4, 60, (3, 11), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, slice(7, None) if padding_side == "right" else slice(0, 4)] = 0
+    labels = torch.randint(4, 60, (3, 9), generator=torch.Generator().manual_seed(1))
+    labels[2, 6:] = -100
+    return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
+
+
+def build(implementation, dtype):
+    torch.manual_seed(0)
+    config = preset("tiny", vocab_size=60, dropout=0.0)
+    model = VanillaTransformerForConditionalGeneration(config).to(dtype).eval()
+    model.set_attn_implementation(implementation)
+    return model
+
+
+def loss_and_gradients(model, inputs):
+    model.zero_grad()
+    loss = model(**inputs).loss
+    loss.backward()
+    return loss.detach(), {name: parameter.grad.float() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+def test_plain_products_agree_with_the_fp32_reference_forward_and_backward(padding_side, monkeypatch, calls):
+    monkeypatch.setattr(kernels, "cpu_has_amx", lambda: False)
+    inputs = batch(padding_side)
+    expected_loss, expected = loss_and_gradients(build("eager", torch.float32), inputs)
+    calls.clear()
+    errors = {}
+    for implementation in ("sdpa", "fused"):
+        loss, gradients = loss_and_gradients(build(implementation, torch.bfloat16), inputs)
+        assert bool(calls) is (implementation == "sdpa")
+        calls.clear()
+        # bf16 has 8 bits; the rounding errors of 8 layers add up.
+        assert abs(loss - expected_loss) < 0.02 * expected_loss
+        errors[implementation] = max(
+            float((gradients[name] - expected[name]).norm() / expected[name].norm()) for name in expected
+        )
+    assert errors["sdpa"] < max(1.5 * errors["fused"], 0.05)
+
+
+def test_the_rule_and_the_causal_mask_agree_with_the_fused_kernel_in_fp32(monkeypatch, calls):
+    from hf_vanilla_transformer.model import attention_vanilla_transformer as attention
+
+    monkeypatch.setattr(attention, "prefers_plain_products", lambda query, key: True)
+    for inputs in (batch(), {"input_ids": batch()["input_ids"].clamp(min=4), "labels": batch()["labels"]}):
+        loss, gradients = loss_and_gradients(build("sdpa", torch.float32), inputs)
+        assert len(calls) == 12  # 4 encoder layers with one attention, 4 decoder layers with two
+        calls.clear()
+        expected_loss, expected = loss_and_gradients(build("fused", torch.float32), inputs)
+        assert not calls
+        torch.testing.assert_close(loss, expected_loss, rtol=1e-6, atol=1e-6)
+        for name in expected:
+            torch.testing.assert_close(gradients[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_the_search_finds_the_same_with_plain_products(num_beams, monkeypatch):
+    from hf_vanilla_transformer import BeamSearchConfig
+    from hf_vanilla_transformer.model import incremental_decoder_vanilla_transformer as decoder
+
+    model, inputs = build("sdpa", torch.float32), batch()
+    del inputs["labels"]
+    config = BeamSearchConfig(num_beams=num_beams)
+    expected = paper_beam_search(model, **inputs, config=config)
+    monkeypatch.setattr(decoder, "prefers_plain_products", lambda query, key: True)
+    found = paper_beam_search(model, **inputs, config=config)
+    assert torch.equal(found.sequences, expected.sequences)
+    torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, rtol=1e-5, atol=1e-5)
+
+
+def test_an_implementation_given_by_hand_is_kept():
+    for name in ("eager", "fused", "sdpa"):
+        assert build(name, torch.float32).config._attn_implementation == name
