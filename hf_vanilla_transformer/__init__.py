@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .model.beam_search_vanilla_transformer import paper_beam_search, score_targets
     from .model.configuration_vanilla_transformer import VanillaTransformerConfig
     from .model.generate_vanilla_transformer import generate_with_paper_beam_search
+    from .model.int8_vanilla_transformer import Int8Config, quantize
     from .model.modeling_vanilla_transformer import (
         VanillaTransformerEncoderModel,
         VanillaTransformerForConditionalGeneration,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
 _MODULES = {  # public name -> module that defines it
     "BeamSearchConfig": "model.beam_search_config_vanilla_transformer",
     "DataCollatorForTranslation": "data.collator",
+    "Int8Config": "model.int8_vanilla_transformer",
     "TokenBudgetSampler": "data.batching",
     "TokenBudgetStream": "data.batching",
     "TranslationMetric": "metrics",
@@ -69,6 +71,7 @@ _MODULES = {  # public name -> module that defines it
     "paper_beam_search": "model.beam_search_vanilla_transformer",
     "preset": "presets",
     "push_to_hub": "hub.publish",
+    "quantize": "model.int8_vanilla_transformer",
     "read_recipe": "training.recipe",
     "score_targets": "model.beam_search_vanilla_transformer",
     "train": "training.run",
@@ -79,6 +82,7 @@ _MODULES = {  # public name -> module that defines it
 __all__ = [
     "BeamSearchConfig",
     "DataCollatorForTranslation",
+    "Int8Config",
     "TokenBudgetSampler",
     "TokenBudgetStream",
     "TranslationMetric",
@@ -103,6 +107,7 @@ __all__ = [
     "paper_beam_search",
     "preset",
     "push_to_hub",
+    "quantize",
     "read_recipe",
     "score_targets",
     "train",

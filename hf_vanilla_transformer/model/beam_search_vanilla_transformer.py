@@ -477,13 +477,18 @@ def _unfinished_rows(done: list[bool]) -> list[int]:
 def _logsumexp(logits: Tensor) -> Tensor:
     """log Σ exp over the vocabulary in at least fp32: (B, W, V) → (B, W).
 
-    The CPU computes a few rows at a time, so that intermediate results stay in its cache.
+    The CPU computes a few rows at a time, so that intermediate results stay in its cache, and derives the sum from the
+    softmax, which is one kernel: the highest probability of a row is exp(highest logit − logsumexp).
     """
     precise = torch.promote_types(logits.dtype, torch.float32)
     if logits.device.type != "cpu":
         return logits.to(precise).logsumexp(dim=-1)
     rows = max(1, 2**17 // logits.shape[-1])
-    parts = [part.to(precise).logsumexp(dim=-1) for part in logits.flatten(0, 1).split(rows)]
+    parts = []
+    for part in logits.flatten(0, 1).split(rows):
+        part = part.to(precise)
+        # The highest probability is at least 1/V, so that its logarithm is finite.
+        parts.append(part.amax(dim=-1) - part.softmax(dim=-1).amax(dim=-1).log())
     return torch.cat(parts).view(logits.shape[:2])
 
 

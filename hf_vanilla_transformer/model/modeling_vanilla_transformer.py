@@ -42,6 +42,7 @@ from .attention_vanilla_transformer import (
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout_vanilla_transformer import Dropout
 from .inputs_vanilla_transformer import check_token_ids, positions_from_mask, shift_tokens_right, source_padding_mask
+from .int8_vanilla_transformer import Int8Linear
 from .keywords_vanilla_transformer import LossKwargs, check_keywords
 from .layers_vanilla_transformer import positional_encoding
 from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy
@@ -153,7 +154,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         tied = {}
         for target, source in (type(self)._tied_weights_keys or {}).items():
             if target == "lm_head.weight":
-                if self.config.tie_word_embeddings:
+                if self.config.tie_word_embeddings and not isinstance(getattr(self, "lm_head", None), Int8Linear):
                     tied[target] = (
                         source if self.config.share_encoder_decoder_embeddings else "model.decoder.embed_tokens.weight"
                     )
