@@ -31,24 +31,43 @@ METHOD = "vanilla_transformer_int8"  # `quant_method` in config.json
 
 _LARGEST = 127  # of a quantized input
 # Largest weight where products saturate. Processors without VNNI add two neighboring products in 16 bits, after the
-# inputs were shifted to 0…255: 2 · 255 · 64 fits, 2 · 255 · 127 does not.
+# inputs were shifted to 1…255: 2 · 255 · 64 fits, 2 · 255 · 127 does not.
 _LARGEST_WEIGHT_WITHOUT_VNNI = 64
+# From this many output features on (the output projection) oneDNN's fused product is used: it converts to fp32 and
+# scales while it multiplies, and its packed weight is read faster. It takes 18 µs to start, so not for small layers.
+_WIDE = 4096
 
 
-def _int8_product(inputs: Tensor, weight: Tensor) -> Tensor:
-    """Multiply int8 (R, I) by int8 (O, I) transposed: int32 (R, O)."""
-    return torch._int_mm(inputs, weight.t())
+def _product(inputs: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """Multiply int8 (R, I) by int8 (O, I) transposed, and scale the columns: fp32 (R, O)."""
+    return torch._int_mm(inputs, weight.t()).to(torch.float32).mul_(weight_scale)
 
 
-def _is_exact(largest_weight: int, in_features: int) -> bool:
+def _pack(weight: Tensor) -> Tensor:
+    """Return an int8 weight (O, I) in the layout of `_packed_product`."""
+    return torch.ops.onednn.qlinear_prepack(weight, None)
+
+
+def _packed_product(inputs: Tensor, packed: Tensor, weight_scale: Tensor) -> Tensor:
+    """Compute `_product` with a packed weight, by the kernel for which torch.compile quantizes linear layers."""
+    shifted = inputs.view(torch.uint8) ^ 128  # x + 128 in 8 bits: the kernel takes unsigned inputs and a zero point
+    zero_points = torch.zeros_like(weight_scale, dtype=torch.int32)
+    return torch.ops.onednn.qlinear_pointwise(
+        shifted, 1.0, 128, packed, weight_scale, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+def _is_exact(largest_weight: int, in_features: int, packed: bool) -> bool:
     """Return whether products of the largest numbers are equal to those of int32 arithmetic, for 1 row and for 128."""
     weight = torch.full((64, in_features), largest_weight, dtype=torch.int8)
     weight[1::4] *= -1
     weight[2::4, ::2] *= -1
+    scale = torch.ones(len(weight))
     for rows in (1, 128):
         inputs = torch.full((rows, in_features), _LARGEST, dtype=torch.int8)
         inputs[1::2] *= -1
-        if not torch.equal(_int8_product(inputs, weight), inputs.int() @ weight.int().t()):
+        product = _packed_product(inputs, _pack(weight), scale) if packed else _product(inputs, weight, scale)
+        if not torch.equal(product, (inputs.int() @ weight.int().t()).float()):
             return False
     return True
 
@@ -65,11 +84,20 @@ def largest_exact_weight(in_features: int) -> int:
     """
     try:
         for largest in (_LARGEST, _LARGEST_WEIGHT_WITHOUT_VNNI):
-            if _is_exact(largest, in_features):
+            if _is_exact(largest, in_features, packed=False):
                 return largest
     except RuntimeError as error:
         raise ValueError(f"torch cannot multiply int8 matrices here ({error}); use precision fp32 or bf16") from error
     raise ValueError("torch's int8 matrix products are wrong on this processor; use precision fp32 or bf16")
+
+
+@lru_cache
+def _has_packed_product(largest_weight: int, in_features: int) -> bool:
+    """Return whether this torch has the packed product, and it is exact."""
+    try:
+        return _is_exact(largest_weight, in_features, packed=True)
+    except (AttributeError, RuntimeError, TypeError):  # built without oneDNN, or another signature
+        return False
 
 
 class Int8Linear(nn.Module):
@@ -89,6 +117,7 @@ class Int8Linear(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+        self._packed: tuple[tuple[int, int], Tensor] | None = None  # identity of the weight, and the weight packed
 
     @classmethod
     @torch.no_grad()
@@ -112,7 +141,7 @@ class Int8Linear(nn.Module):
         return self.weight.float() * self.weight_scale.unsqueeze(-1)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Map (…, I) to (…, O), in the dtype of the input.
+        """Map (…, I) to (…, O) in fp32.
 
         Raises:
             ValueError: If the input is not on the CPU.
@@ -121,13 +150,27 @@ class Int8Linear(nn.Module):
             raise ValueError(f"int8 models run on the CPU only, not on {states.device.type}; use precision bf16 there")
         rows = states.reshape(-1, self.in_features)
         scale = _largest_of_rows(rows).div_(_LARGEST)  # (R, 1)
-        product = _int8_product((rows / scale).round_().to(torch.int8), self.weight)
-        output = product.to(states.dtype).mul_(self.weight_scale)
-        if self.bias is None:
-            output.mul_(scale)
+        inputs = (rows / scale).round_().to(torch.int8)
+        packed = self._packed_weight() if self.out_features >= _WIDE else None
+        if packed is None:
+            output = _product(inputs, self.weight, self.weight_scale)
         else:
-            torch.addcmul(self.bias, output, scale, out=output)
+            output = _packed_product(inputs, packed, self.weight_scale)
+        output = output.mul_(scale) if self.bias is None else torch.addcmul(self.bias, output, scale, out=output)
         return output.view(*states.shape[:-1], self.out_features)
+
+    def _packed_weight(self) -> Tensor | None:
+        """Return the weight packed, or None where the packed product is not exact."""
+        identity = self.weight.data_ptr(), self.weight._version
+        if self._packed is None or self._packed[0] != identity:
+            if not _has_packed_product(int(self.weight.abs().max()), self.in_features):
+                return None
+            self._packed = identity, _pack(self.weight)
+        return self._packed[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the packed weight out of copies and pickles."""
+        return {**self.__dict__, "_packed": None}
 
     def extra_repr(self) -> str:
         """Describe the layer as `nn.Linear` does."""
