@@ -13,6 +13,7 @@ loads what `save_pretrained` wrote of a converted model.
 # Shapes: R rows (positions) · I input features · O output features
 
 import copy
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -38,38 +39,90 @@ _LARGEST_WEIGHT_WITHOUT_VNNI = 64
 _WIDE = 4096
 
 
-def _product(inputs: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
-    """Multiply int8 (R, I) by int8 (O, I) transposed, and scale the columns: fp32 (R, O)."""
-    return torch._int_mm(inputs, weight.t()).to(torch.float32).mul_(weight_scale)
+# --------------------------------------------------------------------------- products
 
 
-def _pack(weight: Tensor) -> Tensor:
-    """Return an int8 weight (O, I) in the layout of `_packed_product`."""
-    return torch.ops.onednn.qlinear_prepack(weight, None)
+def _quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize fp32 (R, I) to int8 (R, I); also return the scale of each row (R, 1)."""
+    scale = _largest_of_rows(rows).div_(_LARGEST)
+    return (rows / scale).round_().to(torch.int8), scale
 
 
-def _packed_product(inputs: Tensor, packed: Tensor, weight_scale: Tensor) -> Tensor:
-    """Compute `_product` with a packed weight, by the kernel for which torch.compile quantizes linear layers."""
-    shifted = inputs.view(torch.uint8) ^ 128  # x + 128 in 8 bits: the kernel takes unsigned inputs and a zero point
-    zero_points = torch.zeros_like(weight_scale, dtype=torch.int32)
-    return torch.ops.onednn.qlinear_pointwise(
-        shifted, 1.0, 128, packed, weight_scale, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
-    )
+def _largest_of_rows(rows: Tensor) -> Tensor:
+    """Return the largest absolute value of each row (R, 1), at least a small positive number, to divide by."""
+    return rows.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
 
 
-def _is_exact(largest_weight: int, in_features: int, packed: bool) -> bool:
-    """Return whether products of the largest numbers are equal to those of int32 arithmetic, for 1 row and for 128."""
+def _product(rows: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """Multiply fp32 (R, I) by the quantized weight (O, I) transposed: fp32 (R, O)."""
+    inputs, scale = _quantize_rows(rows)
+    return torch._int_mm(inputs, weight.t()).to(torch.float32).mul_(weight_scale).mul_(scale)
+
+
+class _FusedProduct:
+    """The product by oneDNN's kernel for torch.compile's quantized linear layers."""
+
+    def __init__(self, weight: Tensor, weight_scale: Tensor) -> None:
+        self.weight_scale = weight_scale
+        self.zero_points = torch.zeros_like(weight_scale, dtype=torch.int32)
+        self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        inputs, scale = _quantize_rows(rows)
+        shifted = inputs.view(torch.uint8) ^ 128  # x + 128 in 8 bits: the kernel takes unsigned inputs and a zero point
+        output: Tensor = torch.ops.onednn.qlinear_pointwise(
+            shifted, 1.0, 128, self.packed, self.weight_scale, self.zero_points,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return output.mul_(scale)
+
+
+class _OneRowProduct:
+    """The product of one row by FBGEMM, which reads a packed weight twice as fast as `torch._int_mm` reads a plain one.
+
+    It quantizes the row itself, with a zero point. Several rows would share one scale, so it is used for one row only.
+    """
+
+    def __init__(self, weight: Tensor, weight_scale: Tensor) -> None:
+        zero_points = torch.zeros_like(weight_scale, dtype=torch.long)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch intends to remove quantized tensors; `_product` remains then
+            quantized = torch._make_per_channel_quantized_tensor(weight, weight_scale.double(), zero_points, 0)
+            self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        output: Tensor = torch.ops.quantized.linear_dynamic(rows, self.packed, False)
+        return output
+
+
+# --------------------------------------------------------------------------- which products are exact here
+
+
+def _extremes(rows: int, in_features: int, largest_weight: int, lowest: int) -> tuple[Tensor, Tensor]:
+    """Return an input (R, I) and a weight (64, I) of the largest int8 numbers, which make the largest sums.
+
+    The input's scale is 1, so that it is not rounded; ``lowest`` is its lowest number.
+    """
     weight = torch.full((64, in_features), largest_weight, dtype=torch.int8)
     weight[1::4] *= -1
     weight[2::4, ::2] *= -1
+    inputs = torch.full((rows, in_features), _LARGEST, dtype=torch.int8)
+    inputs[1::2] *= -1
+    inputs[:, -1] = lowest
+    return inputs, weight
+
+
+def _is_exact(kind: Any, largest_weight: int, in_features: int, rows: int) -> bool:
+    """Return whether a product of the largest numbers is that of int32 arithmetic, but for the rounding to fp32."""
+    lowest = -_LARGEST - 1 if kind is _OneRowProduct else -_LARGEST  # with a zero point, or symmetric
+    inputs, weight = _extremes(rows, in_features, largest_weight, lowest)
     scale = torch.ones(len(weight))
-    for rows in (1, 128):
-        inputs = torch.full((rows, in_features), _LARGEST, dtype=torch.int8)
-        inputs[1::2] *= -1
-        product = _packed_product(inputs, _pack(weight), scale) if packed else _product(inputs, weight, scale)
-        if not torch.equal(product, (inputs.int() @ weight.int().t()).float()):
-            return False
-    return True
+    expected = (inputs.int() @ weight.int().t()).float()
+    if kind is None:
+        product = _product(inputs.float(), weight, scale)
+    else:
+        product = kind(weight, scale)(inputs.float())
+    return torch.allclose(product, expected, rtol=1e-6, atol=0.1)
 
 
 @lru_cache
@@ -84,7 +137,7 @@ def largest_exact_weight(in_features: int) -> int:
     """
     try:
         for largest in (_LARGEST, _LARGEST_WEIGHT_WITHOUT_VNNI):
-            if _is_exact(largest, in_features, packed=False):
+            if all(_is_exact(None, largest, in_features, rows) for rows in (1, 128)):
                 return largest
     except RuntimeError as error:
         raise ValueError(f"torch cannot multiply int8 matrices here ({error}); use precision fp32 or bf16") from error
@@ -92,12 +145,16 @@ def largest_exact_weight(in_features: int) -> int:
 
 
 @lru_cache
-def _has_packed_product(largest_weight: int, in_features: int) -> bool:
-    """Return whether this torch has the packed product, and it is exact."""
+def _is_available(kind: Any, largest_weight: int, in_features: int) -> bool:
+    """Return whether this torch has a packed product, and it is exact."""
+    rows = (1,) if kind is _OneRowProduct else (1, 128)
     try:
-        return _is_exact(largest_weight, in_features, packed=True)
-    except (AttributeError, RuntimeError, TypeError):  # built without oneDNN, or another signature
+        return all(_is_exact(kind, largest_weight, in_features, number) for number in rows)
+    except (AttributeError, RuntimeError, TypeError):  # removed, not built in, or another signature
         return False
+
+
+# --------------------------------------------------------------------------- the layer
 
 
 class Int8Linear(nn.Module):
@@ -117,7 +174,7 @@ class Int8Linear(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
-        self._packed: tuple[tuple[int, int], Tensor] | None = None  # identity of the weight, and the weight packed
+        self._packed: dict[Any, Any] = {}  # products with packed weights, and the identity of the weight
 
     @classmethod
     @torch.no_grad()
@@ -149,37 +206,31 @@ class Int8Linear(nn.Module):
         if states.device.type != "cpu":
             raise ValueError(f"int8 models run on the CPU only, not on {states.device.type}; use precision bf16 there")
         rows = states.reshape(-1, self.in_features)
-        scale = _largest_of_rows(rows).div_(_LARGEST)  # (R, 1)
-        inputs = (rows / scale).round_().to(torch.int8)
-        packed = self._packed_weight() if self.out_features >= _WIDE else None
-        if packed is None:
-            output = _product(inputs, self.weight, self.weight_scale)
-        else:
-            output = _packed_product(inputs, packed, self.weight_scale)
-        output = output.mul_(scale) if self.bias is None else torch.addcmul(self.bias, output, scale, out=output)
+        packed = self._packed_product(_OneRowProduct) if len(rows) == 1 else None
+        if packed is None and self.out_features >= _WIDE:
+            packed = self._packed_product(_FusedProduct)
+        output = _product(rows, self.weight, self.weight_scale) if packed is None else packed(rows)
+        if self.bias is not None:
+            output += self.bias
         return output.view(*states.shape[:-1], self.out_features)
 
-    def _packed_weight(self) -> Tensor | None:
-        """Return the weight packed, or None where the packed product is not exact."""
+    def _packed_product(self, kind: Any) -> Any:
+        """Return the product of that kind with this layer's weight, or None where it is not exact."""
         identity = self.weight.data_ptr(), self.weight._version
-        if self._packed is None or self._packed[0] != identity:
-            if not _has_packed_product(int(self.weight.abs().max()), self.in_features):
-                return None
-            self._packed = identity, _pack(self.weight)
-        return self._packed[1]
+        if self._packed.get("identity") != identity:
+            self._packed = {"identity": identity}
+        if kind not in self._packed:
+            available = _is_available(kind, int(self.weight.abs().max()), self.in_features)
+            self._packed[kind] = kind(self.weight, self.weight_scale) if available else None
+        return self._packed[kind]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the packed weight out of copies and pickles."""
-        return {**self.__dict__, "_packed": None}
+        """Leave packed weights out of copies and pickles."""
+        return {**self.__dict__, "_packed": {}}
 
     def extra_repr(self) -> str:
         """Describe the layer as `nn.Linear` does."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
-def _largest_of_rows(rows: Tensor) -> Tensor:
-    """Return the largest absolute value of each row (R, 1), at least the smallest positive number, to divide by."""
-    return rows.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
 
 
 # --------------------------------------------------------------------------- whole models
