@@ -306,7 +306,7 @@ class Int8Quantizer(HfQuantizer):
             _untie_output_projection(model)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        layers = [module for module in model.modules() if isinstance(module, Int8Linear)]
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, Int8Linear)]
         widest = max(layer.in_features for layer in layers or [linear for *_, linear in _linear_layers(model)])
         largest = largest_exact_weight(widest)
         for layer in layers:  # they were quantized on another machine
