@@ -11,34 +11,42 @@ import torch
 
 from .checkpoints.loading import load_checkpoint, load_tokenizer
 from .data.text_lines import decode_line, stream_lines
-from .device import move_to_device
 from .export.formats import load_engine
+from .inference import check_precision, prepare_for_inference
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .plausibility import TranslationTally
 from .translation import translate
 
 
-def load_translator(engine: str, checkpoint: str | Path, device: str | torch.device | None = None) -> tuple[Any, Any]:
+def load_translator(
+    engine: str, checkpoint: str | Path, device: str | torch.device | None = None, precision: str = "auto"
+) -> tuple[Any, Any]:
     """Load what `translate` needs.
 
     Args:
         engine: "torch", or the runtime for which the checkpoint was exported: "ctranslate2" or "onnx".
         checkpoint: directory of the checkpoint or the export; for "torch" also an id on the Hub.
         device: device of a torch model; None selects the accelerator if there is one. Not for exported models.
+        precision: of a torch model; see `prepare_for_inference`. Not for exported models.
 
     Returns:
         The model and its tokenizer.
 
     Raises:
-        ValueError: If the checkpoint is invalid, or a device is given for an exported model.
+        ValueError: If the checkpoint is invalid, or a device or precision is given for an exported model.
         OSError: If there is no such checkpoint.
         ImportError: If the runtime is not installed.
     """
     if engine == "torch":
+        check_precision(precision, device)
         model, tokenizer = load_checkpoint(checkpoint)
-        return move_to_device(model, device), tokenizer
+        return prepare_for_inference(model, device, precision), tokenizer
     if device is not None:
         raise ValueError(f"device={str(device)!r} is for the torch engine; {engine} runs on the CPU")
+    if precision != "auto":
+        raise ValueError(
+            f"precision={precision!r} is for the torch engine; an exported model runs in the precision of its export"
+        )
     return load_engine(engine, checkpoint), load_tokenizer(checkpoint)
 
 

@@ -27,6 +27,7 @@ from hf_vanilla_transformer.commands import translate as translate_command
 from hf_vanilla_transformer.conversion.convert import RESTORED_FORMATS, SOURCE_FORMATS
 from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
 from hf_vanilla_transformer.export.formats import ENGINES
+from hf_vanilla_transformer.inference import INFERENCE_PRECISIONS
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS
 from hf_vanilla_transformer.training.demo import RECIPE
 from hf_vanilla_transformer.training.recipe import package_recipes
@@ -34,7 +35,7 @@ from hf_vanilla_transformer.visualization.alignment import digit_alignment
 from hf_vanilla_transformer.visualization.maps import KINDS
 
 SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens"
-TRANSLATION = f"{SEARCH} --batch-size --max-source-tokens --device"
+TRANSLATION = f"{SEARCH} --batch-size --max-source-tokens --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
     "average": "--output --last --best --metric --overwrite",
     "check": "--device --json",
@@ -141,6 +142,7 @@ def test_keys_of_a_recipe_keep_their_spelling():
 
 def test_defaults_and_choices_in_help_texts_are_those_of_the_functions():
     parameters = inspect.signature(translate_texts).parameters
+    assert options.INFERENCE_PRECISIONS == INFERENCE_PRECISIONS
     for name, default in options.DEFAULTS.items():
         assert default == (parameters[name].default if name in parameters else getattr(BeamSearchConfig(), name))
     assert options.LENGTH_NORMALIZATIONS == LENGTH_NORMALIZATIONS

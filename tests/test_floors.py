@@ -29,6 +29,7 @@ FLOORS = {
     "presets": 1,
     "auto_registration": 1,
     "metrics": 1,
+    "inference": 1,
     "data": 1,
     "checkpoints": 1,
     "conversion": 2,
@@ -49,7 +50,7 @@ FLOORS = {
 COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "commands"}}
 # The files among them: together they count as one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "presets", "auto_registration",
+    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "inference", "presets", "auto_registration",
     "metrics", "translation", "translation_stream", "model_card", "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}

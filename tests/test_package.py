@@ -25,6 +25,7 @@ PACKAGE = "hf_vanilla_transformer"
 PUBLIC = {
     "BeamSearchConfig",
     "DataCollatorForTranslation",
+    "Int8Config",
     "TokenBudgetSampler",
     "TokenBudgetStream",
     "TranslationMetric",
@@ -49,6 +50,7 @@ PUBLIC = {
     "paper_beam_search",
     "preset",
     "push_to_hub",
+    "quantize",
     "read_recipe",
     "score_targets",
     "train",

@@ -11,6 +11,7 @@ from .options import (
     given,
     model_argument,
     overwrite_option,
+    precision_option,
     search_options,
     search_settings,
     translation_options,
@@ -20,7 +21,7 @@ from .parser import Subparsers
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
-    parents = [model_argument(), search_options(), translation_options(), device_option()]
+    parents = [model_argument(), search_options(), translation_options(), device_option(), precision_option()]
     parser = commands.add_parser(
         "evaluate",
         parents=[*parents, overwrite_option("existing files at --translations and --output")],
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         translations=options.translations,
         output=options.output,
         overwrite=options.overwrite,
+        precision=options.precision,
         **given(options, "batch_size", "max_source_tokens"),
     )
     result = run_evaluation(request, device=chosen_device(options), on_split=_print_progress)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 
 LENGTH_NORMALIZATIONS = ("gnmt", "power")
+INFERENCE_PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 DEFAULTS = {  # of BeamSearchConfig and `translate`, for help texts: importing those would take seconds
     "num_beams": 4,
     "length_penalty": 0.6,
@@ -41,6 +42,19 @@ def device_option() -> Parser:
     parent = Parser(add_help=False)
     parent.add_argument(
         "--device", help="device to run the model on, e.g. cuda:1, mps or cpu (default: the accelerator, else the CPU)"
+    )
+    return parent
+
+
+def precision_option() -> Parser:
+    """Declare ``--precision`` of inference."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--precision",
+        choices=INFERENCE_PRECISIONS,
+        default="auto",
+        help="precision of the model's arithmetic; auto keeps the dtype of the weights, int8 is fastest on the CPU and "
+        "runs only there (default: %(default)s)",
     )
     return parent
 
@@ -144,7 +158,8 @@ def chosen_device(options: argparse.Namespace) -> "torch.device":
     """Return the device of ``--device``, checked before anything is read; print it unless it is the CPU."""
     from ..device import choose_device, describe_device
 
-    device = choose_device(options.device)
+    int8 = getattr(options, "precision", "auto") == "int8"  # runs on the CPU, and an accelerator is no default for it
+    device = choose_device("cpu" if int8 and options.device is None else options.device)
     if device.type != "cpu":
         print(f"running on {describe_device(device)}", file=sys.stderr, flush=True)
     return device
@@ -152,6 +167,7 @@ def chosen_device(options: argparse.Namespace) -> "torch.device":
 
 __all__ = [
     "DEFAULTS",
+    "INFERENCE_PRECISIONS",
     "LENGTH_NORMALIZATIONS",
     "chosen_device",
     "device_option",
@@ -159,6 +175,7 @@ __all__ = [
     "in_effect",
     "model_argument",
     "overwrite_option",
+    "precision_option",
     "search_config",
     "search_options",
     "search_settings",

@@ -10,6 +10,7 @@ from .options import (
     device_option,
     given,
     model_argument,
+    precision_option,
     search_config,
     search_options,
     translation_options,
@@ -23,7 +24,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
     parser = commands.add_parser(
         "translate",
-        parents=[model_argument(), search_options(), translation_options(), device_option()],
+        parents=[model_argument(), search_options(), translation_options(), device_option(), precision_option()],
         help="translate standard input: one line in, one line out",
         description="Translate each line of standard input into one line of standard output.",
     )
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from ..translation_stream import load_translator, translate_stream
 
     device = chosen_device(options) if options.engine == "torch" else options.device
-    model, tokenizer = load_translator(options.engine, options.model, device)
+    model, tokenizer = load_translator(options.engine, options.model, device, options.precision)
     warnings = translate_stream(
         model,
         tokenizer,

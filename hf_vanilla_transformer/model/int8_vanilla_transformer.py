@@ -292,7 +292,7 @@ class Int8Quantizer(HfQuantizer):
         places = device_map.values() if isinstance(device_map, dict) else [device_map]
         for place in places:
             if place is not None and str(place) != "cpu":
-                raise ValueError(f"int8 models run on the CPU only; device_map={place!r} is not supported")
+                raise ValueError(f"int8 models run on the CPU only; device_map places it on {place}")
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return fp32, the dtype of everything that is not quantized."""

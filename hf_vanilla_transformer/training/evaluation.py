@@ -15,7 +15,8 @@ from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..data.splits import SPLITS, load_splits
 from ..data.text_lines import decode_line, read_lines
-from ..device import choose_device, move_to_device
+from ..device import choose_device
+from ..inference import check_precision, prepare_for_inference
 from ..metrics import TranslationMetric
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import doubtful_translations
@@ -105,6 +106,7 @@ def evaluate_checkpoint(
     groups: Mapping[str, Sequence[str]] | None = None,
     on_split: Callable[[str, int], None] | None = None,
     device: str | torch.device | None = None,
+    precision: str = "auto",
 ) -> EvaluationResult:
     """Translate test sets with a checkpoint and score the translations.
 
@@ -119,6 +121,7 @@ def evaluate_checkpoint(
         groups: a label for each line of a test set, by its name; each label is also scored separately.
         on_split: called before each test set with its name and number of sentences.
         device: device to run on; None selects the accelerator if there is one, else the CPU.
+        precision: of the model's arithmetic; see `prepare_for_inference`.
 
     Raises:
         ValueError: If an argument is out of range, the checkpoint cannot be loaded, or the number of labels differs
@@ -130,9 +133,11 @@ def evaluate_checkpoint(
         lines = corpora[name].report.pairs_kept
         if len(labels) != lines:
             raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one per line")
-    chosen = choose_device(device)
+    check_precision(precision, device)
+    if device is not None:
+        choose_device(device)  # raises before the checkpoint is loaded
     loaded, tokenizer = load_checkpoint(checkpoint)
-    model = move_to_device(loaded, chosen)
+    model = prepare_for_inference(loaded, device, precision)
     scores: dict[str, dict[str, Any]] = {}
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
@@ -153,7 +158,7 @@ def evaluate_checkpoint(
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
         "decoding": {**decoding_record(config), "batch_size": batch_size},
-        "precision": str(model.dtype).removeprefix("torch."),
+        "precision": "int8" if getattr(model, "is_quantized", False) else str(model.dtype).removeprefix("torch."),
         "scores": scores,
         "seconds": seconds,
         "device": model.device.type,

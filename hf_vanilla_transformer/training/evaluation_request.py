@@ -45,6 +45,7 @@ class EvaluationRequest:
         translations: file for the translations, one per line.
         output: file for the record, in JSON.
         overwrite: replace ``translations`` and ``output``.
+        precision: of the model's arithmetic; see `prepare_for_inference`.
     """
 
     model: str
@@ -63,6 +64,7 @@ class EvaluationRequest:
     translations: str | None = None
     output: str | None = None
     overwrite: bool = False
+    precision: str = "auto"
 
 
 def run_evaluation(
@@ -106,6 +108,7 @@ def run_evaluation(
         groups={only: read_labels(request.groups)} if request.groups else None,
         on_split=on_split,
         device=device,
+        precision=request.precision,
     )
     if request.translations:
         write_translations(Path(request.translations), result.translations[only])
