@@ -4,9 +4,10 @@
     python examples/render_results.py --check    # exit status 1 if a page does not match the records
 
 A training run writes results.json to its directory, an evaluation the file that `--output` names: copy it to
-examples/results/NAME.json. `make bench` writes bench-NAME.json there. Runs that differ only in the seed become one row
-with their mean. A table is written between `<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the
-short tables of README.md, `results` and `bench` the complete ones of docs/results.md and docs/speed.md.
+examples/results/NAME.json. `make bench` writes bench-NAME-KIND.json there; KIND is the kind of processor, and each kind
+becomes a column. Runs that differ only in the seed become one row with their mean. A table is written between
+`<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the short tables of README.md, `results` and
+`bench` the complete ones of docs/results.md and docs/speed.md.
 """
 
 import argparse
@@ -21,14 +22,28 @@ ROOT = Path(__file__).resolve().parent.parent
 NO_RESULTS = "No results yet."
 BENCH = "bench-"  # how the names of measurements start
 OURS = "hf_vanilla_transformer"  # how the names of what is ours start
-PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv"}
+KINDS = {  # of processors, in the order of the columns
+    "amx": "with AMX",
+    "avx512-bf16": "with AVX512-bf16",
+    "neither": "without bf16 units",
+}
+PRODUCTS = {
+    "aten::mm",
+    "aten::_int_mm",
+    "aten::addmm",
+    "aten::addmm_",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::mv",
+    "aten::addmv",
+}
 RUN_KEYS = {"data", "hardware", "model", "scores"}  # of records of runs and evaluations
 PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 HEADLINES = (  # of README.md: measurement, beginning of its row, beginning of the peer's name, label
-    ("training-step", "training step, preset base", "transformers MarianMT", "training step, preset base"),
+    ("decoding", "beam 4, batch 32, 24 tokens out, int8", "CTranslate2 int8", "beam 4, batch 32, preset base, int8"),
     ("training-loop", "training loop", "transformers MarianMT", "training loop with data, preset tiny"),
-    ("decoding", "beam 4, batch 32, 24 tokens out, fp32", "transformers MarianMT", "beam 4, batch 32, preset base"),
-    ("decoding", "beam 4, batch 32, 24 tokens out, fp32", "CTranslate2 int8", "beam 4, batch 32, preset base"),
+    ("training-step", "training step, preset base", "transformers MarianMT", "training step, preset base"),
+    ("memory", "peak resident memory of the training step, {precision}", "", "peak memory of that step"),
 )
 
 
@@ -222,55 +237,117 @@ def _minutes(training: Sequence[dict[str, Any]]) -> str:
 
 
 def speed_section(folder: Path) -> str:
-    """Return the rows of `HEADLINES` in one table."""
+    """Return the rows of `HEADLINES` in one table.
+
+    The figures are of one kind of processor: the one with the most of these rows, and of those the newest.
+    """
+    records = _measurements(folder)
+    found = {kind: _headlines({name: record for (name, of), record in records.items() if of == kind}) for kind in KINDS}
+    best = max(found, key=lambda kind: (len(found[kind]), max((record.get("date", "") for _, _, record in found[kind]),
+                                                              default="")))  # fmt: skip
+    if not found[best]:
+        return NO_RESULTS
     rows, machines, licenses = [], set(), set()
-    for name, measure, peer, label in HEADLINES:
-        path = folder / f"{BENCH}{name}.json"
-        if not path.is_file():
-            continue
-        record = read(path)
-        row = next(
-            row for row in record["rows"] if row["measure"].startswith(measure) and row["peer_name"].startswith(peer)
-        )
+    for label, row, record in found[best]:
         unit = row["unit"]
-        rows.append((label, _figure(row["ours"], unit), f"{_figure(row['peer'], unit)} ({row['peer_name']})",
-                     f"{row['ratio']:.2f}×"))  # fmt: skip
-        machines.add(f"{_hardware(record['hardware'])}; {_versions(record['versions'])}")
+        name = f"{row['peer_name']}; {row['note']}" if row.get("note") else row["peer_name"]
+        rows.append((label, _figure(row["ours"], unit), f"{_figure(row['peer'], unit)} ({name})", _ratio(row)))
+        machines.add(_where(record))
         if license := _license(record):
             licenses.add(f"Data licence of “{label}”: {license}.")
-    if not rows:
-        return NO_RESULTS
-    return (
-        table(("measurement", "ours", "peer", "speed ratio"), rows)
-        + "\n\n"
-        + "\n\n".join(["; ".join(sorted(machines)), *sorted(licenses)])
-    )
+    shown = table(("measurement", "ours", "peer", "ratio"), rows)
+    return "\n\n".join([shown, "; ".join(sorted(machines)), *sorted(licenses)])
 
 
-def bench_section(folder: Path) -> str:
-    """Return a table for each measurement, with where it was made."""
-    parts = []
+def _headlines(records: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """List label, row and record of each headline that the records of one kind of processor have."""
+    step = records.get("training-step", {}).get("settings", {}).get("precision", "")
+    found = []
+    for name, measure, peer, label in HEADLINES:
+        for row in records.get(name, {"rows": []})["rows"]:
+            if row["measure"].startswith(measure.format(precision=step)) and (row["peer_name"] or "").startswith(peer):
+                found.append((label, row, records[name]))
+                break
+    return found
+
+
+def _measurements(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Read the records of measurements, by name and kind of processor.
+
+    Raises:
+        ValueError: If a record has no rows, is from a quick trial, or its file has another name than it should.
+    """
+    records = {}
     for path in sorted(folder.glob(f"{BENCH}*.json")):
         record = read(path)
         if "rows" not in record:
             raise ValueError(f"{path.name} has no 'rows'; it is not a record of a measurement")
         if record.get("quick"):
             raise ValueError(f"{path.name} is from a quick trial, whose figures mean nothing; run it in full")
+        name, kind = record["name"].replace("_", "-"), record["hardware"].get("kind")
+        if kind not in KINDS or path.name != f"{BENCH}{name}-{kind}.json":
+            raise ValueError(
+                f"{path.name} is the record of measurement {name} on a processor of kind {kind}; name it "
+                f"{BENCH}{name}-KIND.json, with one of the kinds {', '.join(KINDS)}"
+            )
+        records[name, kind] = record
+    return records
+
+
+def bench_section(folder: Path) -> str:
+    """Return a table for each measurement, with a column for each kind of processor, and where it was made."""
+    records = _measurements(folder)
+    parts = []
+    for name in sorted({name for name, _ in records}):
+        kinds = [kind for kind in KINDS if (name, kind) in records]
+        members = [records[name, kind] for kind in kinds]
+        newest = max(members, key=lambda record: record.get("date", ""))
+        # The rows of the newest record come first, then those that only older ones have.
+        keys = list(dict.fromkeys(_row_key(row) for record in [newest, *members] for row in record["rows"]))
+        found = [{_row_key(row): row for row in record["rows"]} for record in members]
         rows = []
-        for row in record["rows"]:
-            met = {True: "met", False: "missed", None: ""}[row.get("met")]
-            goal = "" if row.get("goal") is None else f"{row['goal']} {met}".strip()
-            unit = row.get("unit") or ""
-            ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}×"
-            against = f"{_figure(row['peer'], unit)} ({row['peer_name']})" if row.get("peer") is not None else ""
-            rows.append((row["measure"], _figure(row["ours"], unit), against, ratio, goal, row.get("note") or ""))
-        heading = f"**{record.get('what') or record['name']}**"
-        where = f"{_hardware(record['hardware'])}; {_versions(record['versions'])}"
-        if license := _license(record):
-            where += f"; data licence: {license}"
-        shown = table(("measure", "ours", "other", "ratio", "goal", "note"), rows)
-        parts.append("\n\n".join([heading, shown, *_profile(record.get("profile") or {}), where]))
+        for measure, peer in keys:
+            of_kinds = [column.get((measure, peer)) for column in found]
+            notes = [row.get("note") or "" if row else "" for row in of_kinds]
+            same = len({note for note in notes if note}) <= 1
+            cells = [
+                _cell(row, "" if same else note) if row else "–" for row, note in zip(of_kinds, notes, strict=True)
+            ]
+            rows.append((measure, peer, *cells, max(notes) if same else ""))
+        shown = table(("measure", "compared with", *(KINDS[kind] for kind in kinds), "note"), rows)
+        parts.append(f"**{newest.get('what') or name}**")
+        parts.append(shown)
+        for kind, record in zip(kinds, members, strict=True):
+            license = _license(record)
+            where = f"Processor {KINDS[kind]}: {_where(record)}" + (f"; data licence: {license}" if license else "")
+            parts += [where, *_profile(record.get("profile") or {})]
     return "\n\n".join(parts) if parts else NO_RESULTS
+
+
+def _row_key(row: dict[str, Any]) -> tuple[str, str]:
+    """Return what a row measures and what it compares with: the same in the records of every kind of processor."""
+    return row["measure"], row.get("peer_name") or ""
+
+
+def _cell(row: dict[str, Any], note: str) -> str:
+    """Format a row's ratio, both figures, and the goal with whether it was met."""
+    unit = row.get("unit") or ""
+    shown = _figure(row["ours"], unit)
+    if row.get("peer") is not None:
+        shown = f"{_figure(row['ours'], '')} vs {_figure(row['peer'], unit)}"
+    if row.get("ratio") is not None:
+        shown = f"**{_ratio(row)}** ({shown})"
+    if row.get("goal") is not None:
+        shown += f"; goal {row['goal']} {({True: 'met', False: 'missed'}).get(row.get('met'), '')}".rstrip()
+    return f"{shown}; {note}" if note else shown
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f}×"
+
+
+def _where(record: dict[str, Any]) -> str:
+    return f"{_hardware(record['hardware'])}; {_versions(record['versions'])}"
 
 
 def _profile(profile: dict[str, Any]) -> list[str]:

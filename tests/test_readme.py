@@ -302,14 +302,35 @@ BENCH_ROWS = [
 
 def test_measurements_have_a_table(renderer: ModuleType, tmp_path: Path) -> None:
     rows = [BENCH_ROWS[0] | {"met": True}, BENCH_ROWS[1]]
-    record = {"name": "x", "what": "Speed", "hardware": {"cores": 2, "processor": "X"}, "versions": {"torch": "2"}}
-    write(tmp_path, {"bench-x": record | {"rows": rows}})
+    write(tmp_path, {"bench-x-amx": bench_record("amx", rows)})
     text = renderer.render(MARKED, tmp_path)
     assert "**Speed**" in text and "2 cores of X; torch 2" in text and "No results yet." in text  # no runs
-    assert "| a\\|b | 12,346 t/s | 0.5123 t/s (P) | 2.50× | ≥ 2× met |" in text
-    assert "| c | 1 s |  |  |  |" in text
-    write(tmp_path, {"bench-x": record | {"rows": rows, "quick": True}})
-    with pytest.raises(ValueError, match="bench-x.json is from a quick trial"):
+    assert "| a\\|b | P | **2.50×** (12,346 vs 0.5123 t/s); goal ≥ 2× met |" in text
+    assert "| c |  | 1 s |" in text
+    write(tmp_path, {"bench-x-amx": bench_record("amx", rows, quick=True)})
+    with pytest.raises(ValueError, match="bench-x-amx.json is from a quick trial"):
+        renderer.render(MARKED, tmp_path)
+
+
+def bench_record(kind: str, rows: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    hardware = {"cores": 2, "processor": "X", "kind": kind}
+    return {"name": "x", "what": "Speed", "hardware": hardware, "versions": {"torch": "2"}, "rows": rows, **fields}
+
+
+def test_each_kind_of_processor_has_a_column(renderer: ModuleType, tmp_path: Path) -> None:
+    first, second = BENCH_ROWS[0] | {"met": True, "note": "n"}, BENCH_ROWS[1]
+    slower = first | {"ratio": 0.5, "met": False, "note": "m"}
+    write(tmp_path, {"bench-x-neither": bench_record("neither", [slower])})
+    write(tmp_path, {"bench-x-amx": bench_record("amx", [second, first], date="2026-01-02")})
+    text = renderer.render(MARKED, tmp_path)
+    assert text.index("| c |") < text.index("| a\\|b |")  # in the order of the newest record
+    assert "| measure | compared with | with AMX | without bf16 units |" in text
+    assert "goal ≥ 2× met; n | **0.50×** (12,346 vs 0.5123 t/s); goal ≥ 2× missed; m |" in text
+    assert "| c |  | 1 s | – |" in text
+    assert "Processor with AMX: 2 cores of X; torch 2" in text
+    assert "Processor without bf16 units: 2 cores of X; torch 2" in text
+    (tmp_path / "bench-x-amx.json").rename(tmp_path / "bench-x-avx512-bf16.json")
+    with pytest.raises(ValueError, match="bench-x-avx512-bf16.json is the record of measurement x .* of kind amx"):
         renderer.render(MARKED, tmp_path)
 
 
@@ -330,11 +351,30 @@ def test_the_speed_table_has_the_headline_rows(renderer: ModuleType, tmp_path: P
     row = {"measure": "training step, preset base, fp32", "ours": 1.0, "unit": "s", "goal": None}
     rows = [row | {"peer": 3.0, "peer_name": "torch.nn.Transformer", "ratio": 3.0},
             row | {"peer": 2.0, "peer_name": "transformers MarianMT", "ratio": 2.0}]  # fmt: skip
-    record = {"what": "Speed", "hardware": {"cores": 2, "processor": "X"}, "versions": {"torch": "2"}, "rows": rows}
-    write(tmp_path, {"bench-training-step": record})
+    record = bench_record("neither", rows, name="training_step")
+    write(tmp_path, {"bench-training-step-neither": record})
     rendered = renderer.render(page, tmp_path)
     assert "| training step, preset base | 1 s | 2 s (transformers MarianMT) | 2.00× |" in rendered
     assert "2 cores of X; torch 2" in rendered
+
+
+def test_the_speed_table_is_of_the_newest_kind_with_the_most_headlines(renderer: ModuleType, tmp_path: Path) -> None:
+    page = "<!-- speed:start --><!-- speed:end -->\n"
+    step = {"measure": "training step, preset base, best precision of each", "ours": 1.0, "unit": "s", "peer": 2.0,
+            "peer_name": "transformers MarianMT", "ratio": 2.0, "note": "ours bf16, peer fp32"}  # fmt: skip
+    memory = {"ours": 60.0, "peer": 80.0, "peer_name": "P", "unit": "MiB", "ratio": 0.75}
+    rows = [memory | {"measure": f"peak resident memory of the training step, {name}"} for name in ("fp32", "bf16")]
+    rows[1]["ours"] = 50.0
+    for kind, date in (("neither", "2026-01-01"), ("avx512-bf16", "2026-01-02")):
+        fields = {"date": date, "settings": {"precision": "bf16"}}
+        write(tmp_path, {f"bench-training-step-{kind}": bench_record(kind, [step], name="training_step", **fields)})
+        write(tmp_path, {f"bench-memory-{kind}": bench_record(kind, rows, name="memory", **fields)})
+    newest = bench_record("amx", [step], name="training_step", date="2026-01-03")
+    write(tmp_path, {"bench-training-step-amx": newest | {"hardware": {"cores": 9, "processor": "Y", "kind": "amx"}}})
+    rendered = renderer.render(page, tmp_path)
+    assert "| training step, preset base | 1 s | 2 s (transformers MarianMT; ours bf16, peer fp32) | 2.00×" in rendered
+    assert "| peak memory of that step | 50 MiB | 80 MiB (P) | 0.75× |" in rendered  # of the step's precision
+    assert "2 cores of X" in rendered and "9 cores" not in rendered  # amx has one of the two rows
 
 
 def test_without_markers_nothing_changes_and_half_a_pair_is_refused(renderer: ModuleType, tmp_path: Path) -> None:
