@@ -1,7 +1,8 @@
 """Translating: the paper's beam search and greedy search beside MarianMT's `generate` and CTranslate2.
 
 Models have random weights and a bias that keeps the EOS token away, so every contender writes the same number of
-tokens. CTranslate2 runs our own weights, exported, on as many threads as torch uses.
+tokens. CTranslate2 runs our own weights, exported, on as many threads as torch uses, either all of them on one batch or
+each on a part of it; the faster way counts. Every row compares one precision.
 """
 
 # Shapes: B batch · S source length · V vocabulary
@@ -13,13 +14,14 @@ from typing import Any
 
 import torch
 from machine import DTYPES, matrix_rate, memory_bandwidth
-from side_by_side import OURS, Goal, Options, Result, Row, per_second, take_turns
+from side_by_side import OURS, Goal, Options, Result, Row, fastest, per_second, take_turns
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from training_step import base_config, example_batch, marian_config, profile_of
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
+import hf_vanilla_transformer
 from hf_vanilla_transformer import (
     BeamSearchConfig,
     VanillaTransformerConfig,
@@ -29,6 +31,9 @@ from hf_vanilla_transformer import (
 )
 
 MARIAN = "transformers MarianMT generate"
+CTRANSLATE2 = {"fp32": "float32", "int8": "int8"}  # its names of our precisions
+SAME_WEIGHTS = "the same weights"
+BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # per weight
 NEVER = -1e4  # logit bias of the EOS token: every hypothesis runs to the limit
 Decode = Callable[[], Any]
 
@@ -41,6 +46,18 @@ def our_model(config: VanillaTransformerConfig, dtype: torch.dtype, device: torc
     with torch.no_grad():
         model.lm_head.bias[config.eos_token_id] = NEVER
     return model.eval().to(device=device, dtype=dtype)
+
+
+def quantized(model: Any) -> Any:
+    """Return ``model`` with int8 matrix products.
+
+    Raises:
+        ValueError: With the reason, where the package or the processor has none.
+    """
+    quantize = getattr(hf_vanilla_transformer, "quantize", None)
+    if quantize is None:
+        raise ValueError("this version of the package has no quantize()")
+    return quantize(model)
 
 
 def marian_model(config: VanillaTransformerConfig, dtype: torch.dtype, device: torch.device | None = None) -> Any:
@@ -73,8 +90,18 @@ def check_lengths(decode: Decode, tokens: int, name: str) -> None:
         raise RuntimeError(f"{name} wrote {sequences.shape[1] - 1} tokens instead of {tokens}")
 
 
-def decoding_floor(model: Any, decode: Decode, tokens: int, rate: float, bandwidth: float) -> dict[str, float]:
+def decoding_floor(
+    model: Any, decode: Decode, tokens: int, precision: str, rate: float, bandwidth: float
+) -> dict[str, Any]:
     """Compute the least time of a search: its products at the machine's rate, or its weights read at each step.
+
+    Args:
+        model: ours with floating-point weights.
+        decode: the search by ``model``, whose products are counted.
+        tokens: written per sentence.
+        precision: "fp32", "bf16" or "int8", of the search that the limit is for.
+        rate: measured operations per second at that precision.
+        bandwidth: measured bytes per second, read and written together.
 
     Returns:
         ``operations``, ``bytes`` of weights, the seconds of each, and ``seconds``, the larger of the two: while one row
@@ -83,10 +110,12 @@ def decoding_floor(model: Any, decode: Decode, tokens: int, rate: float, bandwid
     with FlopCounterMode(display=False) as counter:
         decode()
     decoder = [*model.model.decoder.layers.parameters(), model.lm_head.weight]
-    read = tokens * sum(weight.numel() * weight.element_size() for weight in decoder)
-    read += sum(weight.numel() * weight.element_size() for weight in model.model.encoder.layers.parameters())
+    weights = tokens * sum(weight.numel() for weight in decoder)
+    weights += sum(weight.numel() for weight in model.model.encoder.layers.parameters())
+    read = weights * BYTES[precision]
     products, traffic = counter.get_total_flops() / rate, read / bandwidth
     return {
+        "precision": precision,
         "operations": counter.get_total_flops(),
         "matrix_rate": round(rate),
         "seconds_of_products": products,
@@ -121,12 +150,27 @@ def _words(size: int, end: Any) -> list[str]:
     return ["</s>" if index == end else f"w{index}" for index in range(size)]
 
 
-def ctranslate2_decode(folder: Path, compute_type: str, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
-    """Return CTranslate2's translation of ``source``, writing ``tokens`` tokens per sentence."""
+def ctranslate2_decode(
+    folder: Path, compute_type: str, source: dict[str, Tensor], beams: int, tokens: int, workers: int = 1
+) -> Decode:
+    """Return CTranslate2's translation of ``source``, writing ``tokens`` tokens per sentence.
+
+    Args:
+        folder: from `ctranslate2_folder`.
+        compute_type: arithmetic, by CTranslate2's names.
+        source: from `example_batch`.
+        beams: per sentence.
+        tokens: written per sentence.
+        workers: parts of the batch that are translated at the same time; they share torch's number of threads.
+    """
     import ctranslate2
 
     translator = ctranslate2.Translator(
-        str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=torch.get_num_threads()
+        str(folder),
+        device="cpu",
+        compute_type=compute_type,
+        inter_threads=workers,
+        intra_threads=max(torch.get_num_threads() // workers, 1),
     )
     lengths = source["attention_mask"].sum(dim=1).tolist()
     rows = [
@@ -136,7 +180,12 @@ def ctranslate2_decode(folder: Path, compute_type: str, source: dict[str, Tensor
 
     def decode() -> Any:
         results = translator.translate_batch(
-            rows, beam_size=beams, max_decoding_length=tokens, min_decoding_length=tokens, return_scores=False
+            rows,
+            max_batch_size=-(-len(rows) // workers),
+            beam_size=beams,
+            max_decoding_length=tokens,
+            min_decoding_length=tokens,
+            return_scores=False,
         )
         written = {len(result.hypotheses[0]) for result in results}
         if written != {tokens}:
@@ -149,20 +198,30 @@ def ctranslate2_decode(folder: Path, compute_type: str, source: dict[str, Tensor
 # --------------------------------------------------------------------------- the measurement
 
 
+def our_models(config: VanillaTransformerConfig, options: Options) -> tuple[dict[str, Any], list[str]]:
+    """Build our model in every precision that this processor has, and list why others are left out."""
+    models = {precision: our_model(config, DTYPES[precision]) for precision in options.precisions}
+    skipped = []
+    if "bf16" not in models:
+        skipped.append(f"decoding in bf16: {options.precision_reason}")
+    try:
+        models["int8"] = quantized(our_model(config, torch.float32))
+    except ValueError as error:
+        skipped.append(f"decoding in int8: {error}")
+    return models, skipped
+
+
 def measure(options: Options) -> Result:
     """Decode a batch with beam 4, and one sentence greedily."""
     config = base_config(options.quick)
     tokens = 6 if options.quick else 24
     rounds = options.rounds or (2 if options.quick else 5)
-    precisions = sorted({options.precision, "fp32"})
-    skipped, table = [], []
-    if options.precision != "bf16":
-        skipped.append(f"decoding in bf16: {options.precision_reason}")
-    headline = options.precision
-    model = our_model(config, DTYPES[headline])
-    marians = {precision: marian_model(config, DTYPES[precision]) for precision in precisions}
-    rate, bandwidth = matrix_rate(DTYPES[headline], quick=options.quick), memory_bandwidth(quick=options.quick)
+    models, skipped = our_models(config, options)
+    marians = {precision: marian_model(config, DTYPES[precision]) for precision in options.precisions}
+    rates = {precision: matrix_rate(DTYPES.get(precision, torch.int8), quick=options.quick) for precision in models}
+    bandwidth = memory_bandwidth(quick=options.quick)
     profile: dict[str, Any] = {"floor": {}, "operators": {}}
+    table: list[Row] = []
 
     with TemporaryDirectory() as temporary:
         folder = None
@@ -170,48 +229,74 @@ def measure(options: Options) -> Result:
             folder = ctranslate2_folder(config, Path(temporary))
         except ImportError as error:  # it is an extra
             skipped.append(f"CTranslate2: {error}")
-        cases = {  # beams and sentences of each; the goal against Marian, against CTranslate2 int8
-            f"beam 4, batch {4 if options.quick else 32}": (4, 4 if options.quick else 32, 2.5, 1.0),
-            "greedy, batch 1": (1, 1, 1.5, 1.0),
+        many = 4 if options.quick else 32
+        cases = {  # beams and sentences of each; the goals against CTranslate2 by precision
+            f"beam 4, batch {many}": (4, many, {"int8": 1.3, "fp32": 1.1}),
+            "greedy, batch 1": (1, 1, {"int8": 1.2}),
         }
-        for case, (beams, sentences, goal_marian, goal_int8) in cases.items():
+        for case, (beams, sentences, goals) in cases.items():
             batch = example_batch(config.vocab_size, sentences, 8 if options.quick else 24)
             source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            plain = f"{OURS} generate"
-            contenders: dict[str, Decode] = {OURS: our_search(model, source, beams, tokens)}
-            contenders[plain] = generate(model, source, beams, tokens)
+            contenders: dict[str, Decode] = {}
+            for precision, model in models.items():
+                contenders[f"{OURS}, {precision}"] = our_search(model, source, beams, tokens)
             for precision, marian in marians.items():
+                contenders[f"{OURS} generate, {precision}"] = generate(models[precision], source, beams, tokens)
                 contenders[f"{MARIAN}, {precision}"] = generate(marian, source, beams, tokens)
             for name, decode in contenders.items():
                 check_lengths(decode, tokens, name)
+            ways: dict[str, dict[str, int]] = {precision: {} for precision in CTRANSLATE2}  # name -> workers
             if folder is not None:
-                for compute_type in ("float32", "int8"):
-                    decode = ctranslate2_decode(folder, compute_type, source, beams, tokens)
-                    contenders[f"CTranslate2 {compute_type}, the same weights"] = decode
+                for precision, compute_type in CTRANSLATE2.items():
+                    for workers in sorted({1, min(torch.get_num_threads(), sentences)}):
+                        name = f"CTranslate2 {compute_type}, workers: {workers}"
+                        contenders[name] = ctranslate2_decode(folder, compute_type, source, beams, tokens, workers)
+                        ways[precision][name] = workers
             seconds = take_turns(contenders, rounds)
             speeds = {name: per_second(sentences * tokens, runs) for name, runs in seconds.items()}
+
             what = f"{case}, {tokens} tokens out"
-            profile["floor"][what] = decoding_floor(model, contenders[OURS], tokens, rate, bandwidth)
-            profile["operators"][f"{OURS}, {what}"] = profile_of(contenders[OURS])
-            for name, speed in speeds.items():
-                if name == plain:
-                    peer = f"{MARIAN}, {headline}"
-                    title = f"{what}, plain generate(), {headline}"
-                    table.append(Row(title, "tokens/s", speed, speeds[peer], peer))
-                elif name != OURS:
-                    goal = None
-                    if name == f"{MARIAN}, {headline}":
-                        goal = Goal(least=goal_marian)
-                    elif "int8" in name:
-                        goal = Goal(least=goal_int8)
-                    table.append(Row(f"{what}, {headline}", "tokens/s", speeds[OURS], speed, name, goal=goal))
+            if "int8" not in models and ways["int8"]:
+                best, ours = fastest(seconds, ways["int8"]), fastest(seconds, [f"{OURS}, {name}" for name in models])
+                title, peer = f"{what}, int8 beside our best precision", f"CTranslate2 int8, {SAME_WEIGHTS}"
+                note = f"{ours}, which has no int8 here"
+                table.append(
+                    Row(title, "tokens/s", speeds[ours], speeds[best], peer, goal=Goal(least=goals["int8"]), note=note)
+                )
+            for precision in sorted(models, reverse=True):  # int8, fp32, bf16
+                ours = f"{OURS}, {precision}"
+                title, marian = f"{what}, {precision}", f"{MARIAN}, {precision}"
+                if ways.get(precision):
+                    best = fastest(seconds, ways[precision])
+                    table.append(
+                        Row(
+                            title,
+                            "tokens/s",
+                            speeds[ours],
+                            speeds[best],
+                            f"CTranslate2 {CTRANSLATE2[precision]}, {SAME_WEIGHTS}",
+                            goal=Goal(least=goals[precision]) if precision in goals else None,
+                            note=f"CTranslate2's fastest number of workers: {ways[precision][best]}",
+                        )
+                    )
+                if precision in marians:
+                    table.append(Row(title, "tokens/s", speeds[ours], speeds[marian], marian))
+                    generated = speeds[f"{OURS} generate, {precision}"]
+                    plain = f"{what}, plain generate(), {precision}"
+                    table.append(Row(plain, "tokens/s", generated, speeds[marian], marian))
+                elif not ways.get(precision):
+                    table.append(Row(title, "tokens/s", speeds[ours]))
+                profile["floor"][title] = decoding_floor(
+                    models["fp32"], contenders[f"{OURS}, fp32"], tokens, precision, rates[precision], bandwidth
+                )
+                profile["operators"][f"{ours}, {what}"] = profile_of(contenders[ours])
     return Result(
         "decoding",
         "Tokens written per second by models of preset base's size with random weights.",
         table,
         profile,
         settings={
-            "precision": headline,
+            "precision": ", ".join(models),
             "vocab_size": config.vocab_size,
             "source_tokens": "24, every second row 18" if not options.quick else "8, every second row 6",
             "rounds": rounds,

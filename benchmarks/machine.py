@@ -5,22 +5,31 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from side_by_side import wait_for
 
-from hf_vanilla_transformer import VanillaTransformerTrainingArguments, __version__
+from hf_vanilla_transformer import __version__
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+KINDS = ("amx", "avx512-bf16", "neither")  # of processors: with AMX, with AVX512-bf16 only, with neither
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "ctranslate2")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+def kind_of(units: Collection[str]) -> str:
+    """Return the kind of a processor, one of `KINDS`, from its vector and matrix units."""
+    if "amx_bf16" in units:
+        return "amx"
+    return "avx512-bf16" if "avx512_bf16" in units else "neither"
+
+
 def best_precision() -> str:
-    """Name the arithmetic that the package's own training takes here: "bf16" where there are units for it."""
-    return VanillaTransformerTrainingArguments(output_dir="runs/bench", precision="auto", use_cpu=True).precision
+    """Return "bf16" where the processor has units for it, and "fp32" elsewhere."""
+    return "fp32" if hardware()["kind"] == "neither" else "bf16"
 
 
 def hardware() -> dict[str, Any]:
@@ -34,12 +43,14 @@ def hardware() -> dict[str, Any]:
                 name = value.strip()
             elif key.strip() == "flags":
                 flags = set(value.split())
+    units = sorted(flags & {"amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2"})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: dict[str, Any] = {
         "processor": name,
         "cores": cores,
         "threads": torch.get_num_threads(),
-        "units": sorted(flags & {"amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2"}),
+        "units": units,
+        "kind": kind_of(units),
         "memory_GiB": round(memory_available(total=True) / 2**30, 1),
     }
     if torch.cuda.is_available():
@@ -88,7 +99,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device | None = None, quick: b
     """Measure the rate of matrix products, in operations per second: the best over a few shapes of this model's kind.
 
     Args:
-        dtype: of both factors.
+        dtype: of both factors; torch.int8 has int32 sums.
         device: None is the CPU.
         quick: small factors.
     """
@@ -98,8 +109,9 @@ def matrix_rate(dtype: torch.dtype, device: torch.device | None = None, quick: b
     for rows, inner, columns in [(128, 128, 128)] if quick else shapes:
         left = torch.randn(rows, inner, device=device).to(dtype)
         right = torch.randn(columns, inner, device=device).to(dtype)
+        multiply = torch._int_mm if dtype is torch.int8 else torch.matmul
         operations = 2 * rows * inner * columns
-        best = max(best, operations / _best_seconds(lambda a=left, b=right: a @ b.t(), device))
+        best = max(best, operations / _best_seconds(lambda f=multiply, a=left, b=right: f(a, b.t()), device))
     return best
 
 

@@ -157,16 +157,22 @@ def added_by_length(who: str, precision: str, quick: bool, length: int) -> float
 # --------------------------------------------------------------------------- in the process that asks
 
 
-def in_process(task: str, who: str, options: Options, plain: bool = False, **size: int) -> float:
-    """Measure in a fresh process, with freed blocks given back at once if ``plain``, and return bytes."""
-    command = [sys.executable, __file__, task, who, options.precision, *(["--quick"] if options.quick else [])]
+def in_process(
+    task: str, who: str, options: Options, plain: bool = False, precision: str | None = None, **size: int
+) -> float:
+    """Measure in a fresh process, with freed blocks given back at once if ``plain``, and return bytes.
+
+    ``precision`` is the headline's if it is None.
+    """
+    precision = precision or options.precision
+    command = [sys.executable, __file__, task, who, precision, *(["--quick"] if options.quick else [])]
     command += [word for name, value in size.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, **(_PLAIN_ALLOCATION if plain else {})}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()[-1000:]}")
     measured = float(json.loads(done.stdout.splitlines()[-1]))
-    note = f" {size or ''}{' freed blocks given back' if plain else ''}"
+    note = f", {precision} {size or ''}{' freed blocks given back' if plain else ''}"
     print(f"  {task} {who}{note}: {measured / MEBIBYTE:,.0f} MiB", file=sys.stderr)
     return measured
 
@@ -203,22 +209,23 @@ def measure(options: Options) -> Result:
     rounds = options.rounds or (1 if options.quick else 3)
     rows = []
 
-    step: dict[str, list[float]] = {"ours": [], "marian": []}
-    for _ in range(rounds):
-        for who, runs in step.items():
-            runs.append(in_process("step", who, options) / MEBIBYTE)
-    rows.append(
-        Row(
-            f"peak resident memory of the training step, {options.precision}",
-            "MiB",
-            step["ours"],
-            step["marian"],
-            MARIAN,
-            "lower",
-            share=True,
-            goal=Goal(most=0.75),
+    for precision in options.precisions:
+        step: dict[str, list[float]] = {"ours": [], "marian": []}
+        for _ in range(rounds):
+            for who, runs in step.items():
+                runs.append(in_process("step", who, options, precision=precision) / MEBIBYTE)
+        rows.append(
+            Row(
+                f"peak resident memory of the training step, {precision}",
+                "MiB",
+                step["ours"],
+                step["marian"],
+                MARIAN,
+                "lower",
+                share=True,
+                goal=Goal(most=0.75),
+            )
         )
-    )
 
     skipped: list[str] = []
     vocab_size = base_config(options.quick).vocab_size

@@ -1,8 +1,10 @@
 """Measure this package side by side with what one would use instead (`make bench`), and keep every run.
 
-Prints one table and writes examples/results/bench-<name>.json for each measurement. On two cores without a GPU it takes
-about half an hour, and Multi30k's training text if the training loop is to be measured (--data, or
-VANILLA_TRANSFORMER_DATA: the folder that holds multi30k/). The last line is `bench: <n> measured, <n> skipped`.
+Prints one table and writes examples/results/bench-<name>-<kind>.json for each measurement. The kind is that of the
+processor: amx, avx512-bf16 or neither. A run on another kind of processor therefore adds a record and replaces none.
+On two cores without a GPU it takes about an hour. The training loop needs Multi30k's training text (--data, or
+VANILLA_TRANSFORMER_DATA: the folder that holds multi30k/), `translating` its test text and a checkpoint trained on it
+(--checkpoint, or VANILLA_TRANSFORMER_CHECKPOINT). The last line is `bench: <n> measured, <n> skipped`.
 """
 
 import argparse
@@ -10,12 +12,22 @@ import importlib
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 # Modules beside this one, in the order of the table. They, and torch, are imported when the options are known to be
 # right.
-MEASUREMENTS = ("import_time", "training_step", "memory", "training_loop", "decoding", "optimizations")
+MEASUREMENTS = (
+    "import_time",
+    "training_step",
+    "memory",
+    "training_loop",
+    "decoding",
+    "translating",
+    "attention_kernels",
+    "optimizations",
+)
 RESULTS = Path(__file__).resolve().parents[1] / "examples" / "results"
 
 
@@ -25,7 +37,10 @@ def main() -> None:
     parser.add_argument("--only", help=f"measurements, separated by commas: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run? Needs --output")
     parser.add_argument("--output", type=Path, help="folder for the results (default: examples/results)")
-    parser.add_argument("--data", type=Path, help="folder that holds multi30k/lc.norm.tok/train.en and train.de")
+    parser.add_argument(
+        "--data", type=Path, help="folder that holds multi30k/lc.norm.tok with the training and test text"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="directory of a model trained on Multi30k, for `translating`")
     parser.add_argument("--rounds", type=int, help="runs of each contender (default: each measurement's own)")
     parser.add_argument(
         "--precision",
@@ -42,6 +57,7 @@ def main() -> None:
     if asked.rounds is not None and asked.rounds < 1:
         parser.error(f"--rounds {asked.rounds} measures nothing; give 1 or more")
 
+    import machine
     import torch
     from side_by_side import Skipped, table
     from transformers.utils import logging
@@ -62,7 +78,7 @@ def main() -> None:
             continue
         skipped += result.skipped
         found.append(_record(result, options))
-        path = folder / f"bench-{name.replace('_', '-')}.json"
+        path = folder / f"bench-{name.replace('_', '-')}-{machine.hardware()['kind']}.json"
         path.write_text(json.dumps(found[-1], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(found))
     print(f"precision of the headline: {options.precision} ({options.precision_reason})")
@@ -80,7 +96,7 @@ def _options(asked: argparse.Namespace) -> Any:
         precision = machine.best_precision()
         units = [unit for unit in machine.hardware()["units"] if "bf16" in unit]
         reason = f"the processor has {', '.join(units)}" if units else "the processor has no bf16 units"
-    return Options(asked.quick, precision, reason, asked.data, asked.rounds)
+    return Options(asked.quick, precision, reason, asked.data, asked.rounds, asked.checkpoint)
 
 
 def _record(result: Any, options: Any) -> dict[str, Any]:
@@ -91,7 +107,8 @@ def _record(result: Any, options: Any) -> dict[str, Any]:
         "name": result.name,
         "what": result.what,
         "quick": options.quick,
-        "precision": {"headline": result.settings.get("precision", options.precision), "why": options.precision_reason},
+        "date": datetime.now(UTC).date().isoformat(),
+        "precision": {"headline": options.precision, "why": options.precision_reason},
         "hardware": machine.hardware(),
         "versions": machine.versions(),
         "commit": machine.commit(),

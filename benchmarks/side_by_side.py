@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Options:
         precision_reason: why, in words.
         data: folder with multi30k/lc.norm.tok; None where there is none.
         rounds: runs of each contender; None leaves it to the measurement.
+        checkpoint: directory of a trained model for `translating`; None where there is none.
     """
 
     quick: bool
@@ -35,6 +36,12 @@ class Options:
     precision_reason: str
     data: Path | None = None
     rounds: int | None = None
+    checkpoint: Path | None = None
+
+    @property
+    def precisions(self) -> list[str]:
+        """Floating-point precisions worth measuring here: fp32, and the headline's if it is another."""
+        return ["fp32"] if self.precision == "fp32" else ["fp32", self.precision]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Goal:
 
     def text(self, unit: str) -> str:
         """The goal in words, as "≥ 2.5×"."""
+        if self.of == "difference" and self.least is not None:
+            return f"≥ peer {'−' if self.least < 0 else '+'} {abs(self.least):g} {unit}"
         bound = f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
         if self.of == "ratio":
             return f"{bound}×"
@@ -133,7 +142,7 @@ class Result:
     """What one module of measurements found.
 
     Attributes:
-        name: the results file is bench-<name>.json.
+        name: the results file is bench-<name>-<kind of processor>.json.
         what: one sentence on what was measured.
         rows: the measures.
         profile: where the time went and what it can't be less than; None where that wasn't asked.
@@ -182,6 +191,11 @@ def wait_for(device: torch.device | None) -> None:
     """Wait until a GPU has done what it was told."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def fastest(seconds: Mapping[str, list[float]], names: Iterable[str] | None = None) -> str:
+    """Return the name with the shortest run, of ``names`` if they are given."""
+    return min(seconds if names is None else names, key=lambda name: min(seconds[name]))
 
 
 def per_second(count: float, seconds: list[float]) -> list[float]:

@@ -1,6 +1,6 @@
 """How fast pairs pass through the streaming pipeline, and that its memory stays flat (data only, no model).
 
-    python benchmarks/streaming.py --pairs 5000000 --output examples/results/bench-streaming.json
+    python benchmarks/streaming.py --pairs 5000000 --output examples/results/bench-streaming-neither.json
 
 Synthetic pairs of token ids with the lengths of translation go through `TokenBudgetStream` (pool, sort, batch, shuffle)
 and the collator's padding. Speed is counted by the processor's seconds, so that it is no matter what else the machine

@@ -265,62 +265,56 @@ def base_config(quick: bool) -> VanillaTransformerConfig:
 
 
 def measure(options: Options) -> Result:
-    """Time the step at the headline's precision and in fp32, and say how far from the machine's limit it is."""
+    """Time the step in each precision; the headline compares the fastest precision of each contender."""
     config = base_config(options.quick)
     rows, length = (4, 8) if options.quick else (32, 32)
     rounds = options.rounds or (2 if options.quick else 7)
     batch = example_batch(config.vocab_size, rows, length)
-    precisions = sorted({options.precision, "fp32"})  # "bf16" sorts first
-    steps: dict[tuple[str, str], Step] = {}
-    for precision in precisions:
-        steps[OURS, precision] = our_step(config, batch, precision)
-        steps[MARIAN, precision] = marian_step(config, batch, precision)
-    steps[TORCH, options.precision] = torch_step(config, batch, options.precision)
-    names = {f"{name} {precision}": step for (name, precision), step in steps.items()}
-    seconds = take_turns(names, rounds, warm_up=1 if options.quick else 2)
+    precisions = options.precisions
+    makers = {OURS: our_step, MARIAN: marian_step, TORCH: torch_step}
+    steps = {
+        f"{name} {precision}": make(config, batch, precision)
+        for precision in precisions
+        for name, make in makers.items()
+    }
+    seconds = take_turns(steps, rounds, warm_up=1 if options.quick else 2)
+    best = {name: min(precisions, key=lambda precision: min(seconds[f"{name} {precision}"])) for name in makers}
+    best_seconds = {name: seconds[f"{name} {precision}"] for name, precision in best.items()}
 
-    headline = options.precision
     what = f"training step, preset base, {rows}×{length}, half the rows padded"
-    ours = seconds[f"{OURS} {headline}"]
     table = [
         Row(
-            f"{what}, {headline}",
+            f"{what}, best precision of each",
             "s",
-            ours,
-            seconds[f"{MARIAN} {headline}"],
-            f"{MARIAN}, {headline}",
+            best_seconds[OURS],
+            best_seconds[peer],
+            peer,
             "lower",
-            goal=Goal(least=2.5),
-        ),
-        Row(f"{what}, {headline}", "s", ours, seconds[f"{TORCH} {headline}"], f"{TORCH}, {headline}", "lower"),
-        Row(
-            f"{what}, {headline} against the peer's default",
-            "s",
-            ours,
-            seconds[f"{MARIAN} fp32"],
-            f"{MARIAN}, fp32",
-            "lower",
-            goal=Goal(least=4.0),
-            note=None if headline == "bf16" else "no bf16 units here: ours runs in fp32 as well",
-        ),
+            goal=Goal(least=least),
+            note=f"ours {best[OURS]}, peer {best[peer]}",
+        )
+        for peer, least in ((MARIAN, 1.8), (TORCH, 1.4))
     ]
-    if headline != "fp32":
-        ours_fp32, marian_fp32 = seconds[f"{OURS} fp32"], seconds[f"{MARIAN} fp32"]
-        table.append(Row(f"{what}, fp32", "s", ours_fp32, marian_fp32, f"{MARIAN}, fp32", "lower"))
+    for precision in precisions:
+        for peer in (MARIAN, TORCH):
+            ours = seconds[f"{OURS} {precision}"]
+            table.append(
+                Row(f"{what}, {precision}", "s", ours, seconds[f"{peer} {precision}"], f"{peer}, {precision}", "lower")
+            )
 
     operations = step_operations(config, rows, length)
     rates = {precision: matrix_rate(DTYPES[precision], quick=options.quick) for precision in precisions}
     bandwidth = memory_bandwidth(quick=options.quick)
-    rate = rates[headline]
     table.append(
         Row(
-            f"share of the measured {headline} matrix rate that the step reaches",
-            f"of {rate / 1e9:,.0f} GFLOP/s",
-            [operations / run / rate for run in ours],
-            [operations / run / rate for run in seconds[f"{MARIAN} {headline}"]],
-            f"{MARIAN}, {headline}",
-            goal=Goal("ours", least=0.32),
-            note=f"{operations / 1e9:,.0f} GFLOP a step, counted over all positions",
+            "share of the measured matrix rate of its precision that the step reaches",
+            "of the rate",
+            [operations / run / rates[best[OURS]] for run in best_seconds[OURS]],
+            [operations / run / rates[best[MARIAN]] for run in best_seconds[MARIAN]],
+            MARIAN,
+            goal=Goal("ours", least=0.75),
+            note=f"{operations / 1e9:,.0f} GFLOP per step, counted over all positions; measured rate "
+            + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {precision}" for precision, rate in rates.items()),
         )
     )
     profile = {
@@ -328,10 +322,10 @@ def measure(options: Options) -> Result:
             precision: step_floor(config, operations, precision, rates[precision], bandwidth)
             for precision in precisions
         },
-        "operators": {name: profile_of(step) for name, step in names.items()},
+        "operators": {name: profile_of(step) for name, step in steps.items()},
     }
     skipped = []
-    if headline != "bf16":
+    if "bf16" not in precisions:
         skipped.append(f"training step in bf16: {options.precision_reason}")
     return Result(
         "training_step",
@@ -339,6 +333,12 @@ def measure(options: Options) -> Result:
         "with label smoothing 0.1, backward, fused Adam.",
         table,
         profile,
-        {"precision": headline, "vocab_size": config.vocab_size, "rows": rows, "length": length, "rounds": rounds},
+        {
+            "precision": best[OURS],
+            "vocab_size": config.vocab_size,
+            "rows": rows,
+            "length": length,
+            "rounds": rounds,
+        },
         skipped,
     )

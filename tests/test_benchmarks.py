@@ -14,7 +14,8 @@ ROW_KEYS = {
     "measure", "ours", "peer", "peer_name", "unit", "ratio", "goal", "met", "median", "better", "note", "runs",
 }  # fmt: skip
 RESULT_KEYS = {
-    "name", "what", "quick", "precision", "hardware", "versions", "commit", "settings", "rows", "skipped", "profile",
+    "name", "what", "quick", "date", "precision", "hardware", "versions", "commit", "settings", "rows", "skipped",
+    "profile",
 }  # fmt: skip
 
 
@@ -58,7 +59,10 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
     done = run("--quick", "--output", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(tmp_path.glob("bench-*.json"))]
-    expected = {"import_time", "training_step", "memory", "training_loop", "decoding", "optimizations"}
+    expected = {
+        "import_time", "training_step", "memory", "training_loop", "decoding", "translating", "attention_kernels",
+        "optimizations",
+    }  # fmt: skip
     assert {result["name"] for result in results} == expected
     for result in results:
         check_result(result)
@@ -69,6 +73,7 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
     decoding = next(result for result in results if result["name"] == "decoding")
     for floor in decoding["profile"]["floor"].values():
         assert floor["seconds"] == max(floor["seconds_of_products"], floor["seconds_of_traffic"])
+        assert floor["bytes"] % {"fp32": 4, "bf16": 2, "int8": 1}[floor["precision"]] == 0
         assert 0 < floor["seconds_of_products"] != floor["seconds_of_traffic"] > 0
     for profile in (step["profile"], decoding["profile"]):
         assert profile["operators"] and all(operators for operators in profile["operators"].values())
@@ -78,8 +83,9 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
 def test_one_measurement_by_name(tmp_path):
     done = run("--quick", "--only", "training_step", "--output", tmp_path, "--rounds", "3")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [path.name for path in tmp_path.iterdir()] == ["bench-training-step.json"]
-    result = json.loads((tmp_path / "bench-training-step.json").read_text(encoding="utf-8"))
+    (path,) = tmp_path.iterdir()
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert path.name == f"bench-training-step-{result['hardware']['kind']}.json"
     check_result(result)
     check_table(done.stdout, [result])
     assert all(len(runs) == 3 for row in result["rows"] for runs in row["runs"].values())
@@ -120,6 +126,8 @@ def test_rows_compare_best_runs_and_judge_their_goal(benchmarks):
     assert (memory["ratio"], memory["met"], memory["goal"]) == (0.75, True, "≤ 0.75×")
     added = Row("import", "s", [3.1], [3.0], "peer", "lower", share=True, goal=Goal("difference", most=0.2)).as_dict()
     assert (added["met"], added["goal"]) == (True, "peer + ≤ 0.2 s")
+    kept = Row("BLEU", "BLEU", [40.0], [40.05], "fp32", goal=Goal("difference", least=-0.1)).as_dict()
+    assert (kept["met"], kept["goal"]) == (True, "≥ peer − 0.1 BLEU")
     alone = Row("loss", "MiB", [65.0], goal=Goal("ours", most=64)).as_dict()
     assert (alone["peer"], alone["ratio"], alone["met"]) == (None, None, False)
 
@@ -155,3 +163,42 @@ def test_operations_of_a_step_are_three_forward_passes_of_products(benchmarks):
     floor = step_floor(config, operations=1e9, precision="fp32", rate=2e9, bandwidth=1e9)
     assert floor["seconds_of_products"] == 0.5
     assert floor["bytes_of_parameters_moved"] == 32 * config.count_parameters()
+
+
+def test_processors_are_of_three_kinds(benchmarks):
+    from machine import KINDS, kind_of
+
+    assert kind_of({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}) == "amx"
+    assert kind_of({"avx2", "avx512f", "avx512_vnni", "avx512_bf16"}) == "avx512-bf16"
+    assert kind_of({"avx2", "avx512f", "avx512_vnni"}) == kind_of(set()) == "neither"
+    assert {kind_of(units) for units in ({"amx_bf16"}, {"avx512_bf16"}, ())} == set(KINDS)
+
+
+def test_the_shapes_where_a_rule_selects_the_slower_attention_kernel_are_listed(benchmarks):
+    from attention_kernels import Shape, Timing, disagreements
+
+    short, long = (Shape("training", "fp32", 1024 // keys, 4, 32, keys, keys) for keys in (16, 256))
+    close = Shape("search", "fp32", 1, 4, 32, 1, 64)
+    timings = [Timing(short, 10.0, 20.0), Timing(long, 300.0, 100.0), Timing(close, 1.05, 1.0)]
+    assert disagreements(timings, lambda shape: shape.keys <= 64) == []  # 5 % is noise
+    (wrong,) = disagreements(timings, lambda shape: False)
+    assert (wrong.timing.shape, wrong.plain, wrong.loss) == (short, False, 2.0)
+    assert [choice.timing.shape for choice in disagreements(timings, lambda shape: not shape.keys <= 64)] == [
+        long,
+        short,
+    ]
+    assert Timing.from_dict(timings[0].as_dict()) == timings[0]
+
+
+def test_both_attention_kernels_compute_the_same(benchmarks):
+    import torch
+    from attention_kernels import Shape, all_shapes, call, fused_attention, plain_attention
+
+    assert len(set(all_shapes(quick=False))) == len(all_shapes(quick=False))
+    for use in ("training", "encoding", "search"):
+        results = []
+        for attention in (plain_attention, fused_attention):
+            torch.manual_seed(0)
+            result = call(attention, Shape(use, "fp32", 2, 3, 8, 5, 7))()
+            results.append(result if isinstance(result, tuple) else (result,))
+        torch.testing.assert_close(*results)

@@ -1,0 +1,262 @@
+"""Translating Multi30k's test text with a trained model of preset tiny: lines in, lines out, beside CTranslate2.
+
+Both sides get the same 1,000 lines of text and tokenize, sort, batch, search and join the tokens again. Both run the
+same weights with beam 5 and length penalty 1.0, each with the batch size that was fastest in a trial of several. BLEU
+stands beside the speeds, and the share of lines that int8 translates as fp32 does, so that no speed is bought by
+quality.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from decoding import CTRANSLATE2, quantized
+from machine import DTYPES
+from side_by_side import OURS, Goal, Options, Result, Row, Skipped, fastest, per_second, take_turns
+from training_loop import DATA_LICENSE, DATA_VARIABLE
+from transformers import AutoTokenizer
+
+from hf_vanilla_transformer import (
+    BeamSearchConfig,
+    TranslationMetric,
+    VanillaTransformerForConditionalGeneration,
+    embedded_corpus,
+    export_checkpoint,
+    preset,
+    train_tokenizer,
+    translate,
+)
+
+CHECKPOINT_VARIABLE = "VANILLA_TRANSFORMER_CHECKPOINT"
+TEXT = "multi30k/lc.norm.tok/test_2016_flickr"  # .en and .de, in the folder that --data names
+SEARCH = BeamSearchConfig(num_beams=5, length_penalty=1.0)
+OUR_BATCHES = (64, 128, 256)  # sentences; 64 is the default
+THEIR_BATCHES = (("examples", 32), ("examples", 64), ("examples", 128), ("examples", 256), ("tokens", 4096))
+Translate = Callable[[], list[str]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to translate the text.
+
+    Attributes:
+        who: ours or the peer's name, with the precision.
+        way: batch size and workers, in words.
+        run: translates all lines.
+    """
+
+    who: str
+    way: str
+    run: Translate
+
+
+def our_contenders(model: Any, tokenizer: Any, lines: Sequence[str], precision: str) -> list[Contender]:
+    """Return `translate` with several batch sizes."""
+
+    def with_batches(size: int) -> Translate:
+        # No batch is split because of its tokens: 64 tokens is more than Multi30k's sentences have.
+        return lambda: translate(model, tokenizer, list(lines), SEARCH, batch_size=size, batch_tokens=64 * size)
+
+    return [Contender(f"{OURS}, {precision}", f"batch {size}", with_batches(size)) for size in OUR_BATCHES]
+
+
+def ctranslate2_contenders(folder: Path, tokenizer: Any, lines: Sequence[str], compute_type: str) -> list[Contender]:
+    """Return CTranslate2's Python API with several batch sizes and numbers of workers, which share torch's threads."""
+    import ctranslate2
+
+    threads = torch.get_num_threads()
+    found = []
+    for workers in sorted({1, threads}):
+        translator = ctranslate2.Translator(
+            str(folder),
+            device="cpu",
+            compute_type=compute_type,
+            inter_threads=workers,
+            intra_threads=max(threads // workers, 1),
+        )
+
+        def run(translator: Any = translator, kind: str = "", size: int = 0) -> list[str]:
+            ids = tokenizer(list(lines))["input_ids"]
+            results = translator.translate_batch(
+                [tokenizer.convert_ids_to_tokens(row) for row in ids],
+                max_batch_size=size,  # it sorts by length itself
+                batch_type=kind,
+                beam_size=SEARCH.num_beams,
+                length_penalty=SEARCH.length_penalty,
+                max_decoding_length=max(map(len, ids)) + SEARCH.max_extra_tokens,
+            )
+            written = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+            return tokenizer.batch_decode(written, skip_special_tokens=True)
+
+        for kind, size in THEIR_BATCHES:
+            way = f"batch {size}{' tokens' if kind == 'tokens' else ''}, {workers} worker{'s' if workers > 1 else ''}"
+            run_so = lambda run=run, kind=kind, size=size: run(kind=kind, size=size)  # noqa: E731
+            found.append(Contender(f"CTranslate2 {compute_type}", way, run_so))
+    return found
+
+
+def fastest_way(contenders: Sequence[Contender]) -> Contender:
+    """Try each way once, after a warm-up of the first, and return the fastest."""
+    contenders[0].run()
+    best, least = contenders[0], float("inf")
+    for contender in contenders:
+        started = time.perf_counter()
+        contender.run()
+        seconds = time.perf_counter() - started
+        print(f"  {contender.who}, {contender.way}: trial, {seconds:.3g} s", file=sys.stderr)
+        if seconds < least:
+            best, least = contender, seconds
+    return best
+
+
+# --------------------------------------------------------------------------- text and checkpoint
+
+
+def text_and_checkpoint(options: Options, folder: Path) -> tuple[list[str], list[str], Path]:
+    """Return source lines, reference lines and the checkpoint; ``--quick`` makes some that mean nothing.
+
+    Raises:
+        Skipped: If text or checkpoint is missing.
+    """
+    if options.quick:
+        rows = embedded_corpus("train", size=12, seed=0)["translation"]
+        source, reference = [row["en"] for row in rows], [row["ko"] for row in rows]
+        tokenizer = train_tokenizer([*source, *reference], 400)
+        sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+        model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=len(tokenizer), **sizes))
+        model.save_pretrained(folder / "random")
+        tokenizer.save_pretrained(folder / "random")
+        return source, reference, folder / "random"
+    data = options.data or Path(os.environ.get(DATA_VARIABLE, "data"))
+    paths = [data / f"{TEXT}.{language}" for language in ("en", "de")]
+    if not all(path.is_file() for path in paths):
+        raise Skipped(f"translating: no {paths[0].name} of Multi30k; give its folder with --data or {DATA_VARIABLE}")
+    checkpoint = options.checkpoint or Path(os.environ.get(CHECKPOINT_VARIABLE, "checkpoint"))
+    if not (checkpoint / "config.json").is_file():
+        raise Skipped(
+            f"translating: no trained model in {checkpoint}; give its directory with --checkpoint or "
+            f"{CHECKPOINT_VARIABLE}"
+        )
+    source, reference = (path.read_text(encoding="utf-8").removesuffix("\n").split("\n") for path in paths)
+    return source, reference, checkpoint
+
+
+# --------------------------------------------------------------------------- the measurement
+
+
+def measure(options: Options) -> Result:
+    """Translate the text by every contender, in turns."""
+    rounds = options.rounds or (1 if options.quick else 5)
+    skipped = []
+    with TemporaryDirectory() as temporary:
+        source, reference, checkpoint = text_and_checkpoint(options, Path(temporary))
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+
+        def load(dtype: torch.dtype = torch.float32) -> Any:
+            return VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype).eval()
+
+        models = {precision: load(DTYPES[precision]) for precision in options.precisions}
+        if "bf16" not in models:
+            skipped.append(f"translating in bf16: {options.precision_reason}")
+        try:
+            models["int8"] = quantized(load())
+        except ValueError as error:
+            skipped.append(f"translating in int8: {error}")
+        trials = [our_contenders(model, tokenizer, source, precision) for precision, model in models.items()]
+        try:
+            exported = export_checkpoint("ctranslate2", checkpoint, Path(temporary) / "ctranslate2")
+            trials += [ctranslate2_contenders(exported, tokenizer, source, name) for name in CTRANSLATE2.values()]
+        except ImportError as error:  # it is an extra
+            skipped.append(f"CTranslate2: {error}")
+        contenders = {ways[0].who: fastest_way(ways) for ways in trials}
+        outputs = {name: contender.run() for name, contender in contenders.items()}
+        seconds = take_turns({name: contender.run for name, contender in contenders.items()}, rounds, warm_up=0)
+
+    speeds = {name: per_second(len(source), runs) for name, runs in seconds.items()}
+    metric = TranslationMetric(tokenize="none")
+    scores = {
+        name: metric.compute(predictions=lines, references=[[line] for line in reference])
+        for name, lines in outputs.items()
+    }
+    ours = {precision: f"{OURS}, {precision}" for precision in models}
+    peers = {precision: f"CTranslate2 {name}" for precision, name in CTRANSLATE2.items()}
+    peers = {precision: name for precision, name in peers.items() if name in contenders}
+    best = fastest(seconds, ours.values())
+    what = f"translating {len(source):,} lines{'' if options.quick else ' of Multi30k'}, tiny, beam 5"
+
+    def ways(mine: str, peer: str) -> str:
+        return f"{mine.removeprefix(OURS + ', ')}, {contenders[mine].way}; peer {contenders[peer].way}"
+
+    table = [
+        Row(
+            f"{what}, our best precision",
+            "sentences/s",
+            speeds[best],
+            speeds[peer],
+            peer,
+            goal=Goal(least=1.0),
+            note=f"ours {ways(best, peer)}",
+        )
+        for peer in peers.values()
+    ]
+    for precision, name in ours.items():
+        peer = peers.get(precision)
+        note = ways(name, peer) if peer else contenders[name].way
+        table.append(
+            Row(f"{what}, {precision}", "sentences/s", speeds[name], speeds[peer] if peer else [], peer, note=note)
+        )
+    for precision, name in ours.items():
+        peer, bleu = peers.get(precision), [scores[name]["bleu"]]
+        table.append(Row(f"BLEU, {precision}", "BLEU", bleu, [scores[peer]["bleu"]] if peer else [], peer))
+        if precision == "int8":
+            exact = [scores[ours["fp32"]]["bleu"]]
+            goal = Goal("difference", least=-0.1)
+            table.append(Row("BLEU, int8 beside our fp32", "BLEU", bleu, exact, ours["fp32"], goal=goal))
+    if "int8" in ours:
+        table.append(
+            Row(
+                "lines that int8 translates as fp32 does",
+                "%",
+                [_equal(outputs[ours["int8"]], outputs[ours["fp32"]])],
+                [_equal(outputs[peers["int8"]], outputs[peers["fp32"]])] if peers else [],
+                "CTranslate2 int8 beside its float32",
+                goal=Goal(least=1.0) if peers else None,
+            )
+        )
+    return Result(
+        "translating",
+        "Sentences translated per second by a trained model of preset tiny, text in and text out, and their quality.",
+        table,
+        profile={
+            "contenders": {
+                name: {
+                    "way": contender.way,
+                    "seconds": min(seconds[name]),
+                    "bleu": scores[name]["bleu"],
+                    "lines_equal_to_our_fp32": _equal(outputs[name], outputs[ours["fp32"]]),
+                }
+                for name, contender in contenders.items()
+            }
+        },
+        settings={
+            "precision": best.removeprefix(f"{OURS}, "),
+            "num_beams": SEARCH.num_beams,
+            "length_penalty": SEARCH.length_penalty,
+            "lines": len(source),
+            "rounds": rounds,
+            "bleu_signature": scores[best]["bleu_signature"],
+            "data_license": DATA_LICENSE,
+        },
+        skipped=skipped,
+    )
+
+
+def _equal(lines: Sequence[str], others: Sequence[str]) -> float:
+    """Return the percentage of equal lines."""
+    return 100 * sum(line == other for line, other in zip(lines, others, strict=True)) / len(lines)
