@@ -7,8 +7,6 @@ quality.
 """
 
 import os
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +35,14 @@ CHECKPOINT_VARIABLE = "VANILLA_TRANSFORMER_CHECKPOINT"
 TEXT = "multi30k/lc.norm.tok/test_2016_flickr"  # .en and .de, in the folder that --data names
 SEARCH = BeamSearchConfig(num_beams=5, length_penalty=1.0)
 OUR_BATCHES = (64, 128, 256)  # sentences; 64 is the default
-THEIR_BATCHES = (("examples", 32), ("examples", 64), ("examples", 128), ("examples", 256), ("tokens", 4096))
+THEIR_BATCHES = (
+    ("examples", 32),
+    ("examples", 64),
+    ("examples", 128),
+    ("examples", 256),
+    ("tokens", 2048),
+    ("tokens", 4096),
+)
 Translate = Callable[[], list[str]]
 
 
@@ -101,18 +106,11 @@ def ctranslate2_contenders(folder: Path, tokenizer: Any, lines: Sequence[str], c
     return found
 
 
-def fastest_way(contenders: Sequence[Contender]) -> Contender:
-    """Try each way once, after a warm-up of the first, and return the fastest."""
-    contenders[0].run()
-    best, least = contenders[0], float("inf")
-    for contender in contenders:
-        started = time.perf_counter()
-        contender.run()
-        seconds = time.perf_counter() - started
-        print(f"  {contender.who}, {contender.way}: trial, {seconds:.3g} s", file=sys.stderr)
-        if seconds < least:
-            best, least = contender, seconds
-    return best
+def fastest_way(contenders: Sequence[Contender], trials: int) -> Contender:
+    """Try each way ``trials`` times in turns, and return the one with the shortest run."""
+    seconds = take_turns({f"{one.who}, {one.way} (trial)": one.run for one in contenders}, trials, warm_up=0)
+    best = fastest(seconds)
+    return next(one for one in contenders if best == f"{one.who}, {one.way} (trial)")
 
 
 # --------------------------------------------------------------------------- text and checkpoint
@@ -174,7 +172,7 @@ def measure(options: Options) -> Result:
             trials += [ctranslate2_contenders(exported, tokenizer, source, name) for name in CTRANSLATE2.values()]
         except ImportError as error:  # it is an extra
             skipped.append(f"CTranslate2: {error}")
-        contenders = {ways[0].who: fastest_way(ways) for ways in trials}
+        contenders = {ways[0].who: fastest_way(ways, 1 if options.quick else 2) for ways in trials}
         outputs = {name: contender.run() for name, contender in contenders.items()}
         seconds = take_turns({name: contender.run for name, contender in contenders.items()}, rounds, warm_up=0)
 
@@ -237,8 +235,8 @@ def measure(options: Options) -> Result:
             "contenders": {
                 name: {
                     "way": contender.way,
-                    "seconds": min(seconds[name]),
-                    "bleu": scores[name]["bleu"],
+                    "seconds": round(min(seconds[name]), 4),
+                    "bleu": round(scores[name]["bleu"], 3),
                     "lines_equal_to_our_fp32": _equal(outputs[name], outputs[ours["fp32"]]),
                 }
                 for name, contender in contenders.items()
