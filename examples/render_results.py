@@ -383,7 +383,8 @@ def _figure(value: float, unit: str) -> str:
 def _hardware(hardware: Any) -> str:
     if isinstance(hardware, str):
         return hardware
-    name = f"{hardware['cores']} cores of {hardware['processor']}"
+    cores = hardware["cores"]
+    name = f"{cores} {'core' if cores == 1 else 'cores'} of {hardware['processor']}"
     return f"{hardware['gpu']}, {name}" if hardware.get("gpu") else name
 
 

@@ -114,6 +114,20 @@ def test_the_training_loop_is_skipped_visibly_without_its_data(tmp_path, benchma
         training_loop.measure(Options(False, "fp32", "", data=tmp_path))
 
 
+def test_translating_is_skipped_visibly_without_text_or_checkpoint(tmp_path, benchmarks):
+    import translating
+    from side_by_side import Options, Skipped
+
+    with pytest.raises(Skipped, match="no test_2016_flickr.en of Multi30k; .* VANILLA_TRANSFORMER_DATA"):
+        translating.measure(Options(False, "fp32", "", data=tmp_path))
+    folder = tmp_path / "multi30k" / "lc.norm.tok"
+    folder.mkdir(parents=True)
+    for language in ("en", "de"):
+        (folder / f"test_2016_flickr.{language}").write_text("a\n", encoding="utf-8")
+    with pytest.raises(Skipped, match="no trained model in .*missing; .* VANILLA_TRANSFORMER_CHECKPOINT"):
+        translating.measure(Options(False, "fp32", "", data=tmp_path, checkpoint=tmp_path / "missing"))
+
+
 def test_rows_compare_best_runs_and_judge_their_goal(benchmarks):
     from side_by_side import Goal, Row
 
