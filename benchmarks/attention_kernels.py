@@ -1,14 +1,16 @@
 """Plain matrix products beside torch's fused attention kernel on the CPU, for the shapes of training and of search.
 
 The record holds the time of both for every shape (``profile.shapes``). The table in the model that selects between them
-follows from it: `disagreements` lists the shapes where a rule selects the slower one. To print them for a record:
+follows from it: `disagreements` lists the shapes where a rule selects the slower one. To print the times of a record,
+and where a function ``(query, key) -> bool`` selects the slower kernel:
 
-    python benchmarks/attention_kernels.py examples/results/bench-attention-kernels-*.json
+    python benchmarks/attention_kernels.py RECORD.json --rule MODULE:FUNCTION
 """
 
 # Shapes: B batch · T queries · S keys · H heads · K d_k
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -58,6 +60,12 @@ class Shape:
     def backward(self) -> bool:
         """Whether gradients are computed."""
         return self.use == "training"
+
+    def query_and_key(self) -> tuple[Tensor, Tensor]:
+        """Return a query (B, H, T, K) and a key (B, H, S, K) for a rule to look at; they take no memory."""
+        one = torch.zeros((), dtype=DTYPES[self.dtype])
+        sizes = self.sentences, self.heads
+        return one.expand(*sizes, self.queries, self.key_dim), one.expand(*sizes, self.keys, self.key_dim)
 
 
 @dataclass(frozen=True)
@@ -272,12 +280,25 @@ def report(timings: Iterable[Timing]) -> str:
 
 
 def main() -> None:
-    """Print the shapes of records."""
+    """Print the shapes of records, and the disagreements of a rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", type=Path, nargs="+", help="written by run.py --only attention_kernels")
-    for path in parser.parse_args().records:
+    parser.add_argument("--rule", metavar="MODULE:FUNCTION", help="returns whether plain products are preferred")
+    options = parser.parse_args()
+    for path in options.records:
         entries = json.loads(path.read_text(encoding="utf-8"))["profile"]["shapes"]
-        print(f"{path.name}\n{report(map(Timing.from_dict, entries))}")
+        timings = [Timing.from_dict(entry) for entry in entries]
+        print(f"{path.name}\n{report(timings)}")
+        if options.rule:
+            module, _, name = options.rule.partition(":")
+            rule = getattr(importlib.import_module(module), name)
+            wrong = disagreements(timings, lambda shape, rule=rule: rule(*shape.query_and_key()))
+            selected = sum(Choice(timing, rule(*timing.shape.query_and_key())).microseconds for timing in timings)
+            least = sum(min(timing.plain, timing.fused) for timing in timings)
+            print(f"the rule selects the slower kernel, by more than {MARGIN:g}×, for {len(wrong)} shapes:")
+            for choice in wrong:
+                print(f"{choice.loss:5.2f}× {'plain' if choice.plain else 'fused'} for {report([choice.timing])}")
+            print(f"over all shapes it takes {selected / least:.3f}× the time of the faster kernel of each")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_step import base_config, example_batch, marian_config, profile_of
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
-import hf_vanilla_transformer
 from hf_vanilla_transformer import (
     BeamSearchConfig,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     export_checkpoint,
     paper_beam_search,
+    quantize,
 )
 
 MARIAN = "transformers MarianMT generate"
@@ -46,18 +46,6 @@ def our_model(config: VanillaTransformerConfig, dtype: torch.dtype, device: torc
     with torch.no_grad():
         model.lm_head.bias[config.eos_token_id] = NEVER
     return model.eval().to(device=device, dtype=dtype)
-
-
-def quantized(model: Any) -> Any:
-    """Return ``model`` with int8 matrix products.
-
-    Raises:
-        ValueError: With the reason, where the package or the processor has none.
-    """
-    quantize = getattr(hf_vanilla_transformer, "quantize", None)
-    if quantize is None:
-        raise ValueError("this version of the package has no quantize()")
-    return quantize(model)
 
 
 def marian_model(config: VanillaTransformerConfig, dtype: torch.dtype, device: torch.device | None = None) -> Any:
@@ -205,7 +193,7 @@ def our_models(config: VanillaTransformerConfig, options: Options) -> tuple[dict
     if "bf16" not in models:
         skipped.append(f"decoding in bf16: {options.precision_reason}")
     try:
-        models["int8"] = quantized(our_model(config, torch.float32))
+        models["int8"] = quantize(models["fp32"])
     except ValueError as error:
         skipped.append(f"decoding in int8: {error}")
     return models, skipped

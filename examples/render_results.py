@@ -28,15 +28,9 @@ KINDS = {  # of processors, in the order of the columns
     "neither": "without bf16 units",
 }
 PRODUCTS = {
-    "aten::mm",
-    "aten::_int_mm",
-    "aten::addmm",
-    "aten::addmm_",
-    "aten::bmm",
-    "aten::baddbmm",
-    "aten::mv",
-    "aten::addmv",
-}
+    "aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv",
+    "aten::_int_mm", "onednn::qlinear_pointwise", "quantized::linear_dynamic",
+}  # fmt: skip
 RUN_KEYS = {"data", "hardware", "model", "scores"}  # of records of runs and evaluations
 PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 HEADLINES = (  # of README.md: measurement, beginning of its row, beginning of the peer's name, label

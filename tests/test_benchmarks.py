@@ -202,6 +202,8 @@ def test_the_shapes_where_a_rule_selects_the_slower_attention_kernel_are_listed(
         short,
     ]
     assert Timing.from_dict(timings[0].as_dict()) == timings[0]
+    query, key = Shape("search", "bf16", 2, 3, 8, 5, 7).query_and_key()
+    assert (query.shape, key.shape, str(query.dtype)) == ((2, 3, 5, 8), (2, 3, 7, 8), "torch.bfloat16")
 
 
 def test_both_attention_kernels_compute_the_same(benchmarks):
