@@ -4,10 +4,11 @@
 
 The beams of a sentence are on the axis that has target positions in training, so they share the encoder's keys and
 values without copies. The keys and values of self-attention are written once and never reordered: a mask selects those
-that belong to a beam's own past, and only that mask is reordered when a beam continues another one.
+that belong to a beam's own past, and only that mask is reordered when a beam continues another one. On the CPU, columns
+that no beam's past contains any more are removed every few steps.
 """
 
-# Shapes: B batch · S source length · W beam width · P positions written · L room for positions · D d_model · H heads
+# Shapes: B batch · S source length · W beam width · P columns written · L room for columns · D d_model · H heads
 #         K d_k, or d_v for values
 
 import math
@@ -20,6 +21,11 @@ from torch.nn import functional
 
 from .attention_kernels_vanilla_transformer import prefers_plain_products
 from .layers_vanilla_transformer import scaled_dot_product_attention
+from .loss_vanilla_transformer import on_accelerator
+
+
+_STEPS_BETWEEN_REMOVALS = 4
+_LARGEST_SHARE_TO_COMPACT = 0.8  # of used columns: copying those costs about as much as one step saves with fewer
 
 
 @dataclass
@@ -29,8 +35,8 @@ class _LayerCache:
     Attributes:
         source_key: (B, H, S, K), projected from the encoder's output.
         source_value: (B, H, S, K).
-        past_key: (B, H, L·W, K); of them, P·W are written.
-        past_value: (B, H, L·W, K).
+        past_key: (B, H, L, K); of them, P are written.
+        past_value: (B, H, L, K).
     """
 
     source_key: Tensor
@@ -40,7 +46,7 @@ class _LayerCache:
 
     @classmethod
     def of(cls, layer: Any, encoder_states: Tensor, columns: int) -> "_LayerCache":
-        """Project the encoder's output (B, S, D), and allocate ``columns`` = L·W columns for the past."""
+        """Project the encoder's output (B, S, D), and allocate ``columns`` = L columns for the past."""
         key, value = (states.contiguous() for states in layer.cross_attn.project_key_value(encoder_states))
         past_key, past_value = (
             states.new_empty(states.shape[0], states.shape[1], columns, states.shape[3]) for states in (key, value)
@@ -62,6 +68,13 @@ class _LayerCache:
         """Keep the first ``batch`` rows of the cache and extend it by ``columns`` zero-filled positions."""
         self.past_key = functional.pad(self.past_key[:batch], (0, 0, 0, columns))
         self.past_value = functional.pad(self.past_value[:batch], (0, 0, 0, columns))
+
+    def keep_columns(self, columns: Tensor) -> None:
+        """Keep the columns (B, P) of the past, in this order."""
+        batch, kept = columns.shape
+        index = columns[:, None, :, None]
+        for past in (self.past_key, self.past_value):
+            past[:batch, :, :kept] = past[:batch].gather(2, index.expand(-1, past.shape[1], -1, past.shape[3]))
 
     def move(self, target: Tensor, origin: Tensor, written: int) -> None:
         """Copy rows ``origin`` to rows ``target``; of the past, the first ``written`` columns."""
@@ -92,18 +105,19 @@ class IncrementalDecoder:
         self.decoder = decoder
         self.num_beams = num_beams
         self.max_steps = max_steps
-        self.steps = 0  # P
+        self.steps = 0
+        self.columns = 0  # P
         self.batch = encoder_states.shape[0]  # rows in use; the caches may have more
         device, dtype = encoder_states.device, encoder_states.dtype
         # Most translations are about as long as their source: allocate for that, and more when it is needed.
-        self.room = min(max_steps, source_mask.shape[1] + 8)  # L
-        self.caches = [_LayerCache.of(layer, encoder_states, self.room * num_beams) for layer in decoder.layers]
+        self.room = min(max_steps, source_mask.shape[1] + 8) * num_beams  # L
+        self.caches = [_LayerCache.of(layer, encoder_states, self.room) for layer in decoder.layers]
         # Additive masks: 0 keeps, −inf hides. None where no source is padded, which is faster.
         padded = not bool(source_mask.all())
         hidden = torch.zeros(source_mask.shape, dtype=dtype, device=device).masked_fill(source_mask == 0, -math.inf)
         self.source_mask = hidden[:, None, None, :] if padded else None  # (B, 1, 1, S)
         self.past_mask = torch.full(
-            (self.batch, num_beams, self.room * num_beams), -math.inf, dtype=dtype, device=device
+            (self.batch, num_beams, self.room), -math.inf, dtype=dtype, device=device
         )
         self.own_position = torch.full((num_beams, num_beams), -math.inf, dtype=dtype, device=device)
         self.own_position.fill_diagonal_(0.0)
@@ -121,10 +135,8 @@ class IncrementalDecoder:
             The decoder's output (B, W, D), and the encoder-decoder attention of the last layer (B, W, S), averaged over
             heads, where it was requested.
         """
-        if self.steps == self.room:
-            self._grow()
-        start = self.steps * self.num_beams
-        past_mask = self._update_past_mask(parents, start)
+        past_mask = self._update_past_mask(parents)
+        start = self.columns
         source_mask = None if self.source_mask is None else self.source_mask[: self.batch]
         states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale + self.position_encodings[self.steps]
         weights: Tensor | None = None
@@ -145,6 +157,7 @@ class IncrementalDecoder:
                 _fastest_attention_with_weights if with_weights else _fastest_attention,
             )
         self.steps += 1
+        self.columns += self.num_beams
         if self.decoder.final_norm is not None:
             states = self.decoder.final_norm(states)
         return states, None if weights is None else weights.mean(dim=1)
@@ -160,27 +173,48 @@ class IncrementalDecoder:
         if self.source_mask is not None:
             self.source_mask[target] = self.source_mask[origin]
         for cache in self.caches:
-            cache.move(target, origin, written=self.steps * self.num_beams)
+            cache.move(target, origin, written=self.columns)
 
-    def _update_past_mask(self, parents: Tensor | None, start: int) -> Tensor | None:
-        """Copy each parent's mask to its continuation, and add the new positions, columns ``start`` to start + W − 1.
+    def _update_past_mask(self, parents: Tensor | None) -> Tensor | None:
+        """Copy each parent's mask to its continuation, and add the new position in the next W columns.
 
         Returns:
-            The mask (B, 1, W, P·W) with the new position; None where the one beam attends to everything.
+            The mask (B, 1, W, P + W) with the new position; None where the one beam attends to everything.
         """
-        width, stop = self.num_beams, start + self.num_beams
-        mask = self.past_mask[: self.batch]
+        width = self.num_beams
         if parents is not None and width > 1:
-            mask[:, :, :start] = mask[:, :, :start].gather(1, parents.unsqueeze(-1).expand(-1, -1, start))
-        mask[:, :, start:stop] = self.own_position
-        return mask[:, None, :, :stop] if width > 1 else None
+            past = self.past_mask[: self.batch, :, : self.columns]
+            past[:] = past.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.columns))
+            if self.steps % _STEPS_BETWEEN_REMOVALS == 0 and not on_accelerator(past):
+                self._remove_unused_columns(past)
+        if self.columns + width > self.room:
+            self._grow()
+        stop = self.columns + width
+        self.past_mask[: self.batch, :, self.columns : stop] = self.own_position
+        return self.past_mask[: self.batch, None, :, :stop] if width > 1 else None
+
+    def _remove_unused_columns(self, past_mask: Tensor) -> None:
+        """Remove the columns that no beam attends to, if they are many; ``past_mask`` is (B, W, P).
+
+        The beams of a sentence have most of their past in common: after a few steps, about half of the columns belong
+        to hypotheses that were dropped.
+        """
+        used = (past_mask == 0).any(dim=1)  # (B, P)
+        most = int(used.sum(dim=1).max())
+        if most > _LARGEST_SHARE_TO_COMPACT * self.columns:
+            return
+        kept = used.byte().argsort(dim=1, descending=True, stable=True)[:, :most]  # used columns first, in their order
+        for cache in self.caches:
+            cache.keep_columns(kept)
+        self.past_mask[: self.batch, :, :most] = past_mask.gather(2, kept.unsqueeze(1).expand(-1, self.num_beams, -1))
+        self.columns = most
 
     def _grow(self) -> None:
-        added = min(self.max_steps, 2 * self.room) - self.room
+        added = max(self.num_beams, min(self.max_steps * self.num_beams, 2 * self.room) - self.room)
         self.room += added
         for cache in self.caches:
-            cache.grow(self.batch, added * self.num_beams)
-        self.past_mask = functional.pad(self.past_mask[: self.batch], (0, added * self.num_beams), value=-math.inf)
+            cache.grow(self.batch, added)
+        self.past_mask = functional.pad(self.past_mask[: self.batch], (0, added), value=-math.inf)
 
 
 def _fastest_attention(
