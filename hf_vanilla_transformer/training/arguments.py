@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
 from .precision import PRECISIONS, best_precision
+from .processes import from_first_rank
 from .schedule import noam_learning_rate
 
 logger = logging.get_logger(__name__)
@@ -98,8 +100,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     precision: str = field(
         default="auto",
         metadata={
-            "help": "Precision of the arithmetic: fp32, bf16 or fp16; auto selects bf16 if the hardware has matrix "
-            "units for it, else fp32.",
+            "help": "Precision of the arithmetic: fp32, bf16 or fp16; auto selects the faster of fp32 and bf16 by "
+            "hardware and model size; a resumed run keeps the precision of its checkpoint.",
             "choices": PRECISIONS,
         },
     )
@@ -202,6 +204,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         if by_equation_3:
             self.lr_scheduler_type = SchedulerType.LINEAR  # the parent accepts only its own
         super().__post_init__()
+        if self.precision != "auto":  # otherwise accelerate launch --mixed_precision would override it
+            self.mixed_precision = "no" if self.precision == "fp32" else self.precision
         if by_equation_3:
             self.lr_scheduler_type = PaperSchedule.NOAM
         self._check_accelerate()
@@ -352,6 +356,7 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         asked = "bf16" if self.bf16 else "fp16" if self.fp16 else None
         if asked and self.precision not in ("auto", asked):
             raise ValueError(f"{asked}=True contradicts precision={self.precision!r}; set only precision")
+        self._has_auto_precision = False
         if self.precision == "auto":
             launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
             if asked:
@@ -363,11 +368,36 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
                 return
             else:
                 self.precision, reason = best_precision(self.use_cpu)
+                self._has_auto_precision = True
             logger.info(f"precision: {self.precision} ({reason})")
         if self.precision == "fp16":
             self._check_fp16_device("precision='fp16'")
         self.bf16 = self.precision == "bf16"
         self.fp16 = self.precision == "fp16"
+
+    @property
+    def has_auto_precision(self) -> bool:
+        """Whether ``precision`` was "auto", and neither Trainer's arguments nor the launcher set it."""
+        return bool(self.__dict__.get("_has_auto_precision"))
+
+    @property
+    def used_precision(self) -> str:
+        """Precision of the training: ``precision``, or that of ``accelerate launch --mixed_precision``."""
+        return "fp32" if self.mixed_precision == "no" else str(self.mixed_precision)
+
+    def choose_precision_for(self, model: Any) -> None:
+        """Choose the precision for a model, if ``precision`` was "auto"; process 0 decides for all processes."""
+        if self.has_auto_precision:
+            self.use_precision(*from_first_rank(best_precision(self.use_cpu, model)))
+
+    def use_precision(self, precision: str, reason: str) -> None:
+        """Replace the precision before the accelerator is made, and log the reason."""
+        if precision == self.used_precision:
+            return
+        logger.info(f"precision: {precision} ({reason})")
+        self.precision, self.bf16, self.fp16 = precision, precision == "bf16", precision == "fp16"
+        self.mixed_precision = "no" if precision == "fp32" else precision
+        AcceleratorState._reset_state()  # it has the precision of the first accelerator of this process
 
     def _check_fp16_device(self, asked: str) -> None:
         if self.use_cpu:  # accelerate would silently train in fp32, without a gradient scaler

@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decisions that all processes of a run have to make together, and errors that mean one of them was lost."""
 
+from typing import TypeVar
+
 import torch
+from accelerate.utils import broadcast_object_list
+
+_Value = TypeVar("_Value")
 
 # Phrases from the messages of gloo, NCCL and the store when the peer of a connection has disappeared.
 _LOST_PROCESS = (
@@ -40,10 +45,17 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(max_over_ranks(int(flag), device))
 
 
+def from_first_rank(value: _Value) -> _Value:
+    """Return process 0's value, which has to be picklable, on every process; a collective operation."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
 def is_lost_process(error: BaseException) -> bool:
     """Return whether an error means that another process has died or cannot be reached."""
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _LOST_PROCESS)
 
 
-__all__ = ["any_rank", "is_lost_process", "max_over_ranks"]
+__all__ = ["any_rank", "from_first_rank", "is_lost_process", "max_over_ranks"]

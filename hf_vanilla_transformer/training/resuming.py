@@ -16,6 +16,8 @@ from ..checkpoints.manifest import BrokenCheckpointError, has_manifest, read_man
 from ..json_object import read_json_object
 from .arguments import VanillaTransformerTrainingArguments
 from .checkpointing import clear_leftovers, newest_valid
+from .precision import why_unsupported
+from .processes import from_first_rank
 
 logger = logging.get_logger(__name__)
 
@@ -234,6 +236,31 @@ def saved_update(checkpoint: Path) -> int:
     return step
 
 
+def resumed_precision(checkpoint: Path, args: VanillaTransformerTrainingArguments) -> str:
+    """Return the precision in which to resume: that of the checkpoint, unless it is set for this run.
+
+    Process 0 decides for all processes.
+
+    Raises:
+        ValueError: If ``precision`` is "auto", and the device does not support the checkpoint's.
+    """
+    facts = read_manifest(checkpoint)["facts"] if args.process_index == 0 and has_manifest(checkpoint) else {}
+    now = args.used_precision
+    saved = from_first_rank(facts.get("precision", now))
+    if saved == now:
+        return now
+    if not args.has_auto_precision:
+        logger.warning(f"{checkpoint} was trained in {saved}; resuming in {now}, because precision is set to it")
+        return now
+    obstacle = from_first_rank(why_unsupported(saved, args.use_cpu))
+    if obstacle:
+        raise ValueError(
+            f"{checkpoint} was trained in {saved}, which is slow or impossible here ({obstacle}); set precision to "
+            f"{now} to resume in {now}, in a run of a recipe together with resume_anyway"
+        )
+    return str(saved)
+
+
 __all__ = [
     "architecture",
     "check_resumable",
@@ -241,5 +268,6 @@ __all__ = [
     "choose_checkpoint",
     "differences",
     "missing_state",
+    "resumed_precision",
     "saved_update",
 ]

@@ -383,7 +383,7 @@ def _training_record(
         "processor_seconds": None if processor_seconds is None else round(processor_seconds, 1),
         "tokens_per_second": round(sum(speeds) / len(speeds)) if speeds else None,
         "tokens": tokens,
-        "precision": arguments.precision,
+        "precision": arguments.used_precision,
         "seed": arguments.seed,
         "max_tokens_per_batch": arguments.max_tokens_per_batch,
         "warmup_steps": arguments.warmup_steps,

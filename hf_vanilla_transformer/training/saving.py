@@ -122,7 +122,9 @@ class CheckpointSaving(Seq2SeqTrainer):
         with self._on_all_ranks(staging, OSError):
             if args.should_save:
                 saved_by = checkpointing.BY_SIGNAL if self._stop.saving else checkpointing.BY_SCHEDULE
-                facts = {"step": step, "saved_by": saved_by, **self.run_identity()}
+                facts = {
+                    "step": step, "saved_by": saved_by, "precision": args.used_precision, **self.run_identity(),
+                }  # fmt: skip
                 final = checkpointing.finish_checkpoint(staging, run_dir, step, facts)
                 logger.info(f"{final} is complete")
                 if not self._stop.saving:

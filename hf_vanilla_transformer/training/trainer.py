@@ -41,7 +41,7 @@ from .non_finite import gradient_norm, with_nan_gradients
 from .peak_learning_rates import PeakLearningRates
 from .precision import convert_to_fp32
 from .progress import Progress
-from .resuming import choose_checkpoint, saved_update
+from .resuming import choose_checkpoint, resumed_precision, saved_update
 from .run_lock import run_lock
 from .saving import CheckpointSaving, SavingCallback
 from .schedule import noam_schedule
@@ -80,7 +80,9 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
       all devices and accumulation steps. ``per_device_eval_batch_size`` is used in evaluation only;
       ``per_device_train_batch_size`` is not supported. A dataset without a length is streamed, shuffled and sorted
       within a pool of examples, and needs ``max_steps``.
-    - **Precision**: weights are trained in fp32, whatever the model's dtype, unless ``keep_weight_dtype`` is set.
+    - **Precision**: weights are trained in fp32, whatever the model's dtype, unless ``keep_weight_dtype`` is set. The
+      arithmetic has the ``precision`` of the arguments; "auto" selects it for hardware and model, and a resumed run
+      keeps that of its checkpoint.
     - **Loss**: labels are smoothed by ``label_smoothing_factor``, in training only, inside the model's loss. Training
       logs contain ``nll`` and ``perplexity``, without smoothing, beside ``loss``. ``eval_loss`` is the unsmoothed
       negative log-likelihood per token, in nats, over the evaluation dataset, and ``eval_perplexity`` its exponential.
@@ -132,6 +134,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
             data_collator = self._default_collator = DataCollatorForTranslation(processing_class)
         if model is not None:
             self._prepare_new_model(model)
+            args.choose_precision_for(model)
         super().__init__(
             model=model,
             args=args,
@@ -304,12 +307,24 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
             )
             if self.resumed_from is not None:
                 self.last_saved_update = saved_update(Path(self.resumed_from))
+                self._use_precision_of(Path(self.resumed_from))
             if self.accelerator.is_fsdp2:
                 assert self.model is not None
                 shard_tied_weights(self.model, self.accelerator)
             output = super().train(self.resumed_from, trial, ignore_keys_for_eval)
             self._stop.exit_if_received()  # a signal that arrived after the last checkpoint
             return output._replace(training_loss=output.metrics["train_loss"])
+
+    def _use_precision_of(self, checkpoint: Path) -> None:
+        """Resume in the precision of a checkpoint, unless this run's precision is set."""
+        precision = resumed_precision(checkpoint, self.args)
+        if precision == self.args.used_precision:
+            return
+        # An evaluation before the training has prepared the model in the other precision.
+        model: Any = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        model.__dict__.pop("_is_accelerate_prepared", None)
+        self.args.use_precision(precision, f"as {checkpoint} was trained")
+        self.create_accelerator_and_postprocess()
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> Any:
         """Count epochs and updates as Trainer does; a run that is resumed at its end makes no further update."""
