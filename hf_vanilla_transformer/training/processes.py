@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 _Value = TypeVar("_Value")
 
@@ -40,6 +41,24 @@ def max_over_ranks(number: int, device: torch.device) -> int:
     return int(largest.item())
 
 
+def read_with_max(value: Tensor | float, number: int, device: torch.device) -> tuple[float, int]:
+    """Return a value, and the largest of the numbers that the processes pass, with one host synchronization.
+
+    This is a collective operation: every process has to call it.
+
+    Args:
+        value: one number, of this process; a tensor on ``device``, or a number that the host already has.
+        number: an integer of this process, exact in fp32.
+        device: on which the process group communicates.
+    """
+    if not isinstance(value, Tensor) or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return float(value), max_over_ranks(number, device)
+    largest = torch.full((1,), number, dtype=torch.promote_types(value.dtype, torch.float32), device=device)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    found, maximum = torch.cat([value.detach().reshape(1).to(largest), largest]).tolist()
+    return found, int(maximum)
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Return True if the flag is True on any process; a collective operation like `max_over_ranks`."""
     return bool(max_over_ranks(int(flag), device))
@@ -58,4 +77,4 @@ def is_lost_process(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _LOST_PROCESS)
 
 
-__all__ = ["any_rank", "from_first_rank", "is_lost_process", "max_over_ranks"]
+__all__ = ["any_rank", "from_first_rank", "is_lost_process", "max_over_ranks", "read_with_max"]

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from .non_finite import gradient_norm
-from .processes import any_rank
+from .processes import any_rank, read_with_max
 
 if TYPE_CHECKING:
     from .trainer import VanillaTransformerTrainer
@@ -87,7 +87,8 @@ class NonFiniteUpdates(TrainerCallback):
     ) -> None:
         """Skip the update if it is not finite.
 
-        All ranks see the norm of the same summed gradients, so they decide alike without communication.
+        All ranks see the norm of the same summed gradients, so they decide alike without communication. It is read
+        together with the signal that any rank has received: one host synchronization per update.
         """
         trainer = self.trainer
         model: Any = trainer.model
@@ -95,7 +96,8 @@ class NonFiniteUpdates(TrainerCallback):
         norm = gradient_norm(model.parameters()) if norm is None else norm
         scaler = getattr(trainer.accelerator, "scaler", None)
         micro_batches, self._micro_batches = self._micro_batches, []
-        finite = math.isfinite(float(norm))
+        norm, trainer._stop.number_of_update = read_with_max(norm, trainer._stop.received, args.device)
+        finite = math.isfinite(norm)
         failed = [] if finite else [index for index, (_, loss) in enumerate(micro_batches) if not loss.isfinite()]
         if not finite and scaler is not None and not any_rank(bool(failed), args.device):
             finite = True  # an overflow of the fp16 scaler's own: it skips the update itself and lowers its scale

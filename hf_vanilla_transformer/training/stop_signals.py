@@ -72,12 +72,15 @@ class StopBySignal(TrainerCallback):
 
     Attributes:
         number: the signal that all ranks stop for; 0 while there is none.
+        number_of_update: the signal that any rank had received when the running update was known to be finite or not;
+            None if that is not known yet.
         saving: whether the checkpoint being written was requested by a signal, and not by ``save_strategy``.
     """
 
     def __init__(self, trainer: "VanillaTransformerTrainer") -> None:
         self.trainer = trainer
         self.number = 0
+        self.number_of_update: int | None = None
         self.saving = False
         self._signals = StopSignals()
 
@@ -89,12 +92,21 @@ class StopBySignal(TrainerCallback):
             yield
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Request a checkpoint and the end of training if a signal has arrived."""
+        """Request a checkpoint and the end of training if a signal has arrived.
+
+        With several processes, the ranks have exchanged their signals already, when the update's gradients were known.
+        """
+        number, self.number_of_update = self.number_of_update, None
+        if number is None or args.world_size == 1:
+            self._ask_all_ranks()
+        else:
+            self.number = number
         self._stop_if_received(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Request a checkpoint and the end of training if a signal has arrived during evaluation."""
         if self.trainer.is_in_train:
+            self._ask_all_ranks()
             self._stop_if_received(control)
 
     def on_epoch_end(
@@ -133,12 +145,16 @@ class StopBySignal(TrainerCallback):
         logger.warning(f"stopped by {name} after update {update} of {trainer.state.max_steps}, {saved}")
         raise SystemExit(exit_status(self.number))
 
-    def _ask_all_ranks(self) -> None:
+    @property
+    def received(self) -> int:
+        """The signal that this process has received; 0 if there is none."""
         received = self._signals.received
-        self.number = max_over_ranks(0 if received is None else int(received), self.trainer.args.device)
+        return 0 if received is None else int(received)
+
+    def _ask_all_ranks(self) -> None:
+        self.number = max_over_ranks(self.received, self.trainer.args.device)
 
     def _stop_if_received(self, control: TrainerControl) -> None:
-        self._ask_all_ranks()
         if self.number:
             if not control.should_save:  # otherwise this checkpoint is due anyway
                 self.saving = control.should_save = True
