@@ -38,7 +38,7 @@ SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty
 TRANSLATION = f"{SEARCH} --batch-size --max-source-tokens --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
     "average": "--output --last --best --metric --overwrite",
-    "check": "--device --json",
+    "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",
     "demo": "--output --recipe --card",
     "evaluate": f"{TRANSLATION} --source --reference --recipe --split --target-lang --tokenize --lowercase --groups "

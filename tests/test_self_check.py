@@ -21,7 +21,7 @@ from hf_vanilla_transformer.model import dropout_vanilla_transformer as dropout_
 from hf_vanilla_transformer.model import layers_vanilla_transformer as layers
 from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
 from hf_vanilla_transformer.model import modeling_vanilla_transformer as modeling
-from hf_vanilla_transformer.self_check import comparison, installation, runner, small_model
+from hf_vanilla_transformer.self_check import comparison, installation, measurement, runner, small_model
 from hf_vanilla_transformer.self_check.check import Check, Skipped
 
 LOSSES = {"loss_fp64", "loss_fp32", "loss_bf16_autocast", "loss_bf16", "loss_fp16"}
@@ -349,6 +349,30 @@ def test_the_report_as_json_has_everything_in_the_text(two_checks, capsys):
     assert set(report) == {"versions", "hardware", "device", "precision", "results", "passed"}
     bad = next(result for result in report["results"] if result["name"] == "bad")
     assert (bad["status"], bad["detail"]) == ("FAILED", "1 < 2 & more") and "transformers" in bad["advice"]
+
+
+def test_measuring_reports_each_comparison_and_what_to_set(two_checks, capsys):
+    two_checks.setattr(measurement, "_SECONDS", 0.0)
+    assert main(["check", "--measure", "--device", "cpu"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("measured ")]
+    assert lines[0].startswith("measured a training step of preset tiny, 64 × 16 tokens: fp32 ")
+    assert all(" ms; selected: " in line and ("agrees" in line or "slower here: " in line) for line in lines)
+    assert len(lines) in (1 + 4, 1 + 8)  # shapes in fp32, and in bf16 if the processor has it
+    assert main(["check", "--measure", "--json", "--device", "cpu"]) == 1
+    measured = json.loads(capsys.readouterr().out)["measurements"]
+    assert [set(one["milliseconds"]) for one in measured] == [{"fp32", "bf16"}] + [{"plain", "fused"}] * len(lines[1:])
+
+
+def test_a_choice_that_is_clearly_slower_comes_with_advice(monkeypatch):
+    advice = {"quick": "set quick", "slow": "set slow"}
+    ways = dict.fromkeys(advice, lambda: None)
+    for seconds, chosen, expected in (
+        ({"quick": 1.0, "slow": 1.3}, "slow", "set quick"),
+        ({"quick": 1.0, "slow": 1.2}, "slow", ""),  # noise
+        ({"quick": 1.0, "slow": 9.0}, "quick", ""),
+    ):
+        monkeypatch.setattr(measurement, "_best_seconds", lambda ways, seconds=seconds: seconds)
+        assert measurement.compare("x", chosen, ways, advice).advice == expected
 
 
 def test_a_notebook_shows_the_report_as_a_table_with_escaped_text(two_checks):
