@@ -44,7 +44,7 @@ def source_padding_mask(
     """
     if (
         module.training
-        and module.config._attn_implementation == "sdpa"
+        and module.config._attn_implementation in ("sdpa", "fused")
         and attention_mask is not None
         and attention_mask.dim() == 2
         and on_accelerator(attention_mask)

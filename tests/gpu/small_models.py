@@ -104,7 +104,11 @@ class _Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
-        if any(read in name for read in ("_local_scalar_dense", "nonzero", "aten.equal", "unique")):
+        by_mask = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )  # its kernel counts the True values
+        reads = ("_local_scalar_dense", "is_nonzero", "nonzero", "aten.equal", "unique", "masked_select", "aten.item")
+        if by_mask or any(read in name for read in reads):
             self.found.append(name)
         return func(*args, **(kwargs or {}))
 
@@ -121,7 +125,7 @@ class _Copies(TorchFunctionMode):
         index = args[1] if func in (Tensor.__getitem__, Tensor.__setitem__) else ()
         by_list = any(isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,)))
         with_number = func is torch.where and any(isinstance(value, bool | int | float) for value in args)
-        if func in (Tensor.tolist, torch.tensor, torch.as_tensor) or by_list or with_number:
+        if func in (Tensor.tolist, Tensor.cpu, Tensor.numpy, torch.tensor, torch.as_tensor) or by_list or with_number:
             self.found.append(getattr(func, "__name__", str(func)))
         return func(*args, **kwargs)
 

@@ -159,10 +159,12 @@ class Watch(TrainerCallback):
             self.watching.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "fused"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_update_looks_at_the_device_once(device, tmp_path, precision):
-    watch = Watch(device, update=3)
-    trainer(build(dropout=0.1), tmp_path, device, [watch], precision=precision, max_steps=4, logging_steps=4).train()
+def test_an_update_looks_at_the_device_once(device, tmp_path, precision, attention):
+    watch, model = Watch(device, update=3), build(dropout=0.1)
+    model.set_attn_implementation(attention)
+    trainer(model, tmp_path, device, [watch], precision=precision, max_steps=4, logging_steps=4).train()
     assert len(watch.found) == 1, watch.found  # the gradients' norm: is it finite?
 
 
