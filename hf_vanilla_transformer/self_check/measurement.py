@@ -22,7 +22,7 @@ _SECONDS = 1.0  # per comparison
 # (sentences, heads, queries, keys, width of a head): training steps of presets tiny and base, a long sentence, and a
 # step of a beam search.
 _SHAPES = ((64, 4, 16, 16, 32), (32, 8, 32, 32, 64), (2, 8, 256, 256, 64), (64, 4, 4, 32, 32))
-_SEARCH_QUERIES = 8  # with at most so many queries, only the forward pass is timed
+_SEARCH_QUERIES = 8  # up to this number of queries, only the forward pass is timed
 
 
 @dataclass(frozen=True)
