@@ -4,7 +4,7 @@
 
 Both compute Equation 1 (§3.2.1). The fused kernel never stores the attention weights, so its memory is linear in the
 length of a sentence. On a CPU without bf16 matrix units for tiles (AMX) its bf16 backward pass is several times slower
-than plain products, which store at most `_MOST_KEYS` weights per query and head: that is linear as well.
+than plain products. They are used up to a fixed number of keys only, so that memory stays linear.
 """
 
 # Shapes: B batch · S source length · T target length · H heads · K d_k
@@ -30,10 +30,11 @@ class _Limits:
     least_sentences_times_heads: int
 
 
-# bf16 on a CPU with AVX512-bf16 and without AMX; every other case uses the fused kernel. The figures follow from
-# benchmarks/attention_kernels.py; `vanilla-transformer check --measure` compares them with the machine it runs on.
-_MANY_QUERIES_LIMITS = _Limits(most_keys=256, least_sentences_times_heads=1)
-_FEW_QUERIES_LIMITS = _Limits(most_keys=64, least_sentences_times_heads=256)
+# Every other case uses the fused kernel. The figures follow from benchmarks/attention_kernels.py on a CPU with
+# AVX512-bf16 and without AMX; `vanilla-transformer check --measure` compares them with the machine it runs on.
+_BF16_WITHOUT_AMX = _Limits(most_keys=256, least_sentences_times_heads=1)
+_FEW_QUERIES_IN_BF16_WITHOUT_AMX = _Limits(most_keys=64, least_sentences_times_heads=256)
+_FEW_QUERIES_IN_FP32 = _Limits(most_keys=48, least_sentences_times_heads=256)
 
 
 def cpu_has_amx() -> bool:
@@ -48,10 +49,17 @@ def prefers_plain_products(query: Tensor, key: Tensor) -> bool:
         query: (B, H, T, K).
         key: (B, H, S, K).
     """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or torch.compiler.is_compiling() or cpu_has_amx():
+    if query.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     batch, heads, queries, _ = query.shape
-    limits = _FEW_QUERIES_LIMITS if queries <= _FEW_QUERIES else _MANY_QUERIES_LIMITS
+    few_queries = queries <= _FEW_QUERIES
+    limits: _Limits | None = None
+    if query.dtype == torch.bfloat16 and not cpu_has_amx():
+        limits = _FEW_QUERIES_IN_BF16_WITHOUT_AMX if few_queries else _BF16_WITHOUT_AMX
+    elif query.dtype == torch.float32 and few_queries:
+        limits = _FEW_QUERIES_IN_FP32
+    if limits is None:
+        return False
     return key.shape[2] <= limits.most_keys and batch * heads >= limits.least_sentences_times_heads
 
 

@@ -23,7 +23,6 @@ from .attention_kernels_vanilla_transformer import prefers_plain_products
 from .layers_vanilla_transformer import scaled_dot_product_attention
 from .loss_vanilla_transformer import on_accelerator
 
-
 _STEPS_BETWEEN_REMOVALS = 4
 _LARGEST_SHARE_TO_COMPACT = 0.8  # of used columns: copying those costs about as much as one step saves with fewer
 
@@ -116,9 +115,7 @@ class IncrementalDecoder:
         padded = not bool(source_mask.all())
         hidden = torch.zeros(source_mask.shape, dtype=dtype, device=device).masked_fill(source_mask == 0, -math.inf)
         self.source_mask = hidden[:, None, None, :] if padded else None  # (B, 1, 1, S)
-        self.past_mask = torch.full(
-            (self.batch, num_beams, self.room), -math.inf, dtype=dtype, device=device
-        )
+        self.past_mask = torch.full((self.batch, num_beams, self.room), -math.inf, dtype=dtype, device=device)
         self.own_position = torch.full((num_beams, num_beams), -math.inf, dtype=dtype, device=device)
         self.own_position.fill_diagonal_(0.0)
         self.position_encodings = decoder.embed_positions(torch.arange(max_steps, device=device), dtype)  # (L, D)

@@ -33,9 +33,17 @@ def test_a_search_step_uses_plain_products_for_many_sentences_with_few_keys(has_
     assert not prefers_plain_products(few_sentences, heads(63, 64, torch.bfloat16))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_fp32_uses_plain_products_only_in_a_search_step_for_many_sentences_with_few_keys(has_amx):
+    step, few_sentences = heads(64, 8, torch.float32), heads(63, 8, torch.float32)
+    assert prefers_plain_products(step, heads(64, 48, torch.float32))
+    assert not prefers_plain_products(step, heads(64, 49, torch.float32))
+    assert not prefers_plain_products(few_sentences, heads(63, 48, torch.float32))
+    assert not prefers_plain_products(heads(64, 9, torch.float32), heads(64, 48, torch.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_always_use_the_fused_kernel(dtype, has_amx):
-    query = heads(64, 16, dtype)
+    query = heads(64, 4, dtype)
     assert not prefers_plain_products(query, query)
 
 
