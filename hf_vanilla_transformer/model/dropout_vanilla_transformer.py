@@ -27,12 +27,14 @@ class Dropout(nn.Dropout):
         if dropped in (0, _LEVELS):  # too close to 0 or 1 for 16 bits
             return super().forward(states)
         random_bits = torch.empty((states.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = random_bits.view(torch.int16)[: states.numel()] >= dropped - _LEVELS // 2
-        return _ScaleKept.apply(states, kept.view(states.shape), _LEVELS / (_LEVELS - dropped))
+        draws = random_bits.view(torch.int16)[: states.numel()].view(states.shape)
+        # 0 and 1 as bytes, not bool: torch converts bytes to floating point with vector instructions, and bool without.
+        kept = draws.ge_(dropped - _LEVELS // 2).to(torch.uint8)
+        return _ScaleKept.apply(states, kept, _LEVELS / (_LEVELS - dropped))
 
 
 class _ScaleKept(torch.autograd.Function):
-    """Scale the kept elements and zero the others; the backward pass saves a boolean mask, one byte per element."""
+    """Scale the kept elements and zero the others; the backward pass saves a mask of one byte per element."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, kept: Tensor, scale: float) -> Tensor:
