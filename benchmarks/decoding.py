@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from ctranslate2_process import TranslatorProcess
 from machine import DTYPES, matrix_rate, memory_bandwidth
 from side_by_side import OURS, Goal, Options, Result, Row, fastest, per_second, take_turns
 from tokenizers import Tokenizer, models
@@ -151,15 +152,7 @@ def ctranslate2_decode(
         tokens: written per sentence.
         workers: parts of the batch that are translated at the same time; they share torch's number of threads.
     """
-    import ctranslate2
-
-    translator = ctranslate2.Translator(
-        str(folder),
-        device="cpu",
-        compute_type=compute_type,
-        inter_threads=workers,
-        intra_threads=max(torch.get_num_threads() // workers, 1),
-    )
+    translator = TranslatorProcess(folder, compute_type, workers, torch.get_num_threads())
     lengths = source["attention_mask"].sum(dim=1).tolist()
     rows = [
         [f"w{index}" for index in ids[:length]]
@@ -175,7 +168,7 @@ def ctranslate2_decode(
             min_decoding_length=tokens,
             return_scores=False,
         )
-        written = {len(result.hypotheses[0]) for result in results}
+        written = set(map(len, results))
         if written != {tokens}:
             raise RuntimeError(f"CTranslate2 wrote {sorted(written)} tokens instead of {tokens}")
         return results

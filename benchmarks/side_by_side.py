@@ -12,6 +12,7 @@ import torch
 
 OURS = "hf_vanilla_transformer"
 MEBIBYTE = 2**20
+_SETTLE = 0.3  # seconds before a run: the threads of the last one still wait actively for work, 0.2 s with Intel OpenMP
 
 
 class Skipped(Exception):
@@ -176,6 +177,7 @@ def take_turns(
     for turn in range(-warm_up, rounds):
         for name, run in contenders.items():
             wait_for(device)
+            time.sleep(_SETTLE)
             started = time.perf_counter()
             run()
             wait_for(device)

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from ctranslate2_process import TranslatorProcess
 from decoding import CTRANSLATE2
 from machine import DTYPES
 from side_by_side import OURS, Goal, Options, Result, Row, Skipped, fastest, per_second, take_turns
@@ -74,18 +75,10 @@ def our_contenders(model: Any, tokenizer: Any, lines: Sequence[str], precision: 
 
 def ctranslate2_contenders(folder: Path, tokenizer: Any, lines: Sequence[str], compute_type: str) -> list[Contender]:
     """Return CTranslate2's Python API with several batch sizes and numbers of workers, which share torch's threads."""
-    import ctranslate2
-
     threads = torch.get_num_threads()
     found = []
     for workers in sorted({1, threads}):
-        translator = ctranslate2.Translator(
-            str(folder),
-            device="cpu",
-            compute_type=compute_type,
-            inter_threads=workers,
-            intra_threads=max(threads // workers, 1),
-        )
+        translator = TranslatorProcess(folder, compute_type, workers, threads)
 
         def run(translator: Any = translator, kind: str = "", size: int = 0) -> list[str]:
             ids = tokenizer(list(lines))["input_ids"]
@@ -97,7 +90,7 @@ def ctranslate2_contenders(folder: Path, tokenizer: Any, lines: Sequence[str], c
                 length_penalty=SEARCH.length_penalty,
                 max_decoding_length=max(map(len, ids)) + SEARCH.max_extra_tokens,
             )
-            written = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+            written = [tokenizer.convert_tokens_to_ids(words) for words in results]
             return tokenizer.batch_decode(written, skip_special_tokens=True)
 
         for kind, size in THEIR_BATCHES:
