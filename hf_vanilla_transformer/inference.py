@@ -35,7 +35,8 @@ def prepare_for_inference(model: Any, device: str | torch.device | None = None, 
     if not isinstance(model, torch.nn.Module) or precision == "auto":
         return model
     if precision == "int8":
-        return model if getattr(model, "is_quantized", False) else quantize(model)
+        to_quantize: Any = model
+        return model if getattr(model, "is_quantized", False) else quantize(to_quantize)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"the checkpoint is quantized to int8 and cannot run in {precision}; use precision auto")
     return model.to(_DTYPES[precision])

@@ -15,10 +15,11 @@ loads what `save_pretrained` wrote of a converted model.
 import copy
 import warnings
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
 from transformers.quantizers.auto import (
     AUTO_QUANTIZATION_CONFIG_MAPPING,
     AUTO_QUANTIZER_MAPPING,
@@ -27,6 +28,8 @@ from transformers.quantizers.auto import (
 )
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 METHOD = "vanilla_transformer_int8"  # `quant_method` in config.json
 
@@ -236,7 +239,7 @@ class Int8Linear(nn.Module):
 # --------------------------------------------------------------------------- whole models
 
 
-def quantize(model: Any) -> Any:
+def quantize(model: ModelT) -> ModelT:
     """Return an int8 copy of a model for inference on the CPU; the model itself is not changed.
 
     All linear layers are quantized, the output projection included; embeddings and layer normalization stay in fp32.
@@ -260,13 +263,14 @@ def quantize(model: Any) -> Any:
     shared = {
         id(parameter): nn.Parameter(parameter.detach().float(), requires_grad=False) for parameter in model.parameters()
     }
-    quantized = copy.deepcopy(model, shared)
+    quantized: Any = copy.deepcopy(model, shared)
     quantizer = Int8Quantizer(Int8Config(), pre_quantized=False)
     quantized.hf_quantizer = quantizer
     quantized.is_quantized = True
     quantized.quantization_method = METHOD
     quantizer.postprocess_model(quantized)
-    return quantized
+    result: ModelT = quantized
+    return result
 
 
 class Int8Config(QuantizationConfigMixin):

@@ -52,6 +52,8 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     assert_type(vt.translate(model, tokenizer, "one", return_scores=True), ScoredTranslation)
     assert_type(vt.translate(model, tokenizer, ["one"], return_scores=True), list[ScoredTranslation])
     assert_type(vt.translate(model, tokenizer, iter(["one"]), return_scores=True), Iterator[ScoredTranslation])
+    assert_type(vt.quantize(model), vt.VanillaTransformerForConditionalGeneration)
+    print(vt.Int8Config())
     engine = vt.load_engine("ctranslate2", "runs/export")
     assert_type(engine, ExportedModel)
     assert_type(vt.translate(engine, tokenizer, "one"), str)
