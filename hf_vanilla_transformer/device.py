@@ -74,9 +74,4 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-__all__ = [
-    "choose_device",
-    "describe_device",
-    "move_to_device",
-    "processor_name",
-]
+__all__ = ["choose_device", "describe_device", "move_to_device", "processor_name"]

@@ -45,7 +45,7 @@ class _LayerCache:
 
     @classmethod
     def of(cls, layer: Any, encoder_states: Tensor, columns: int) -> "_LayerCache":
-        """Project the encoder's output (B, S, D), and allocate ``columns`` = L columns for the past."""
+        """Project the encoder's output (B, S, D), and allocate ``columns`` = L for the past."""
         key, value = (states.contiguous() for states in layer.cross_attn.project_key_value(encoder_states))
         past_key, past_value = (
             states.new_empty(states.shape[0], states.shape[1], columns, states.shape[3]) for states in (key, value)
@@ -207,7 +207,7 @@ class IncrementalDecoder:
         self.columns = most
 
     def _grow(self) -> None:
-        added = max(self.num_beams, min(self.max_steps * self.num_beams, 2 * self.room) - self.room)
+        added = min(self.max_steps * self.num_beams, 2 * self.room) - self.room
         self.room += added
         for cache in self.caches:
             cache.grow(self.batch, added)

@@ -3,8 +3,8 @@
 """int8 inference on the CPU: every linear layer multiplies 8-bit integers.
 
 Weights have a scale per output feature, inputs a scale per position (row), so that a translation does not depend on
-the sentences it is batched with. Products are accumulated in int32 and are exact; only the rounding of weights and
-inputs to 8 bits differs from fp32.
+the sentences it is batched with; only a single row is rounded differently, see `_OneRowProduct`. Products are
+accumulated in int32 and are exact; only the rounding of weights and inputs to 8 bits differs from fp32.
 
 `quantize` converts a loaded model. `from_pretrained(…, quantization_config=Int8Config())` converts while it loads, and
 loads what `save_pretrained` wrote of a converted model.
@@ -228,7 +228,7 @@ class Int8Linear(nn.Module):
         return self._packed[kind]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave packed weights out of copies and pickles."""
+        """Exclude packed weights from copies and pickle files; they are packed again when they are needed."""
         return {**self.__dict__, "_packed": {}}
 
     def extra_repr(self) -> str:
@@ -313,13 +313,14 @@ class Int8Quantizer(HfQuantizer):
         layers: list[Any] = [module for module in model.modules() if isinstance(module, Int8Linear)]
         widest = max(layer.in_features for layer in layers or [linear for *_, linear in _linear_layers(model)])
         largest = largest_exact_weight(widest)
-        for layer in layers:  # they were quantized on another machine
-            if largest < (self.quantization_config.largest_weight or _LARGEST):
+        stored = self.quantization_config.largest_weight or _LARGEST
+        if largest < stored:  # the weights were quantized on another machine
+            for layer in layers:
                 layer.set_weight(layer.dequantized_weight(), largest)
         for parent, name, linear in _linear_layers(model):
             setattr(parent, name, Int8Linear.of(linear, largest))
         _untie_output_projection(model)
-        self.quantization_config.largest_weight = min(largest, self.quantization_config.largest_weight or _LARGEST)
+        self.quantization_config.largest_weight = min(largest, stored)
         model.config.dtype = torch.float32
         for parameter in model.parameters():
             parameter.requires_grad_(False)

@@ -134,8 +134,7 @@ def evaluate_checkpoint(
         if len(labels) != lines:
             raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one per line")
     check_precision(precision, device)
-    if device is not None:
-        choose_device(device)  # raises before the checkpoint is loaded
+    choose_device(device)  # raises before the checkpoint is loaded
     loaded, tokenizer = load_checkpoint(checkpoint)
     model = prepare_for_inference(loaded, device, precision)
     scores: dict[str, dict[str, Any]] = {}
