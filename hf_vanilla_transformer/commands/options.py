@@ -53,8 +53,8 @@ def precision_option() -> Parser:
         "--precision",
         choices=INFERENCE_PRECISIONS,
         default="auto",
-        help="precision of the model's arithmetic; auto keeps the dtype of the weights, int8 is fastest on the CPU and "
-        "runs only there (default: %(default)s)",
+        help="precision of the model's arithmetic; auto keeps the dtype of the weights, int8 runs on the CPU only and "
+        "is made for models of the size of base (default: %(default)s)",
     )
     return parent
 
