@@ -33,6 +33,7 @@ from .special_tokens_vanilla_transformer import SpecialTokens
 
 # At the length limit an EOS token of probability 0 counts as e^−10,000, so that hypotheses can still be ranked.
 _LOWEST_FORCED_LOG_PROB = -1e4  # nats
+_CHUNK = 64  # tokens of the vocabulary, whose best is found first
 
 
 @dataclass
@@ -381,17 +382,7 @@ class _BeamSearch:
         logits.index_fill_(-1, self.suppressed_ids, -math.inf)
         self._force_eos(logits, normalizer, [row for row, limit in enumerate(sentences.limits) if limit == length])
         number = (1 + len(self.special.eos_token_id)) * self.config.num_beams  # C
-        values, ids = _top_of_rows(logits, min(number, logits.shape[-1]))
-        per_beam = ids.shape[-1]
-        log_probs = values.to(totals.dtype) - normalizer.unsqueeze(-1)  # (B, W, per_beam)
-        totals = (totals.unsqueeze(-1) + log_probs).flatten(1)  # (B, W·per_beam)
-        best, chosen = totals.topk(min(number, totals.shape[1]))
-        return Continuations(
-            beams=chosen // per_beam,
-            tokens=ids.flatten(1).gather(1, chosen),
-            log_probs=log_probs.flatten(1).gather(1, chosen),
-            totals=best,
-        )
+        return _best_of_all_beams(logits, normalizer, totals, min(number, logits[0].numel()))
 
     def _force_eos(self, logits: Tensor, normalizer: Tensor, rows: list[int]) -> None:
         """Leave only the EOS tokens to these rows."""
@@ -492,20 +483,42 @@ def _logsumexp(logits: Tensor) -> Tensor:
     return torch.cat(parts).view(logits.shape[:2])
 
 
-def _top_of_rows(logits: Tensor, k: int, chunk: int = 64) -> tuple[Tensor, Tensor]:
-    """Compute ``logits.topk(k)`` in one pass over (B, W, V): the k best are in the k chunks with the largest maxima."""
-    vocabulary = logits.shape[-1]
-    chunks = vocabulary // chunk
-    if chunks <= 4 * k:
-        best = logits.topk(k)
-        return best.values, best.indices
-    whole = logits[..., : chunks * chunk].unflatten(-1, (chunks, chunk))
-    chosen = whole.amax(dim=-1).topk(k, sorted=False).indices.unsqueeze(-1)  # (B, W, k, 1)
-    values = whole.gather(-2, chosen.expand(*chosen.shape[:-1], chunk)).flatten(-2)
-    ids = (chosen * chunk + torch.arange(chunk, device=logits.device)).flatten(-2)
-    rest = torch.arange(chunks * chunk, vocabulary, device=logits.device).expand(*logits.shape[:-1], -1)
-    best = torch.cat([values, logits[..., chunks * chunk :]], dim=-1).topk(k)
-    return best.values, torch.cat([ids, rest], dim=-1).gather(-1, best.indices)
+def _best_of_all_beams(logits: Tensor, normalizer: Tensor, totals: Tensor, number: int) -> Continuations:
+    """Find the best continuations of a sentence's hypotheses by one token, in one pass over the logits.
+
+    The best ``number`` = C of a sentence lie in the C chunks of the vocabulary with the highest maxima, of all beams
+    together: only these chunks are sorted.
+
+    Args:
+        logits: (B, W, V).
+        normalizer: (B, W), log Σ exp of the logits.
+        totals: (B, W), log-probability of each hypothesis so far.
+        number: C, at most W·V.
+    """
+    (batch, width, vocabulary), device = logits.shape, logits.device
+    normalizer, totals = normalizer.unsqueeze(-1), totals.unsqueeze(-1)
+    chunks = vocabulary // _CHUNK
+    if width * chunks <= 4 * number:
+        chunks = 0  # so few tokens that all of them are sorted
+    tail = logits[..., chunks * _CHUNK :].to(totals.dtype) - normalizer  # (B, W, fewer than a chunk)
+    log_probs, candidates = tail.flatten(1), (totals + tail).flatten(1)
+    if chunks:
+        whole = logits[..., : chunks * _CHUNK].unflatten(-1, (chunks, _CHUNK))
+        maxima = totals + (whole.amax(dim=-1).to(totals.dtype) - normalizer)
+        chosen = maxima.flatten(1).topk(number, sorted=False).indices  # (B, C)
+        sentences = torch.arange(batch, device=device).unsqueeze(-1)
+        of_beam, of_chunk = chosen // chunks, chosen % chunks
+        inside = whole[sentences, of_beam, of_chunk].to(totals.dtype) - normalizer[sentences, of_beam]
+        log_probs = torch.cat([inside.flatten(1), log_probs], dim=1)
+        candidates = torch.cat([(totals[sentences, of_beam] + inside).flatten(1), candidates], dim=1)
+    best, order = candidates.topk(number)
+    in_tail = order - (number * _CHUNK if chunks else 0)  # place in the tail, negative in a chunk
+    beams, tokens = in_tail // max(1, tail.shape[-1]), in_tail % max(1, tail.shape[-1]) + chunks * _CHUNK
+    if chunks:
+        place = (order // _CHUNK).clamp(max=number - 1)  # of the chunk among the chosen
+        beams = torch.where(in_tail < 0, of_beam.gather(1, place), beams)
+        tokens = torch.where(in_tail < 0, of_chunk.gather(1, place) * _CHUNK + order % _CHUNK, tokens)
+    return Continuations(beams, tokens, log_probs.gather(1, order), best)
 
 
 __all__ = [

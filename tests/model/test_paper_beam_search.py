@@ -25,7 +25,7 @@ from hf_vanilla_transformer import (
     paper_beam_search,
     score_targets,
 )
-from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, _top_of_rows
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, _best_of_all_beams
 
 PAD, START, END = 0, 1, 2
 
@@ -715,11 +715,20 @@ def test_the_model_s_mode_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("vocabulary", [64 * 40, 64 * 40 + 7, 50])
-def test_the_top_of_rows_is_topk(vocabulary: int) -> None:
+@pytest.mark.parametrize(("width", "number"), [(4, 8), (1, 2), (5, 10)])
+def test_the_best_of_all_beams_are_those_of_a_sort(vocabulary: int, width: int, number: int) -> None:
     torch.manual_seed(0)
-    logits = torch.randn(3, 4, vocabulary, dtype=torch.float64)
-    logits[1, 2, : vocabulary - 3] = -math.inf
-    values, ids = _top_of_rows(logits, 8)
-    assert torch.equal(values, logits.topk(8).values)
-    assert torch.equal(logits.gather(-1, ids), values)
-    assert ids.sort(-1).values.diff(dim=-1).min() > 0  # no token twice
+    logits = torch.randn(3, width, vocabulary, dtype=torch.float64)
+    logits[1, 0, : vocabulary - 3] = -math.inf
+    totals = torch.randn(3, width, dtype=torch.float64)
+    totals[2, 1:] = -math.inf  # as at the first step
+    best = _best_of_all_beams(logits, logits.logsumexp(dim=-1), totals, number)
+
+    log_probs = logits.log_softmax(dim=-1)
+    expected = (totals.unsqueeze(-1) + log_probs).flatten(1).topk(number)
+    torch.testing.assert_close(best.totals, expected.values)
+    places = best.beams * vocabulary + best.tokens
+    possible = expected.values > -math.inf
+    assert torch.equal(places[possible], expected.indices[possible])
+    torch.testing.assert_close(best.log_probs[possible], log_probs.flatten(1).gather(1, places)[possible])
+    assert places.sort(dim=-1).values.diff(dim=-1).min() > 0 or number == 1  # none twice
