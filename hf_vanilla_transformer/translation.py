@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translate texts with the paper's beam search (§6.1)."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -13,6 +15,7 @@ from transformers.utils import logging
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .model.beam_search_vanilla_transformer import check_beam_search, paper_beam_search
 from .model.tokenizers_vanilla_transformer import TranslationTokenizers
+from .worker_processes import WorkerProcesses, workers_are_supported
 
 logger = logging.get_logger(__name__)
 
@@ -40,6 +43,7 @@ class TranslateOptions(TypedDict, total=False):
     window: int
     max_source_tokens: int
     target_tokenizer: Any
+    workers: int
 
 
 # Types of the results for num_return_sequences=1, which is the default.
@@ -85,6 +89,7 @@ def translate(
     max_source_tokens: int = 1024,
     return_scores: bool = False,
     target_tokenizer: Any = None,
+    workers: int = 1,
 ) -> Any:
     """Translate texts with the paper's beam search.
 
@@ -104,6 +109,8 @@ def translate(
         return_scores: return `ScoredTranslation` objects instead of strings.
         target_tokenizer: decodes the translations where source and target have separate vocabularies; None loads the
             directory target_tokenizer beside the weights.
+        workers: processes that translate batches side by side, each with one thread; for a torch model on the CPU, on
+            Linux. They are forked where the texts fill more than one batch.
 
     Returns:
         A translation for one text, a list for a list, and an iterator for other iterables. With
@@ -112,11 +119,15 @@ def translate(
     Raises:
         ValueError: If the tokenizer doesn't fit the model, the model doesn't support the settings, an argument is out
             of range, or a text is not a string.
+        RuntimeError: If a worker process was killed.
     """
     check_integer("batch_size", batch_size, minimum=1)
     check_integer("batch_tokens", batch_tokens, minimum=1)
     check_integer("window", window, minimum=1)
     check_integer("max_source_tokens", max_source_tokens, minimum=1)
+    check_integer("workers", workers, minimum=1)
+    if workers > 1:
+        _check_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
     vocabulary = model.config.output_vocab_size
@@ -128,7 +139,7 @@ def translate(
     check_beam_search(model, config)
     if model.max_sequence_length is not None:
         max_source_tokens = min(max_source_tokens, model.max_sequence_length)
-    translator = _Translator(model, tokenizers, config, window, batch_size, batch_tokens, max_source_tokens)
+    translator = _Translator(model, tokenizers, config, window, batch_size, batch_tokens, max_source_tokens, workers)
 
     def as_requested(hypotheses: list[ScoredTranslation]) -> Any:
         results: list[Any] = hypotheses if return_scores else [hypothesis.text for hypothesis in hypotheses]
@@ -139,6 +150,15 @@ def translate(
         return translation
     translations = map(as_requested, translator.translate(texts))
     return list(translations) if isinstance(texts, Sequence) else translations
+
+
+def _check_workers(model: Any, workers: int) -> None:
+    if not workers_are_supported():
+        raise ValueError(f"workers={workers}: worker processes need Linux; leave workers out")
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"workers={workers} is for torch models; an exported model has threads of its own")
+    if model.device.type != "cpu":
+        raise ValueError(f"workers={workers} is for the CPU; the model is on {model.device}, so leave workers out")
 
 
 @dataclass
@@ -182,24 +202,29 @@ class _Translator:
     batch_size: int
     batch_tokens: int
     max_source_tokens: int
+    workers: int
 
     def translate(self, texts: Iterable[str]) -> Iterator[list[ScoredTranslation]]:
         """Yield the hypotheses of each text, best first."""
         too_long = _TooLongTexts(self.max_source_tokens)
         iterator, lines_before = iter(texts), 0
-        try:
+        empty = [ScoredTranslation("", 0.0)] * self.config.num_return_sequences
+        with ExitStack() as stack:
+            stack.callback(too_long.warn)  # also where the caller stops reading
+            workers: WorkerProcesses | None = None
             while window := list(islice(iterator, self.window)):
                 sources = self._encode(window, lines_before, too_long)
-                empty = [ScoredTranslation("", 0.0)] * self.config.num_return_sequences
+                if self.workers > 1 and workers is None and len(sources) > self.batch_size:
+                    workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
+                batches = list(self._batches(sources, shared_by=1 if workers is None else self.workers))
+                sources_of_batches = [[sources[place] for place in batch] for batch in batches]
+                found = map(self._search, sources_of_batches) if workers is None else workers.map(sources_of_batches)
                 translations = [empty for _ in window]
-                for batch in self._batches(sources):
-                    found = self._translate_batch([sources[place] for place in batch])
-                    for place, hypotheses in zip(batch, found, strict=True):
-                        translations[place] = hypotheses
+                for batch, (hypotheses, scores) in zip(batches, found, strict=True):
+                    for place, best in zip(batch, self._decode(hypotheses, scores), strict=True):
+                        translations[place] = best
                 yield from translations
                 lines_before += len(window)
-        finally:  # also where the caller stops reading
-            too_long.warn()
 
     def _encode(self, texts: list[str], lines_before: int, too_long: _TooLongTexts) -> dict[int, list[int]]:
         """Return the token ids of the texts that can be translated, by their place in ``texts``."""
@@ -217,30 +242,39 @@ class _Translator:
                 sources[place] = ids
         return sources
 
-    def _batches(self, sources: dict[int, list[int]]) -> Iterator[list[int]]:
-        """Yield batches of places, the longest sources first, so that the first batch uses the most memory."""
+    def _batches(self, sources: dict[int, list[int]], shared_by: int) -> Iterator[list[int]]:
+        """Yield batches of places, the longest sources first, so that the first batch uses the most memory.
+
+        Args:
+            sources: token ids by place.
+            shared_by: number of processes, each of which gets at least one batch.
+        """
         batch: list[int] = []
+        size = min(self.batch_size, math.ceil(len(sources) / shared_by))
         for place in sorted(sources, key=lambda place: (-len(sources[place]), place)):
-            if batch and (
-                len(batch) == self.batch_size or (len(batch) + 1) * len(sources[batch[0]]) > self.batch_tokens
-            ):
+            if batch and (len(batch) == size or (len(batch) + 1) * len(sources[batch[0]]) > self.batch_tokens):
                 yield batch
                 batch = []
             batch.append(place)
         if batch:
             yield batch
 
-    def _translate_batch(self, sources: list[list[int]]) -> Iterator[list[ScoredTranslation]]:
-        """Yield the hypotheses of each source, best first."""
+    def _search(self, sources: list[list[int]]) -> tuple[list[list[list[int]]], list[list[float]]]:
+        """Return the hypotheses of each source as token ids, best first, and their scores."""
         longest, device = max(map(len, sources)), self.model.device
         pad = 0 if self.tokenizers.pad_token_id is None else self.tokenizers.pad_token_id
         ids = torch.tensor([[*source, *[pad] * (longest - len(source))] for source in sources], device=device)
         mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=device)
         output = paper_beam_search(self.model, ids, mask, config=self.config)
         assert output.sequences_scores is not None
-        scores = output.sequences_scores.view(len(sources), -1).tolist()
-        for hypotheses, their_scores in zip(output.hypotheses(), scores, strict=True):
-            texts = self.tokenizers.batch_decode(hypotheses)
+        return output.hypotheses(), output.sequences_scores.view(len(sources), -1).tolist()
+
+    def _decode(
+        self, hypotheses: list[list[list[int]]], scores: list[list[float]]
+    ) -> Iterator[list[ScoredTranslation]]:
+        """Yield the hypotheses of each source as text, best first."""
+        for of_source, their_scores in zip(hypotheses, scores, strict=True):
+            texts = self.tokenizers.batch_decode(of_source)
             yield [ScoredTranslation(text, score) for text, score in zip(texts, their_scores, strict=True)]
 
 

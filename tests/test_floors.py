@@ -26,6 +26,7 @@ FLOORS = {
     "overwriting": 0,
     "plausibility": 0,
     "device": 0,
+    "worker_processes": 0,
     "presets": 1,
     "auto_registration": 1,
     "metrics": 1,
@@ -50,8 +51,9 @@ FLOORS = {
 COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "commands"}}
 # The files among them: together they count as one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "inference", "presets",
-    "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli", "__main__", "__init__",
+    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes", "inference",
+    "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card",
+    "cli", "__main__", "__init__",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")

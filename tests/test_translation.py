@@ -1,7 +1,11 @@
 """`translate`: the order of the results, odd lines, streams."""
 
+import copy
 import itertools
+import multiprocessing
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.data.tokenization import train_tokenizer
 from hf_vanilla_transformer.translation import ScoredTranslation, translate
+from hf_vanilla_transformer.worker_processes import WorkerProcesses, workers_are_supported
 
 SENTENCES = [
     "a cat sat on the mat",
@@ -185,3 +190,53 @@ def test_bad_arguments_are_refused_at_once(model: Any, tokenizer: Any) -> None:
     larger = train_tokenizer([*SENTENCES, "quite some other words to learn"], vocab_size=len(tokenizer) + 10)
     with pytest.raises(ValueError, match="tokenizer"):
         translate(model, larger, iter(["a"]))
+
+
+@pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("number", [1, 2])
+def test_worker_processes_translate_as_one_process_does(
+    model: Any, tokenizer: Any, workers: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [*SENTENCES, "", *reversed(SENTENCES)]
+    search = BeamSearchConfig(num_return_sequences=number)
+    expected = translate(model, tokenizer, texts, search, return_scores=True)
+    started = []
+    monkeypatch.setattr(translation, "WorkerProcesses", lambda *options: started.append(1) or WorkerProcesses(*options))
+    found = translate(model, tokenizer, texts, search, return_scores=True, workers=workers, batch_size=2, window=5)
+    assert started == [1]  # once, for all windows
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(*([ours], [theirs]) if number == 1 else (ours, theirs), strict=True):
+            assert one.text == other.text and one.score == pytest.approx(other.score)
+
+
+@pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
+def test_one_batch_needs_no_worker_processes(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "WorkerProcesses", lambda *_: pytest.fail("started"))
+    assert translate(model, tokenizer, SENTENCES, workers=2) == translate(model, tokenizer, SENTENCES)
+
+
+@pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
+def test_workers_end_with_the_iterator(model: Any, tokenizer: Any) -> None:
+    before = set(multiprocessing.active_children())
+    translations = translate(model, tokenizer, iter(SENTENCES * 20), workers=2, batch_size=2, window=6)
+    next(translations)
+    assert set(multiprocessing.active_children()) - before
+    del translations  # as where a caller stops reading
+    assert not set(multiprocessing.active_children()) - before
+
+
+def test_workers_are_refused_where_they_cannot_help(
+    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = SimpleNamespace(config=model.config, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="workers=2 is for torch models"):
+        translate(exported, tokenizer, SENTENCES, workers=2)
+    with pytest.raises(ValueError, match="workers"):
+        translate(model, tokenizer, SENTENCES, workers=0)
+    meta = copy.deepcopy(model).to("meta")
+    with pytest.raises(ValueError, match="the model is on meta"):
+        translate(meta, tokenizer, SENTENCES, workers=2)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match="worker processes need Linux"):
+        translate(model, tokenizer, SENTENCES, workers=2)
