@@ -18,6 +18,8 @@ import evaluate
 import sacrebleu
 from transformers.utils import logging
 
+from .languages import base_language
+
 logger = logging.get_logger(__name__)
 
 _BLEU_TOKENIZERS = {"ko": "korean", "zh": "zh", "ja": "char"}  # for other languages: 13a, which splits at spaces
@@ -25,7 +27,7 @@ _BLEU_TOKENIZERS = {"ko": "korean", "zh": "zh", "ja": "char"}  # for other langu
 
 def default_bleu_tokenizer(language: str) -> str:
     """Return the tokenizer for BLEU, an argument of `TranslationMetric`, for a language such as "de" or "ko-KR"."""
-    return _BLEU_TOKENIZERS.get(language.lower().replace("_", "-").partition("-")[0], "13a")
+    return _BLEU_TOKENIZERS.get(base_language(language) or "", "13a")
 
 
 class TranslationMetric(evaluate.Metric):

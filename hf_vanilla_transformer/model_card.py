@@ -16,6 +16,7 @@ import yaml
 
 from .checkpoints.checkpoint_directory import CheckpointDirectory
 from .json_object import read_json_object
+from .languages import base_language, language_name
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
 from .presets import PRESETS
 from .version import TESTED_TRANSFORMERS
@@ -47,7 +48,6 @@ _PAPER_RECIPE = {  # §5 and §6.1, base model: key of the record → its label,
     "num_beams": ("beam size", 4),
     "length_penalty": ("length penalty α", 0.6),
 }
-_LANGUAGES = {"de": "German", "en": "English", "fr": "French", "ja": "Japanese", "ko": "Korean", "zh": "Chinese"}
 _METRICS = {"bleu": "BLEU", "chrf": "chrF", "exact": "Exact matches"}  # the scores in the model index
 _SCORES = {**_METRICS, "loss": "negative log-likelihood, nats per token", "perplexity": "perplexity per token"}
 
@@ -162,7 +162,7 @@ def _header(
     results = _eval_results(record, languages)
     dataset = _settings_of(record).get("dataset_name")
     fields: dict[str, Any] = {
-        "language": [code for code in languages or () if re.fullmatch(r"[a-z]{2,3}", code)] or None,
+        "language": [code for name in languages or () if (code := base_language(name)) is not None] or None,
         "license": license or "unknown",
         "library_name": "transformers",
         "pipeline_tag": "translation",
@@ -220,7 +220,7 @@ def _model_facts(
     """Collect what the introduction, the usage and the architecture state about the model."""
     direction = "from one language to another"
     if languages is not None:
-        direction = "from {} to {}".format(*(_LANGUAGES.get(code, f"`{code}`") for code in languages))
+        direction = "from {} to {}".format(*(language_name(code) or f"`{code}`" for code in languages))
     parameters = record.get("model", {}).get("parameters")
     if parameters is None:
         parameters = VanillaTransformerConfig.from_dict(config).count_parameters()

@@ -22,6 +22,7 @@ FLOORS = {
     "model": 0,
     "version": 0,
     "json_object": 0,
+    "languages": 0,
     "atomic_files": 0,
     "overwriting": 0,
     "plausibility": 0,
@@ -51,9 +52,9 @@ FLOORS = {
 COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "commands"}}
 # The files among them: together they count as one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes", "inference",
-    "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card",
-    "cli", "__main__", "__init__",
+    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
+    "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
+    "__main__", "__init__", "languages",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")

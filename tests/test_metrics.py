@@ -39,7 +39,9 @@ def test_exact_is_the_share_of_predictions_that_are_a_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "tokenize"), [("de", "13a"), ("ko", "korean"), ("ko-KR", "korean"), ("zh_CN", "zh"), ("", "13a")]
+    ("language", "tokenize"),
+    [("de", "13a"), ("ko", "korean"), ("ko-KR", "korean"), ("zh_CN", "zh"), ("", "13a")]
+    + [("kor_Hang", "korean"), ("jpn", "char"), ("Chinese", "zh"), ("kok", "13a")],
 )
 def test_the_target_language_chooses_how_bleu_splits(language: str, tokenize: str) -> None:
     assert metrics.default_bleu_tokenizer(language) == tokenize

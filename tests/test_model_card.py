@@ -127,6 +127,13 @@ def test_the_licence_of_the_data_comes_from_the_recipe_unless_it_is_given(folder
     assert "| MIT |" in model_card(folder, data_license="MIT")
 
 
+def test_languages_are_named_whatever_the_form_of_their_code(folder):
+    record = json.loads(json.dumps(RECORD))
+    record["recipe"]["settings"] |= {"source_lang": "pt_BR", "target_lang": "Korean"}
+    text = model_card(put(folder, record))
+    assert "Translates from Portuguese to Korean." in text and ModelCard(text).data.language == ["pt", "ko"]
+
+
 def test_what_no_record_contains_is_called_unknown(folder):
     text = model_card(folder)
     data = ModelCard(text).data

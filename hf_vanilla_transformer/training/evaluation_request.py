@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from ..data.corpora import ParallelCorpus
+from ..languages import check_language, doubtful_language
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
@@ -23,6 +25,8 @@ from .evaluation import (
     write_translations,
 )
 from .recipe import Recipe, read_recipe
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def run_evaluation(
         OSError: If an output file exists and must not be replaced, or cannot be written.
     """
     recipe = _read_recipe(request)
+    _check_languages(request, recipe)
     tokenize = request.tokenize or _tokenizer_of(request, recipe)
     lowercase = request.lowercase
     if lowercase is None:
@@ -122,6 +127,18 @@ def _read_recipe(request: EvaluationRequest) -> Recipe | None:
         return None
     language = () if request.target_lang is None else (f"--target_lang={request.target_lang}",)
     return read_recipe(request.recipe, [*request.overrides, *language])
+
+
+def _check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
+    """Reject what is no language code, and log a warning for a code that is rarely meant."""
+    names = {"target_lang": request.target_lang}
+    if recipe is not None:
+        names = {"source_lang": recipe.data.source_lang, "target_lang": recipe.data.target_lang}
+    for option, name in names.items():
+        if name is not None:
+            check_language(name, option)
+            if warning := doubtful_language(name, option):
+                logger.warning(warning)
 
 
 def _tokenizer_of(request: EvaluationRequest, recipe: Recipe | None) -> str:

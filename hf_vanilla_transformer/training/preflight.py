@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ..data.file_names import existing_files, paired_files
 from ..data.splits import SPLITS
+from ..languages import doubtful_language
 from ..overwriting import check_writable
 from ..plausibility import odd_peak_rate, run_inside_warmup
 from ..presets import preset
@@ -25,7 +26,7 @@ _MEASURED_WITH_GENERATION = ("bleu", "chrf", "exact", "brevity_penalty")
 
 
 def check_settings(recipe: Recipe) -> None:
-    """Check a recipe for everything that would make its run fail later.
+    """Check a recipe for everything that would make its run fail later; log a warning for a doubtful language code.
 
     Raises:
         ValueError: If a setting is out of range, contradicts another, or needs something that is missing.
@@ -50,6 +51,9 @@ def check_settings(recipe: Recipe) -> None:
             f"cooldown_steps={training.cooldown_steps} is more than the run's {training.max_steps} updates; lower it, "
             "or raise max_steps"
         )
+    for name in ("source_lang", "target_lang"):
+        if warning := doubtful_language(getattr(recipe.data, name), name):
+            logger.warning(warning)
     _check_best_metric(recipe)
     _check_loggers(training.report_to)
     if training.push_to_hub and not (training.hub_token or get_token()):
