@@ -8,79 +8,128 @@ intended.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 PAPER_WARMUP_STEPS = 4000  # §5.3
-_SHARE = 0.5  # of the translations that are empty or repetitive, from which on there is a warning
-_LEAST_TRANSLATIONS = 3
-_LEAST_FOR_SAME = 10  # distinct sources, from which on the same translation for half of them is a sign
+_MANY = 0.1  # share of the translations that are empty or repeat themselves, from which on there is a warning
+_LEAST_BAD = 3  # fewer such translations give no warning
+USELESS = 0.9  # share from which on the model is of no use
+_SAME = 0.5  # share of the distinct sources that have one and the same translation, from which on there is a warning
+_LEAST_FOR_SAME = 10  # distinct sources
 _MOST_REMEMBERED = 10_000  # translations that are compared with each other
 _MOST_CHARACTERS = 1000  # of a translation that are searched for repetition
+_LEAST_CHARACTERS = 20  # a shorter text does not repeat itself
+_LEAST_REPEATED = 12  # characters of a loop after its first unit
+_MOST_IN_NUMBERS = 6  # occurrences in a row of a unit without a letter, from which on they are a loop
 _HIGH_PEAK, _LOW_PEAK = 6.0, 1 / 20  # relative to the peak of Equation 3 with the paper's warmup
 _FEW_PAIRS = 1000
-# A unit of 1 to 30 characters, repeated at least six times in a row.
-_REPEATED = re.compile(r"(\S.{0,29}?)\1{5,}", re.DOTALL)
+_LOOP = re.compile(r"(\S.{0,59}?)\1{2,}", re.DOTALL)  # a unit of 1 to 60 characters, three times or more in a row
 
 
 class TranslationTally:
-    """Counts empty, repetitive and identical translations."""
+    """Counts empty, repetitive and identical translations.
+
+    Attributes:
+        sources: number of sources that are not empty.
+        empty: how many of them have an empty translation.
+        repeating: how many have a translation that repeats itself, as the source does not; see `repeats_itself`.
+        first_bad: number of the first of these sources, from 1; 0 if there is none.
+    """
 
     def __init__(self) -> None:
-        self.sources = self.empty = self.repeating = 0
+        self.sources = self.empty = self.repeating = self.first_bad = 0
+        self._lines = 0
         self._translations: Counter[str] = Counter()
         self._seen: set[str] = set()
 
     def add(self, source: str, translation: str) -> None:
         """Count one translation. Empty sources are ignored."""
+        self._lines += 1
         if not source.strip():
             return
         self.sources += 1
         if not translation.strip():
             self.empty += 1
-        elif repeats_itself(translation):
+        elif repeats_itself(translation) and not repeats_itself(source):
             self.repeating += 1
+        if not self.first_bad and self.empty + self.repeating:
+            self.first_bad = self._lines
         if len(self._seen) < _MOST_REMEMBERED and source not in self._seen:
             self._seen.add(source)
             self._translations[translation] += 1
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares, 0 to 1, of the sources whose translation is ``empty`` or ``repeating``."""
+        return {name: getattr(self, name) / max(self.sources, 1) for name in ("empty", "repeating")}
+
     def warning(self) -> str | None:
         """Return a warning about the translations, or None."""
-        if self.sources < _LEAST_TRANSLATIONS:
-            return None
+        bad = self.empty + self.repeating
         what = None
-        if self.empty >= _SHARE * self.sources:
-            what = f"{self.empty:,} of {self.sources:,} translations are empty"
-        elif self.empty + self.repeating >= _SHARE * self.sources:
-            what = (
-                f"{self.repeating:,} of {self.sources:,} translations repeat themselves"
-                f"{f' and {self.empty:,} are empty' if self.empty else ''}"
+        if bad >= max(_LEAST_BAD, _MANY * self.sources):
+            kinds = " and ".join(
+                f"{number:,} of {self.sources:,} translations {kind}"
+                for number, kind in ((self.empty, "are empty"), (self.repeating, "repeat themselves"))
+                if number
             )
+            what = f"{kinds} ({bad / self.sources:.0%}), the first is line {self.first_bad:,}"
         elif len(self._seen) >= _LEAST_FOR_SAME:
             text, times = self._translations.most_common(1)[0]
-            if times >= _SHARE * len(self._seen):
+            if times >= _SAME * len(self._seen):
                 what = f"{times:,} of {len(self._seen):,} different sources have the same translation ({text[:40]!r})"
-        if what is None:
-            return None
-        return (
-            f"{what}: the model is not trained enough, or the tokenizer or the language of the sources is not that of "
-            "its training; check the loss and perplexity of the training, and train longer"
-        )
+        return None if what is None else f"{what}; {_USUAL_CAUSES}"
+
+
+_USUAL_CAUSES = (
+    "usual causes: the model was trained too little or with too high a learning rate (its loss fell little), or the "
+    "tokenizer or the language of the sources is not that of its training"
+)
 
 
 def doubtful_translations(sources: Iterable[str], translations: Iterable[str]) -> str | None:
     """Return a warning about translations, or None; see `TranslationTally`."""
+    return tally_translations(sources, translations).warning()
+
+
+def tally_translations(sources: Iterable[str], translations: Iterable[str]) -> TranslationTally:
+    """Count empty, repetitive and identical translations."""
     tally = TranslationTally()
     for source, translation in zip(sources, translations, strict=True):
         tally.add(source, translation)
-    return tally.warning()
+    return tally
+
+
+def useless_scores(scores: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return a description of the first split whose translations are nearly all empty or repetitive, else None.
+
+    Args:
+        scores: the scores of each split, as in results.json.
+    """
+    for split, found in scores.items():
+        shares = [found.get(name) for name in ("empty", "repeating")]
+        if all(isinstance(share, int | float) for share in shares) and sum(shares) >= USELESS:
+            return f"{sum(shares):.0%} of the translations of {split} are empty or repeat themselves"
+    return None
 
 
 def repeats_itself(text: str) -> bool:
-    """Return whether at least half of a text of 20 characters or more is a unit repeated six times or more in a row."""
-    text = text.strip()[:_MOST_CHARACTERS]
-    if len(text) < 20:
+    """Return whether loops cover at least half of a text of 20 characters or more.
+
+    A loop is a unit of 1 to 60 characters that occurs three times or more in a row, with at least 12 characters after
+    its first occurrence: "of the of the of the of the".
+    """
+    text = " ".join(text[: 2 * _MOST_CHARACTERS].split())[:_MOST_CHARACTERS]
+    if len(text) < _LEAST_CHARACTERS:
         return False
-    return sum(len(found[0]) for found in _REPEATED.finditer(text + " ")) * 2 >= len(text)
+    looped = 0
+    for found in _LOOP.finditer(text + " "):
+        loop, unit = found[0], found[1]
+        is_number = not any(character.isalpha() for character in unit)  # 1,000,000,000,000 is no loop
+        if len(loop) - len(unit) >= _LEAST_REPEATED and (not is_number or len(loop) >= _MOST_IN_NUMBERS * len(unit)):
+            looped += len(loop)
+    return 2 * looped >= len(text)
 
 
 def run_inside_warmup(updates: int, warmup_steps: int) -> str | None:
@@ -134,10 +183,13 @@ def few_pairs(pairs: int) -> str | None:
 
 
 __all__ = [
+    "USELESS",
     "TranslationTally",
     "doubtful_translations",
     "few_pairs",
     "odd_peak_rate",
     "repeats_itself",
     "run_inside_warmup",
+    "tally_translations",
+    "useless_scores",
 ]

@@ -9,22 +9,35 @@ from hf_vanilla_transformer.plausibility import (
     odd_peak_rate,
     repeats_itself,
     run_inside_warmup,
+    tally_translations,
+    useless_scores,
 )
 
 
-def test_translations_of_which_half_are_empty_give_a_warning_with_their_number() -> None:
+def test_translations_of_which_a_tenth_are_empty_give_a_warning_with_their_number() -> None:
     sources = [f"source {number}" for number in range(200)]
-    assert "200 of 200 translations are empty: " in (doubtful_translations(sources, [""] * 200) or "")
-    half = [""] * 100 + [f"target {number}" for number in range(100)]
-    assert "100 of 200 translations are empty" in (doubtful_translations(sources, half) or "")
-    assert doubtful_translations(sources, half[1:] + ["target"]) is None
+    assert "200 of 200 translations are empty (100%), the first is line 1; usual causes: " in (
+        doubtful_translations(sources, [""] * 200) or ""
+    )
+    good = [f"target {number}" for number in range(200)]
+    assert "20 of 200 translations are empty (10%), the first is line 181; usual" in (
+        doubtful_translations(sources, good[:180] + [""] * 20) or ""
+    )
+    assert doubtful_translations(sources, [*good[:181], *[" "] * 19]) is None
+    assert doubtful_translations(sources[:4], [*good[:2], "", ""]) is None  # two of a few lines are no sign
     assert doubtful_translations(["", " "] * 100, [""] * 200) is None  # an empty source has an empty translation
 
 
 def test_repeating_and_identical_translations_give_a_warning() -> None:
     sources = [f"source {number}" for number in range(20)]
-    repeating = ["the house is the the the the the the the the the"] * 20
-    assert "20 of 20 translations repeat themselves" in (doubtful_translations(sources, repeating) or "")
+    loop = "the house is the the the the the the the the the"
+    assert "20 of 20 translations repeat themselves (100%), the first is line 1" in (
+        doubtful_translations(sources, [loop] * 20) or ""
+    )
+    mixed = [f"target {number}" for number in range(17)] + [loop, "", ""]
+    assert "2 of 20 translations are empty and 1 of 20 translations repeat themselves (15%), the first is line 18" in (
+        doubtful_translations(sources, mixed) or ""
+    )
     same = ["a man in a blue shirt"] * 12 + [f"target {number}" for number in range(8)]
     assert "12 of 20 different sources have the same translation ('a man" in (
         doubtful_translations(sources, same) or ""
@@ -32,8 +45,22 @@ def test_repeating_and_identical_translations_give_a_warning() -> None:
     assert doubtful_translations(["yes"] * 20, ["ja"] * 20) is None  # one source has one translation
 
 
+def test_a_translation_may_repeat_what_its_source_repeats() -> None:
+    assert doubtful_translations(["ha ha ha ha ha ha ha ha"] * 5, ["haha haha haha haha haha"] * 5) is None
+
+
+def test_a_model_is_useless_if_nine_of_ten_translations_are_empty_or_repeat_themselves() -> None:
+    scores = {"validation": {"empty": 0.05, "repeating": 0.05}, "test": {"empty": 0.5, "repeating": 0.4}}
+    assert useless_scores(scores) == "90% of the translations of test are empty or repeat themselves"
+    assert useless_scores({"test": {"empty": 0.45, "repeating": 0.44}}) is None
+    assert useless_scores({"test": {"loss": 2.0}, "old": {"empty": "x", "repeating": None}}) is None
+    assert tally_translations(["a", "b", "", "c"], ["x", "", "", ""]).shares == {"empty": 2 / 3, "repeating": 0.0}
+
+
 @pytest.mark.parametrize(
-    "text", ["네 " * 10 + "네", "a b " * 20, "ㅋ" * 30, "of the of the of the of the of the of the"]
+    "text",
+    ["네 " * 10 + "네", "a b " * 20, "ㅋ" * 30, "of the of the of the of the of the of the"]
+    + ["a dog in the snow a dog in the snow a dog in the snow", "brot " * 4 + "kuh " * 5 + "x y z"],
 )
 def test_a_loop_repeats_itself(text: str) -> None:
     assert repeats_itself(text)
@@ -43,6 +70,7 @@ def test_numbers_in_words_do_not_repeat_themselves() -> None:
     rows = draw_expressions("test", 400, seed=0)
     assert not any(repeats_itself(text) for row in rows for text in (row.en, row.ko))
     assert not repeats_itself("1,000,000,000,000 won") and not repeats_itself("-" * 19)
+    assert not repeats_itself("elem, elem, elem, ... without end, or at most n times")
 
 
 def test_a_run_that_ends_during_the_warmup_gives_a_warning() -> None:
