@@ -18,6 +18,7 @@ from .checkpoints.checkpoint_directory import CheckpointDirectory
 from .json_object import read_json_object
 from .languages import base_language, language_name
 from .model.configuration_vanilla_transformer import VanillaTransformerConfig
+from .plausibility import poor_translations
 from .presets import PRESETS
 from .version import TESTED_TRANSFORMERS
 
@@ -295,12 +296,12 @@ def _training_facts(record: dict[str, Any]) -> dict[str, Any]:
 
 def _score_facts(record: dict[str, Any]) -> dict[str, Any]:
     """Collect the scores of each split, how they were decoded, and sample translations."""
-    rows = []
-    for split, scores in record.get("scores", {}).items():
+    rows, scores = [], record.get("scores", {})
+    for split, by_name in scores.items():
         for metric, label in _SCORES.items():
-            if isinstance(scores.get(metric), (int, float)):
-                signature = scores.get(f"{metric}_signature")
-                rows.append((split, label, scores[metric], "" if signature is None else f"`{signature}`"))
+            if isinstance(by_name.get(metric), (int, float)):
+                signature = by_name.get(f"{metric}_signature")
+                rows.append((split, label, by_name[metric], "" if signature is None else f"`{signature}`"))
     decoding = record.get("training", {}).get("decoding") or {}
     how = ""
     if decoding.get("num_beams") == 1:
@@ -309,7 +310,7 @@ def _score_facts(record: dict[str, Any]) -> dict[str, Any]:
         how = f"Translated by beam search with {decoding.get('num_beams')} beams, α = {decoding.get('length_penalty')}"
         how += ", length normalization n^α." if decoding.get("length_normalization") == "power" else "."
     samples = [(row["source"], row["reference"], row["translation"]) for row in record.get("samples") or []]
-    return {"score_rows": _cells(rows), "decoding": how, "samples": _cells(samples)}
+    return {"score_rows": _cells(rows), "decoding": how, "samples": _cells(samples), "poor": poor_translations(scores)}
 
 
 def _origin(record: dict[str, Any]) -> list[str]:

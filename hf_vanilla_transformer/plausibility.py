@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 PAPER_WARMUP_STEPS = 4000  # §5.3
-_MANY = 0.1  # share of the translations that are empty or repeat themselves, from which on there is a warning
+MANY = 0.1  # share of the translations that are empty or repeat themselves, from which on there is a warning
 _LEAST_BAD = 3  # fewer such translations give no warning
-USELESS = 0.9  # share from which on the model is of no use
+USELESS = 0.9  # share from which on a model is not published
 _SAME = 0.5  # share of the distinct sources that have one and the same translation, from which on there is a warning
 _LEAST_FOR_SAME = 10  # distinct sources
 _MOST_REMEMBERED = 10_000  # translations that are compared with each other
@@ -68,7 +68,7 @@ class TranslationTally:
         """Return a warning about the translations, or None."""
         bad = self.empty + self.repeating
         what = None
-        if bad >= max(_LEAST_BAD, _MANY * self.sources):
+        if bad >= max(_LEAST_BAD, MANY * self.sources):
             kinds = " and ".join(
                 f"{number:,} of {self.sources:,} translations {kind}"
                 for number, kind in ((self.empty, "are empty"), (self.repeating, "repeat themselves"))
@@ -101,17 +101,23 @@ def tally_translations(sources: Iterable[str], translations: Iterable[str]) -> T
     return tally
 
 
-def useless_scores(scores: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return a description of the first split whose translations are nearly all empty or repetitive, else None.
+def poor_translations(scores: Mapping[str, Mapping[str, Any]], least: float = MANY) -> str | None:
+    """Describe the split with the largest share of empty or repetitive translations; None if no share is ``least``.
 
     Args:
         scores: the scores of each split, as in results.json.
+        least: share, 0 to 1, from which on there is a description.
     """
-    for split, found in scores.items():
-        shares = [found.get(name) for name in ("empty", "repeating")]
-        if all(isinstance(share, int | float) for share in shares) and sum(shares) >= USELESS:
-            return f"{sum(shares):.0%} of the translations of {split} are empty or repeat themselves"
-    return None
+    found = {split: sum(_shares(by_name)) for split, by_name in scores.items() if isinstance(by_name, Mapping)}
+    split = max(found, key=lambda name: found[name], default=None)
+    if split is None or found[split] < least:
+        return None
+    return f"{found[split]:.0%} of the translations of {split} are empty or repeat themselves"
+
+
+def _shares(scores: Mapping[str, Any]) -> list[float]:
+    shares = (scores.get(name) for name in ("empty", "repeating"))  # absent from records of older versions
+    return [share for share in shares if isinstance(share, int | float)]
 
 
 def repeats_itself(text: str) -> bool:
@@ -183,13 +189,14 @@ def few_pairs(pairs: int) -> str | None:
 
 
 __all__ = [
+    "MANY",
     "USELESS",
     "TranslationTally",
     "doubtful_translations",
     "few_pairs",
     "odd_peak_rate",
+    "poor_translations",
     "repeats_itself",
     "run_inside_warmup",
     "tally_translations",
-    "useless_scores",
 ]

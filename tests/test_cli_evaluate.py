@@ -81,6 +81,7 @@ def test_scores_of_two_files_are_those_of_sacrebleu_for_the_output_of_translate(
     record = json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))
     assert record["scores"]["text"]["bleu"] == score and record["scores"]["text"]["chrf"] == chrf
     assert record["scores"]["text"]["bleu_signature"] == str(bleu.get_signature())
+    assert record["scores"]["text"]["empty"] == translations.count("") / SENTENCES
     assert record["decoding"] == {
         "num_beams": 2, "length_penalty": 0.3, "length_normalization": "gnmt", "batch_size": 64,
     }  # fmt: skip

@@ -134,6 +134,16 @@ def test_languages_are_named_whatever_the_form_of_their_code(folder):
     assert "Translates from Portuguese to Korean." in text and ModelCard(text).data.language == ["pt", "ko"]
 
 
+def test_the_card_of_a_model_with_many_empty_translations_says_so(folder):
+    record = json.loads(json.dumps(RECORD))
+    record["scores"]["test"] |= {"empty": 0.04, "repeating": 0.03}
+    assert "are empty" not in model_card(put(folder, record))
+    record["scores"]["test"]["repeating"] = 0.3
+    assert "- 34% of the translations of test are empty or repeat themselves: the model is not ready for use." in (
+        model_card(put(folder, record))
+    )
+
+
 def test_what_no_record_contains_is_called_unknown(folder):
     text = model_card(folder)
     data = ModelCard(text).data

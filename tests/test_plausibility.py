@@ -4,13 +4,14 @@ import pytest
 
 from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
 from hf_vanilla_transformer.plausibility import (
+    USELESS,
     doubtful_translations,
     few_pairs,
     odd_peak_rate,
+    poor_translations,
     repeats_itself,
     run_inside_warmup,
     tally_translations,
-    useless_scores,
 )
 
 
@@ -49,11 +50,13 @@ def test_a_translation_may_repeat_what_its_source_repeats() -> None:
     assert doubtful_translations(["ha ha ha ha ha ha ha ha"] * 5, ["haha haha haha haha haha"] * 5) is None
 
 
-def test_a_model_is_useless_if_nine_of_ten_translations_are_empty_or_repeat_themselves() -> None:
+def test_the_shares_of_a_record_are_described_from_a_limit_on() -> None:
     scores = {"validation": {"empty": 0.05, "repeating": 0.05}, "test": {"empty": 0.5, "repeating": 0.4}}
-    assert useless_scores(scores) == "90% of the translations of test are empty or repeat themselves"
-    assert useless_scores({"test": {"empty": 0.45, "repeating": 0.44}}) is None
-    assert useless_scores({"test": {"loss": 2.0}, "old": {"empty": "x", "repeating": None}}) is None
+    assert poor_translations(scores, USELESS) == "90% of the translations of test are empty or repeat themselves"
+    assert poor_translations({"test": {"empty": 0.45, "repeating": 0.44}}, USELESS) is None
+    assert "89% of the translations of test" in (poor_translations({"test": {"empty": 0.45, "repeating": 0.44}}) or "")
+    assert poor_translations({"test": {"empty": 0.05, "repeating": 0.04}}) is None and poor_translations({}) is None
+    assert poor_translations({"test": {"loss": 2.0}, "old": {"empty": "x", "repeating": None}}) is None
     assert tally_translations(["a", "b", "", "c"], ["x", "", "", ""]).shares == {"empty": 2 / 3, "repeating": 0.0}
 
 

@@ -28,6 +28,11 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--data-license", help="license of the training data for a new model card, in words")
     parser.add_argument("--dry-run", action="store_true", help="build, check and list the upload without sending it")
     parser.add_argument("--no-check", action="store_true", help="skip the check of the upload")
+    parser.add_argument(
+        "--allow-useless",
+        action="store_true",
+        help="publish the model even if 90%% or more of its evaluated translations are empty or repeat themselves",
+    )
     parser.set_defaults(run=run)
 
 
@@ -44,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
         check=not options.no_check,
         overwrite=options.overwrite,
+        allow_useless=options.allow_useless,
     )
     print_table(("file", "size"), listing(published.files))
     print(f"push: the model code was tested with transformers {' to '.join(TESTED_TRANSFORMERS)}")

@@ -16,17 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, get_token
+from huggingface_hub import ModelCard, constants, get_token
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
-from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, logging
 
 from ..checkpoints.checkpoint_directory import CheckpointDirectory
 from ..checkpoints.remote_code import write_model_code
+from ..json_object import read_json_object
+from ..languages import check_language, doubtful_language
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..model_card import CARD_NAME, RESULTS_NAME, check_card, model_card, rename_card
+from ..plausibility import MANY, USELESS, poor_translations
 from .standalone_check import check_without_package
 from .upload import upload
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ def push_to_hub(
     dry_run: bool = False,
     check: bool = True,
     overwrite: bool = False,
+    allow_useless: bool = False,
 ) -> Published:
     """Publish a checkpoint that loads with or without this package.
 
@@ -77,17 +83,20 @@ def push_to_hub(
         dry_run: collect and check the files, but upload nothing. Needs neither token nor network.
         check: load the files in a process without this package and compare the translations.
         overwrite: replace an existing model of this type in the repository.
+        allow_useless: publish a model even if, by the scores in its directory, 90% of its translations or more are
+            empty or repeat themselves.
 
     Returns:
         The uploaded files, and where they are.
 
     Raises:
-        ValueError: If the checkpoint is incomplete or of another type, ``repo_id`` is invalid, there is no token, or
-            the repository has a model already.
+        ValueError: If the checkpoint is incomplete, of another type or useless, ``repo_id`` is invalid, there is no
+            token, or the repository has a model already.
         OSError: If there is no such directory, or the Hub rejects a request or cannot be reached; then nothing was
             published.
     """
     _check_repo_id(repo_id)
+    _check_scores(source, allow_useless)
     with tempfile.TemporaryDirectory(prefix="vanilla-transformer-push-") as work:
         folder = Path(work) / "repository"
         folder.mkdir()
@@ -123,6 +132,32 @@ def _check_repo_id(repo_id: Any) -> None:
     except (ValueError, TypeError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise ValueError(f"{repo_id!r} is not a valid repository name; use user/name ({reason})") from error
+
+
+def _check_scores(source: Any, allow_useless: bool) -> None:
+    """Reject a checkpoint whose recorded translations are nearly all empty or repetitive; warn if many are."""
+    results = Path(source) / RESULTS_NAME if isinstance(source, (str, os.PathLike)) else None
+    if results is None or not results.is_file():
+        return
+    scores = read_json_object(results).get("scores", {})
+    useless, many = (poor_translations(scores, least) for least in (USELESS, MANY))
+    if useless and not allow_useless:
+        raise ValueError(f"{useless}, so the model is not published; train it longer, or set --allow-useless")
+    if many:
+        logger.warning(f"{many}; a user of the model will see the same, train it longer")
+
+
+def _check_languages(card: str) -> None:
+    """Log a warning for each language in the header of a model card that is no language code, or rarely meant."""
+    languages = ModelCard(card).data.get("language") or []
+    for name in [languages] if isinstance(languages, str) else languages:
+        try:
+            check_language(str(name), "language in the model card")
+            warning = doubtful_language(str(name), "language in the model card")
+        except ValueError as error:
+            warning = str(error)
+        if warning:
+            logger.warning(warning)
 
 
 def _collect(source: Any, tokenizer: Any, folder: Path, work: Path) -> tuple[PreTrainedModel, TranslationTokenizers]:
@@ -198,6 +233,7 @@ def _write_card(source: Any, folder: Path, repo_id: str, license: str | None, da
             shutil.copyfile(results, folder / RESULTS_NAME)
         text = model_card(folder, repo_id=repo_id, license=license, data_license=data_license)
         (folder / RESULTS_NAME).unlink(missing_ok=True)
+    _check_languages(text)
     (folder / CARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -19,7 +19,7 @@ from ..device import move_to_device
 from ..metrics import TranslationMetric
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..overwriting import check_file, check_folder, output_folder
-from ..plausibility import doubtful_translations
+from ..plausibility import tally_translations
 from ..translation import translate
 from .recipe import PACKAGE_RECIPES, Recipe, read_recipe
 from .recipe_arguments import EMBEDDED
@@ -104,10 +104,11 @@ def run_demo(
     rows = draw_expressions("test", recipe.data.embedded_test, seed=recipe.data.embedded_seed)
     sources = [row.en for row in rows]
     translations = translate(model, tokenizer, sources, recipe.search, max_source_tokens=recipe.run.max_source_tokens)
-    if warning := doubtful_translations(sources, translations):
+    tally = tally_translations(sources, translations)
+    if warning := tally.warning():
         logger.warning(warning)
     result = _score(rows, translations, record["training"]["seconds"])
-    write_json(output_dir / RESULTS_NAME, _add_results(record, recipe, result))
+    write_json(output_dir / RESULTS_NAME, _add_results(record, recipe, result, tally.shares))
     for path in (None, *([card_path] if card_path is not None else [])):
         write_card(output_dir, path, license="apache-2.0")
     return result
@@ -123,7 +124,9 @@ def _read_recipe(path: str | Path, run_dir: str) -> Recipe:
     return recipe
 
 
-def _add_results(record: dict[str, Any], recipe: Recipe, result: DemoResult) -> dict[str, Any]:
+def _add_results(
+    record: dict[str, Any], recipe: Recipe, result: DemoResult, shares: dict[str, float]
+) -> dict[str, Any]:
     """Add the held-out split, its scores and samples to the record of the run."""
     settings = {key: value for key, value in record["recipe"]["settings"].items() if key not in _NOT_EVALUATED}
     test = load_embedded("test", recipe.data.embedded_test, seed=recipe.data.embedded_seed, keep_all=True)
@@ -132,7 +135,7 @@ def _add_results(record: dict[str, Any], recipe: Recipe, result: DemoResult) -> 
         **record,
         "recipe": {**record["recipe"], "settings": settings},
         "data": {**record["data"], "test": data_record(test)},
-        "scores": {"test": {"exact": result.exact, **result.scores}},
+        "scores": {"test": {"exact": result.exact, **result.scores, **shares}},
         "samples": [asdict(first[kind]) for kind in KINDS if kind in first],
     }
 

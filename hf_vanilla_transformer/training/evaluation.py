@@ -19,7 +19,7 @@ from ..device import choose_device
 from ..inference import check_precision, prepare_for_inference
 from ..metrics import TranslationMetric
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-from ..plausibility import doubtful_translations
+from ..plausibility import tally_translations
 from ..translation import translate
 from .recipe import Recipe
 from .recipe_arguments import DataArguments
@@ -145,11 +145,11 @@ def evaluate_checkpoint(
             on_split(name, corpus.report.pairs_kept)
         started = time.perf_counter()
         translations[name] = translate_corpus(
-            model, tokenizer, corpus, config, name=name, batch_size=batch_size, max_source_tokens=max_source_tokens
+            model, tokenizer, corpus, config, batch_size=batch_size, max_source_tokens=max_source_tokens
         )
         seconds[name] = round(time.perf_counter() - started, 1)
         references = corpus.sides()[1]
-        scores[name] = metric.compute(predictions=translations[name], references=references)
+        scores[name] = score_corpus(metric, corpus, translations[name], name=name)
         if name in groups:
             scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
     record = {
@@ -174,24 +174,36 @@ def translate_corpus(
     corpus: ParallelCorpus,
     config: BeamSearchConfig,
     *,
-    name: str,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
 ) -> list[str]:
-    """Translate the sources of a corpus, and log a warning if the translations look wrong.
+    """Translate the sources of a corpus.
 
     Args:
         model, tokenizer, config, batch_size, max_source_tokens: see `translate`.
         corpus: its first language is the source.
-        name: name of the corpus in the warning.
     """
     sources, _ = corpus.sides()
-    translations = translate(
-        model, tokenizer, sources, config, batch_size=batch_size, max_source_tokens=max_source_tokens
-    )
-    if warning := doubtful_translations(sources, translations):
+    return translate(model, tokenizer, sources, config, batch_size=batch_size, max_source_tokens=max_source_tokens)
+
+
+def score_corpus(metric: Any, corpus: ParallelCorpus, translations: Sequence[str], *, name: str) -> dict[str, Any]:
+    """Score the translations of a corpus, and log a warning if many are empty or repeat themselves.
+
+    Args:
+        metric: a `TranslationMetric`.
+        corpus: sources and references.
+        translations: one for each source.
+        name: name of the corpus in the warning.
+
+    Returns:
+        The metric's scores, and the shares of translations, 0 to 1, that are ``empty`` and ``repeating``.
+    """
+    sources, references = corpus.sides()
+    tally = tally_translations(sources, translations)
+    if warning := tally.warning():
         logger.warning(f"{name}: {warning}")
-    return translations
+    return {**metric.compute(predictions=translations, references=references), **tally.shares}
 
 
 def score_by_group(
@@ -236,6 +248,7 @@ __all__ = [
     "load_recipe_text",
     "read_labels",
     "score_by_group",
+    "score_corpus",
     "translate_corpus",
     "write_record",
     "write_translations",

@@ -30,9 +30,9 @@ from ..data.tokenization import train_tokenizer
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
-from ..plausibility import few_pairs
+from ..plausibility import few_pairs, tally_translations
 from ..presets import preset
-from .evaluation import load_corpora, translate_corpus
+from .evaluation import load_corpora, score_corpus, translate_corpus
 from .non_finite import check_finite
 from .preflight import PlausibilityWatch, check_settings
 from .recipe import Recipe
@@ -292,6 +292,8 @@ def _metric_during_training(metric: Any, tokenizers: TranslationTokenizers) -> A
             ids = torch.as_tensor(ids)
             ids = ids.masked_fill(ids < 0, padding)  # -100 marks padding
             sides.append(tokenizers.batch_decode(ids))
+        if warning := tally_translations(sides[1], sides[0]).warning():  # the references stand for the sources
+            logger.warning(f"evaluation: {warning}")
         scores = metric.compute(predictions=sides[0], references=sides[1])
         return {name: value for name, value in scores.items() if isinstance(value, float)}
 
@@ -321,10 +323,10 @@ def _translation_scores(
 ) -> dict[str, Any]:
     """Translate a split by beam search, write the translations and score them."""
     translations = translate_corpus(
-        model, tokenizers, corpus, recipe.search, name=split, max_source_tokens=recipe.run.max_source_tokens
+        model, tokenizers, corpus, recipe.search, max_source_tokens=recipe.run.max_source_tokens
     )
     directory.write_translations(split, recipe.data.target_lang, translations)
-    return metric.compute(predictions=translations, references=corpus.sides()[1])
+    return score_corpus(metric, corpus, translations, name=split)
 
 
 # ---------------------------------------------------------------------------------------------- record

@@ -272,6 +272,34 @@ def test_empty_translations_are_reported_before_a_push(toy, copy, monkeypatch):
     assert "3 of 3 translations are empty" in " ".join(messages)
 
 
+def test_a_model_whose_translations_are_nearly_all_empty_is_pushed_only_if_that_is_allowed(copy, capsys, caplog):
+    def push(*words, **shares):
+        record = {"scores": {"validation": {"empty": 0.0, "repeating": 0.0}, "test": shares}}
+        (copy / "results.json").write_text(json.dumps(record), encoding="utf-8")
+        caplog.clear()
+        status = main(["push", str(copy), "someone/toy", "--dry-run", "--no-check", *words])
+        return status, " ".join(capsys.readouterr().err.split())
+
+    status, message = push(empty=0.5, repeating=0.4)
+    assert status == 2 and message == (
+        "vanilla-transformer push: error: 90% of the translations of test are empty or repeat themselves, so the model "
+        "is not published; train it longer, or set --allow-useless"
+    )
+    assert push("--allow-useless", empty=0.5, repeating=0.4)[0] == 0
+    assert "90% of the translations of test are empty or repeat themselves" in caplog.text
+    assert push(empty=0.1, repeating=0.0)[0] == 0 and "10% of the translations of test" in caplog.text
+    assert push(empty=0.05, repeating=0.04)[0] == 0 and not caplog.text
+    assert push(chrf=5.0)[0] == 0 and not caplog.text  # a record of an older version
+
+
+def test_a_language_in_the_card_that_is_no_code_is_reported(copy, caplog):
+    for language, message in (("kr", "if you mean Korean, write 'ko'"), ("jp", "Japanese is 'ja'"), ("[en, ko]", "")):
+        (copy / "README.md").write_text(f"---\nlanguage: {language}\n---\n\n# mine\n", encoding="utf-8")
+        caplog.clear()
+        assert main(["push", str(copy), "someone/toy", "--dry-run", "--no-check"]) == 0
+        assert message in caplog.text and bool(message) == ("language in the model card" in caplog.text)
+
+
 def test_a_private_push_into_a_public_repository_is_rejected(client, hub, toy):
     client.run("HfApi().create_repo('someone/toy', private=False)")
     with pytest.raises(RuntimeError, match="exists and is public"):
