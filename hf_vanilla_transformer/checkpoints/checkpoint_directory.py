@@ -36,6 +36,7 @@ TRAINER_STATE_NAME = "trainer_state.json"
 # Patterns of all weight files and indices that transformers has written or writes.
 WEIGHT_PATTERNS = ("*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "pytorch_model*.bin", WEIGHTS_INDEX_NAME)
 
+_SIDES = ("source", "target")
 _MODEL_TYPE = VanillaTransformerConfig.model_type
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -280,13 +281,19 @@ class CheckpointDirectory:
         Raises:
             ValueError: If a tokenizer is missing or damaged, or has no EOS token.
         """
-        sides = ("source", "target")
-        has_sides = all((self.path / side).is_dir() for side in sides)
-        if config is None and has_sides and not (self.path / "tokenizer_config.json").is_file():
-            return TranslationTokenizers(*map(self._load_half, sides))
+        return TranslationTokenizers(*self.load_raw_tokenizers(config))
+
+    def load_raw_tokenizers(self, config: Any = None) -> list[PreTrainedTokenizerBase]:
+        """Load the tokenizers as `load_tokenizers` does, the source's and, if it is separate, the target's."""
+        if config is None and self.has_a_tokenizer_per_side():
+            return [self._load_half(side) for side in _SIDES]
         separate = (self.path / TARGET_TOKENIZER).is_dir() if config is None else config.decoder_vocab_size is not None
-        tokenizer = self.load_tokenizer()
-        return TranslationTokenizers(tokenizer, self.load_target_tokenizer() if separate else None)
+        return [self.load_tokenizer(), *([self.load_target_tokenizer()] if separate else [])]
+
+    def has_a_tokenizer_per_side(self) -> bool:
+        """Return whether the tokenizers are in the directories ``source`` and ``target``."""
+        has_sides = all((self.path / side).is_dir() for side in _SIDES)
+        return has_sides and not (self.path / "tokenizer_config.json").is_file()
 
     def _load_half(self, folder: str) -> PreTrainedTokenizerBase:
         return CheckpointDirectory(self.path / folder, f"{self.name}/{folder}").load_tokenizer()

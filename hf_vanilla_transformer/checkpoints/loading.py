@@ -9,6 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .checkpoint_directory import CheckpointDirectory, load_tokenizer_files
 from .download import TOKENIZER_PATTERNS, is_hub_id, local_directory
+from .tokenizer_completion import complete_tokenizer
+from .tokenizer_sources import load_tokenizers_for_training
 
 
 def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | TranslationTokenizers]:
@@ -48,6 +50,29 @@ def load_tokenizers(name: str | Path) -> TranslationTokenizers:
     return TranslationTokenizers(load_tokenizer_files(str(name), str(name)))
 
 
+def load_any_tokenizers(name: str | Path) -> TranslationTokenizers:
+    """Load tokenizers that were made elsewhere, and complete them for training.
+
+    Args:
+        name: a SentencePiece model (BPE or unigram), a tokenizers JSON file, or a directory or Hub id with one of them
+            or with a checkpoint's tokenizer.
+
+    Returns:
+        The tokenizers; both append an EOS token and have a padding token.
+
+    Raises:
+        ValueError: If a tokenizer is missing or damaged, or cannot be made to append an EOS token.
+        OSError: If there is no such file, directory or repository.
+    """
+    if Path(name).is_file():
+        return load_tokenizers_for_training(Path(name), str(name))
+    if _is_directory_or_hub_id(name):
+        return load_tokenizers_for_training(local_directory(name, allow_patterns=TOKENIZER_PATTERNS), str(name))
+    if Path(name).suffix in (".json", ".model", ".spm"):
+        raise FileNotFoundError(f"there is no tokenizer file {name}")
+    return TranslationTokenizers(complete_tokenizer(load_tokenizer_files(str(name), str(name)), str(name)))
+
+
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """Load one tokenizer; see `load_tokenizers`."""
     if _is_directory_or_hub_id(name):
@@ -60,4 +85,4 @@ def _is_directory_or_hub_id(name: str | Path) -> bool:
     return isinstance(name, Path) or Path(name).exists() or is_hub_id(name)
 
 
-__all__ = ["load_checkpoint", "load_tokenizer", "load_tokenizers"]
+__all__ = ["load_any_tokenizers", "load_checkpoint", "load_tokenizer", "load_tokenizers"]

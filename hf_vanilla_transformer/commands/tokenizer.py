@@ -46,6 +46,14 @@ def add_parser(commands: Subparsers) -> None:
         help="share of the text's characters that get a token of their own, 0 to 1; the others are written as bytes "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--extra-token",
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help='further special token, e.g. the language tag "<2ko>", which stays one token anywhere in a text and is left '
+        "out of translations; may be given several times",
+    )
     parser.set_defaults(run=run)
 
 
@@ -62,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         normalization=None if options.normalization == "none" else options.normalization,
         lowercase=options.lowercase,
         character_coverage=options.character_coverage,
+        extra_tokens=options.extra_token,
         overwrite=options.overwrite,
     )
     for folder, vocabulary in vocabularies.items():

@@ -56,8 +56,9 @@ def _warn_of_unknown_tokens(name: str, tokenizers: TranslationTokenizers, encode
         encoded: rows with ``input_ids`` and ``labels``.
     """
     for side, column in (("source", "input_ids"), ("target", "labels")):
-        unknown_id = getattr(tokenizers, side).unk_token_id
-        if unknown_id is None:
+        tokenizer = getattr(tokenizers, side)
+        unknown_id = tokenizer.unk_token_id
+        if unknown_id in (None, tokenizer.eos_token_id):  # GPT-2 has one special token for all purposes
             continue
         total = unknown = 0
         for table in encoded.with_format("arrow", columns=[column]).iter(_BATCH_ROWS):

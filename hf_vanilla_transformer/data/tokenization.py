@@ -5,18 +5,18 @@
 AutoTokenizer loads it without code of this package. No character is lost: characters that are not in the vocabulary are
 encoded as bytes. ``decode(encode(text))`` returns exactly the normalized text; see `normalize_text`.
 
-Special tokens that are added later (``add_special_tokens``, ``extra_special_tokens``) are recognized in text, as with
-any tokenizer. The four built-in ones are not: "</s>" in a sentence is four characters, not the EOS token. The tokenizer
+Further special tokens, such as language tags, are recognized in text: those of ``extra_tokens``, and those that are
+added later (``add_special_tokens``). The four built-in ones are not: "</s>" in a sentence is four characters, not the EOS token. The tokenizer
 itself makes one exception, a text that consists only of such a name; `translate`, training and the pipeline treat that
 as text as well.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..model.tokenizers_vanilla_transformer import check_tokenizer_fits
 
@@ -38,6 +38,7 @@ def train_tokenizer(
     normalization: str | None = "NFC",
     lowercase: bool = False,
     character_coverage: float = 0.9999,
+    extra_tokens: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer.
 
@@ -49,6 +50,9 @@ def train_tokenizer(
         lowercase: convert text to lower case.
         character_coverage: share of the characters in the text, 0 to 1, that must be covered by tokens; the rarest ones
             are encoded as bytes, so that rare Hangul syllables or ideographs don't fill the vocabulary.
+        extra_tokens: further special tokens, e.g. the language tags "<2ko>" and "<2de>"; ``vocab_size`` includes them,
+            and they have the last ids. Each is one token anywhere in a text, and is matched before normalization and
+            lower case. Decoding leaves them out with ``skip_special_tokens=True``.
 
     Returns:
         A fast tokenizer. It appends ``</s>`` to every sentence, source and target; names of special tokens in a text
@@ -61,19 +65,21 @@ def train_tokenizer(
         raise ValueError(f"model={model!r} is unknown; choose 'bpe' or 'unigram'")
     if not 0.0 < character_coverage <= 1.0:
         raise ValueError(f"character_coverage={character_coverage} is out of range; choose 0 < coverage ≤ 1")
+    check_extra_tokens(extra_tokens)
     tokenizer = _empty_tokenizer(normalization, lowercase)
     normalized = [tokenizer.normalizer.normalize_str(text).replace(_PLACEHOLDER, "<") for text in texts]
     characters = Counter(character for text in normalized for character in text if not character.isspace())
     if not characters:
         raise ValueError("there is no text to train on; give at least one sentence")
     alphabet = _frequent_characters(characters, character_coverage)
-    smallest = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + len(alphabet) + 1  # one for the start of a word
+    special = len(SPECIAL_TOKENS) + len(extra_tokens)
+    smallest = special + len(BYTE_TOKENS) + len(alphabet) + 1  # one for the start of a word
     if vocab_size < smallest:
         raise ValueError(
-            f"vocab_size={vocab_size} is too small: {len(SPECIAL_TOKENS)} special tokens, {len(BYTE_TOKENS)} bytes and "
+            f"vocab_size={vocab_size} is too small: {special} special tokens, {len(BYTE_TOKENS)} bytes and "
             f"an alphabet of {len(alphabet) + 1} need {smallest}; choose at least that or lower character_coverage"
         )
-    learned = vocab_size - len(BYTE_TOKENS)
+    learned = vocab_size - len(BYTE_TOKENS) - len(extra_tokens)
     pieces = (_keep_characters(text, alphabet) for text in normalized)
     build = _learn_bpe if model == "bpe" else _learn_unigram
     tokenizer.model = build(pieces, learned, sorted(alphabet))
@@ -81,7 +87,7 @@ def train_tokenizer(
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", end)]
     )
-    return PreTrainedTokenizerFast(
+    trained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **{
             f"{name}_token": AddedToken(token, special=True, normalized=True)  # matched after normalization
@@ -90,6 +96,37 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
+    add_extra_tokens(trained, extra_tokens)
+    return trained
+
+
+def check_extra_tokens(tokens: Sequence[str]) -> None:
+    """Check further special tokens.
+
+    Raises:
+        ValueError: If one is empty, has white space, is given twice, or is built in.
+    """
+    if isinstance(tokens, str):
+        raise ValueError(f"extra_tokens is one string; give a list, e.g. [{tokens!r}]")
+    for token in tokens:
+        if not isinstance(token, str) or not token or token != "".join(token.split()):
+            raise ValueError(f"extra token {token!r} is empty or has white space; choose a name such as '<2ko>'")
+        if len(token) == 1:
+            raise ValueError(f"extra token {token!r} is a single character of text; choose a name such as '<2ko>'")
+        if token in SPECIAL_TOKENS or token in BYTE_TOKENS:
+            raise ValueError(f"extra token {token!r} is built in; choose another name")
+    if twice := [token for token, count in Counter(tokens).items() if count > 1]:
+        raise ValueError(f"extra token {twice[0]!r} is given twice")
+
+
+def add_extra_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> None:
+    """Add further special tokens to a tokenizer, which keeps each as one token anywhere in a text.
+
+    A token that the tokenizer has keeps its id and becomes a special token.
+    """
+    if tokens:
+        added = [AddedToken(token, special=True, normalized=False) for token in tokens]
+        tokenizer.add_special_tokens({"extra_special_tokens": added}, replace_extra_special_tokens=False)
 
 
 def normalize_text(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
@@ -191,4 +228,12 @@ def _learn_unigram(texts: Iterable[str], size: int, alphabet: list[str]) -> mode
     return models.Unigram(vocabulary, unk_id=SPECIAL_TOKENS.index("<unk>"), byte_fallback=True)
 
 
-__all__ = ["BYTE_TOKENS", "SPECIAL_TOKENS", "check_tokenizer_fits", "normalize_text", "train_tokenizer"]
+__all__ = [
+    "BYTE_TOKENS",
+    "SPECIAL_TOKENS",
+    "add_extra_tokens",
+    "check_extra_tokens",
+    "check_tokenizer_fits",
+    "normalize_text",
+    "train_tokenizer",
+]

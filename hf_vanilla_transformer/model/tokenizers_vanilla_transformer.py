@@ -166,7 +166,9 @@ class TranslationTokenizers:
             side: "source" or "target".
         """
         unknown = getattr(self, side).unk_token_id
-        return 0 if unknown is None else sum(list(row).count(unknown) for row in rows)
+        if unknown in (None, self.eos_token_id):  # GPT-2 has one special token for all purposes
+            return 0
+        return sum(list(row).count(unknown) for row in rows)
 
     def _encode(self, side: str, texts: Sequence[str], **settings: Any) -> dict[str, list[list[Any]]]:
         """Call a side's tokenizer, remove a target's BOS token and append missing EOS tokens."""
@@ -197,7 +199,10 @@ class TranslationTokenizers:
             tokenizer = getattr(self, side)
             ids = list(self._call(side, ["a"])["input_ids"][0])
             removable = side == "target" and tokenizer.bos_token_id not in (None, tokenizer.eos_token_id)
-            found[side] = removable and ids[:1] == [tokenizer.bos_token_id], tokenizer.eos_token_id in ids
+            found[side] = (
+                removable and ids[:1] == [tokenizer.bos_token_id],
+                tokenizer.eos_token_id in ids[1:],
+            )  # not a BOS token
         return found
 
     # ------------------------------------------------------------------ files

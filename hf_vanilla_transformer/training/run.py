@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..checkpoints.loading import load_tokenizers
+from ..checkpoints.loading import load_any_tokenizers, load_tokenizers
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus
@@ -148,7 +148,7 @@ def _new_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokeni
     data = recipe.data
     name = data.tokenizer or recipe.model.model_name_or_path
     if name is not None:
-        tokenizers = load_tokenizers(name)
+        tokenizers = load_any_tokenizers(name)
     else:
         trained = train_tokenizer(
             corpus.sentences(),

@@ -47,13 +47,14 @@ def learn_vocabulary(
     normalization: str | None = "NFC",
     lowercase: bool = False,
     character_coverage: float = 0.9999,
+    extra_tokens: Sequence[str] = (),
 ) -> Vocabulary:
     """Train a tokenizer on text files and save it so that `AutoTokenizer` loads it.
 
     Args:
         files: text, one sentence per line; of both languages for a shared vocabulary.
         folder: directory for the tokenizer.
-        vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.
+        vocab_size, model, normalization, lowercase, character_coverage, extra_tokens: see `train_tokenizer`.
 
     Raises:
         ValueError: If a file is missing, no usable text is found, or an argument is out of range.
@@ -69,6 +70,7 @@ def learn_vocabulary(
         normalization=normalization,
         lowercase=lowercase,
         character_coverage=character_coverage,
+        extra_tokens=extra_tokens,
     )
     tokenizer.save_pretrained(str(folder))
     if len(tokenizer) < vocab_size:
@@ -94,6 +96,7 @@ def write_vocabularies(
     normalization: str | None = "NFC",
     lowercase: bool = False,
     character_coverage: float = 0.9999,
+    extra_tokens: Sequence[str] = (),
     overwrite: bool = False,
 ) -> dict[Path, Vocabulary]:
     """Learn one or several vocabularies and write them to a directory, all of them or none.
@@ -102,7 +105,7 @@ def write_vocabularies(
         files: name of a subdirectory -> text files to learn from; the name "" is the directory itself.
         folder: the directory.
         overwrite: replace tokenizers that an earlier call wrote there.
-        vocab_size, model, normalization, lowercase, character_coverage: see `train_tokenizer`.
+        vocab_size, model, normalization, lowercase, character_coverage, extra_tokens: see `train_tokenizer`.
 
     Returns:
         Directory of the tokenizer -> its measures.
@@ -123,6 +126,7 @@ def write_vocabularies(
                 normalization=normalization,
                 lowercase=lowercase,
                 character_coverage=character_coverage,
+                extra_tokens=extra_tokens,
             )
             for name, group in files.items()
         }
