@@ -51,8 +51,8 @@ def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrai
     completed = rewrite_tokenizer(tokenizer, lambda content: _append_eos(content, tokenizer))
     if not all(_appends_eos(completed, side) for side in ("text", "text_target")):
         raise ValueError(
-            f"the tokenizer {name} removes the EOS token {tokenizer.eos_token!r} that was appended; add a post-processor "
-            "that appends it to tokenizer.json"
+            f"the tokenizer {name} cannot be made to append its EOS token {tokenizer.eos_token!r}; add a post-processor"
+            " that does to its tokenizer.json"
         )
     logger.info(f"the tokenizer {name} did not append an EOS token; {completed.eos_token!r} is appended now")
     return completed
@@ -77,7 +77,7 @@ def rewrite_tokenizer(
             content = json.loads(path.read_text(encoding="utf-8"))
             change(content)
             path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        rewritten = AutoTokenizer.from_pretrained(folder)
+        rewritten: Any = AutoTokenizer.from_pretrained(folder)
     rewritten.name_or_path = tokenizer.name_or_path
     return rewritten
 

@@ -51,8 +51,8 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="TOKEN",
-        help='further special token, e.g. the language tag "<2ko>", which stays one token anywhere in a text and is left '
-        "out of translations; may be given several times",
+        help='further special token, e.g. the language tag "<2ko>": one token anywhere in a text, and left out of '
+        "translations; may be given several times",
     )
     parser.set_defaults(run=run)
 

@@ -6,9 +6,9 @@ AutoTokenizer loads it without code of this package. No character is lost: chara
 encoded as bytes. ``decode(encode(text))`` returns exactly the normalized text; see `normalize_text`.
 
 Further special tokens, such as language tags, are recognized in text: those of ``extra_tokens``, and those that are
-added later (``add_special_tokens``). The four built-in ones are not: "</s>" in a sentence is four characters, not the EOS token. The tokenizer
-itself makes one exception, a text that consists only of such a name; `translate`, training and the pipeline treat that
-as text as well.
+added later (``add_special_tokens``). The four built-in ones are not: "</s>" in a sentence is four characters, not the
+EOS token. The tokenizer itself makes one exception, a text that consists only of such a name; `translate`, training and
+the pipeline treat that as text as well.
 """
 
 import json

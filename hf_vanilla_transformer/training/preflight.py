@@ -18,6 +18,7 @@ from ..overwriting import check_writable
 from ..plausibility import odd_peak_rate, run_inside_warmup
 from ..presets import preset
 from .recipe import Recipe
+from .vocabulary_extension import ExtensionRequest
 
 logger = logging.get_logger(__name__)
 
@@ -44,6 +45,10 @@ def check_settings(recipe: Recipe) -> None:
             paired_files(source, target)
         elif table is not None:
             existing_files(table)
+    if recipe.model.extend_vocabulary is not None:
+        ExtensionRequest.parse(recipe.model.extend_vocabulary)
+        if recipe.data.tokenizer is not None:
+            raise ValueError("extend_vocabulary extends the checkpoint's own tokenizer; leave tokenizer out")
     if recipe.model.model_name_or_path is None:
         preset(recipe.model.preset, **recipe.model.overrides)
     if 0 < training.max_steps < training.cooldown_steps:

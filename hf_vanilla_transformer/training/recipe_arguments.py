@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.splits import SPLITS, EmbeddedPairs, HubDataset, SplitSource, Tables, TextFiles
+from ..data.tokenization import check_extra_tokens
 from ..languages import check_language
 from ..model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS, BeamSearchConfig
 
@@ -89,8 +90,21 @@ class ModelArguments:
         default=None,
         metadata={"help": "Checkpoint to start from, with its tokenizer; unset initializes a new model by preset."},
     )
+    extend_vocabulary: str | None = field(
+        default=None,
+        metadata={
+            "help": "Add tokens to the checkpoint's vocabulary for text that it splits into unknown or byte tokens: "
+            "the maximum number of subwords to learn from the training text, `text` for all frequent ones, or a file "
+            "with one token per line."
+        },
+    )
 
     def __post_init__(self) -> None:
+        if self.extend_vocabulary is not None and self.model_name_or_path is None:
+            raise ValueError(
+                "extend_vocabulary adds tokens to the vocabulary of a trained model; set model_name_or_path, or leave "
+                "extend_vocabulary out: a new model learns its vocabulary from the training text"
+            )
         if self.model_name_or_path is not None and self.config_overrides is not None:
             raise ValueError(
                 "config_overrides changes a new architecture, and model_name_or_path loads an existing one; set only "
@@ -164,7 +178,18 @@ class DataArguments:
         default=False, metadata={"help": "Read the training text during training instead of before; needs max_steps."}
     )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of a tokenizer; unset trains one on the training text."}
+        default=None,
+        metadata={
+            "help": "Tokenizer to use: a SentencePiece model, a tokenizers JSON file, or a directory or Hub id with "
+            "one of them or with a checkpoint; unset trains one on the training text."
+        },
+    )
+    extra_tokens: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Further special tokens, e.g. <2ko> <2de>: each is one token anywhere in a text, and left out of "
+            "translations."
+        },
     )
     vocab_size: int = field(default=37_000, metadata={"help": "Size of the trained tokenizer's vocabulary, in tokens."})
     tokenizer_model: str = field(
@@ -219,6 +244,7 @@ class DataArguments:
             raise ValueError("both dataset_name and training files are set; set one of them to null")
         if self.dataset_name == EMBEDDED:
             self._check_embedded()
+        check_extra_tokens(self.extra_tokens or ())
         if self.source_lang == self.target_lang:
             raise ValueError(f"source_lang and target_lang are both {self.source_lang!r}; give them different names")
         check_language(self.source_lang, "source_lang")

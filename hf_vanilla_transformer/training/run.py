@@ -3,7 +3,7 @@
 """Train from a recipe: read text, write a directory with a `from_pretrained` checkpoint and a record of results."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus
 from ..data.encoding import encode_corpus
 from ..data.splits import SPLITS
-from ..data.tokenization import train_tokenizer
+from ..data.tokenization import add_extra_tokens, train_tokenizer
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
@@ -40,6 +40,7 @@ from .record import commit, data_record, decoding_record, hardware, versions, wi
 from .run_directory import RunDirectory, named_checkpoint
 from .run_lock import run_lock
 from .trainer import VanillaTransformerTrainer
+from .vocabulary_extension import ExtensionRequest, extend_tokenizers, grow_vocabulary
 
 logger = logging.get_logger(__name__)
 
@@ -147,8 +148,13 @@ def _new_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokeni
     """Load the tokenizers that the recipe names, or train one on the training text."""
     data = recipe.data
     name = data.tokenizer or recipe.model.model_name_or_path
-    if name is not None:
+    extra_tokens = data.extra_tokens or ()
+    if recipe.model.model_name_or_path is not None and (recipe.model.extend_vocabulary or extra_tokens):
+        tokenizers = _extended_tokenizers(recipe, corpus)
+    elif name is not None:
         tokenizers = load_any_tokenizers(name)
+        for side in (tokenizers.source, tokenizers.target):
+            add_extra_tokens(side, extra_tokens)
     else:
         trained = train_tokenizer(
             corpus.sentences(),
@@ -156,6 +162,7 @@ def _new_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokeni
             model=data.tokenizer_model,
             normalization=data.normalization,
             lowercase=data.lowercase,
+            extra_tokens=extra_tokens,
         )
         logger.info(f"trained a tokenizer with {len(trained)} tokens ({data.tokenizer_model})")
         tokenizers = TranslationTokenizers(trained)
@@ -163,6 +170,20 @@ def _new_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokeni
         # A model with a vocabulary per side has a tokenizer per side, although both are the same here.
         tokenizers = TranslationTokenizers(tokenizers.source, tokenizers.target)
     return tokenizers
+
+
+def _extended_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokenizers:
+    """Extend the tokenizers of the checkpoint by what the recipe asks for."""
+    name, asked = str(recipe.model.model_name_or_path), recipe.model.extend_vocabulary
+
+    def texts(side: str) -> Iterator[str]:
+        if side == "both":
+            return corpus.sentences()
+        language = corpus.languages[side == "target"]
+        return (row["translation"][language] for row in corpus.dataset)
+
+    request = None if asked is None else ExtensionRequest.parse(asked)
+    return extend_tokenizers(load_any_tokenizers(name), request, recipe.data.extra_tokens or (), texts, name)
 
 
 def _tokenizer_of(tokenizers: TranslationTokenizers) -> Any:
@@ -186,6 +207,10 @@ def _build_model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
                 f"{name} has a separate target vocabulary of {model.config.decoder_vocab_size} tokens, but only one "
                 f"tokenizer; save the target's tokenizer in its folder {TARGET_TOKENIZER}"
             )
+        if recipe.model.extend_vocabulary or recipe.data.extra_tokens:
+            before = load_any_tokenizers(name)
+            before.check_fit(model.config)
+            model = grow_vocabulary(model, before, tokenizers)
     else:
         fields = {**_vocabulary_fields(tokenizers), **recipe.model.overrides}
         model = VanillaTransformerForConditionalGeneration(preset(recipe.model.preset, **fields))
