@@ -9,7 +9,7 @@ imported from its module on first access, so that the import of the package load
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .auto_registration import register_when_transformers_is_imported
+from .auto_registration import register_when_auto_classes_are_imported
 from .version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same at run time
@@ -115,7 +115,7 @@ __all__ = [
     "translate",
 ]
 
-register_when_transformers_is_imported()
+register_when_auto_classes_are_imported()
 
 
 def __getattr__(name: str) -> Any:

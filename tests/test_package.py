@@ -152,6 +152,18 @@ def test_a_model_class_loads_neither_data_nor_training_libraries(tmp_path: Path)
     assert not {"datasets", "evaluate", "matplotlib", "transformers.trainer"} & set(loaded)
 
 
+@pytest.mark.parametrize("imports", [f"torch, transformers, {PACKAGE}", f"{PACKAGE}, torch, transformers"])
+def test_the_package_adds_nothing_to_the_import_of_torch_and_transformers(imports: str, tmp_path: Path) -> None:
+    plain = run_python("import sys, torch, transformers; print(*sys.modules)", tmp_path).split()
+    loaded = run_python(f"import sys, {imports}; print(*sys.modules)", tmp_path, PYTHONPATH=str(ROOT)).split()
+    added = {name for name in set(loaded) - set(plain) if not name.startswith(PACKAGE)}
+    assert not {name for name in added if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert {name for name in loaded if name.startswith(f"{PACKAGE}.")} == {
+        f"{PACKAGE}.auto_registration",
+        f"{PACKAGE}.version",
+    }
+
+
 @pytest.mark.parametrize(
     "imports",
     [
@@ -160,7 +172,15 @@ def test_a_model_class_loads_neither_data_nor_training_libraries(tmp_path: Path)
         f"import {PACKAGE}; from transformers.models.auto.configuration_auto import AutoConfig",
         f"from {PACKAGE} import preset; from transformers import AutoConfig",
         f"import {PACKAGE}.model.layers_vanilla_transformer; from transformers import AutoConfig",
+        f"import {PACKAGE}.model.configuration_vanilla_transformer; from transformers import AutoConfig",
+        f"import {PACKAGE}.model.modeling_vanilla_transformer; from transformers import AutoConfig",
+        f"import {PACKAGE}; from transformers import AutoModel, AutoConfig",
+        f"from transformers import AutoTokenizer, AutoConfig; import {PACKAGE}",
+        f"from transformers import AutoModelForSeq2SeqLM, AutoConfig; import {PACKAGE}",
+        f"import {PACKAGE}; from transformers import Seq2SeqTrainer, pipeline, AutoConfig",
         f"import {PACKAGE}, importlib.util as i; i.find_spec('transformers'); from transformers import AutoConfig",
+        f"import {PACKAGE}, importlib.util as i; i.find_spec('transformers.models.auto.modeling_auto'); "
+        "from transformers import AutoConfig",
     ],
 )
 def test_auto_classes_know_the_model_in_whatever_order_modules_are_imported(imports: str, tmp_path: Path) -> None:
@@ -171,7 +191,9 @@ def test_auto_classes_know_the_model_in_whatever_order_modules_are_imported(impo
         f"from {PACKAGE} import VanillaTransformerConfig as Config\n"
         "print(AutoModel._model_mapping[Config].__name__, AutoModelForSeq2SeqLM._model_mapping[Config].__name__)\n"
         "assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith('hf_vanilla')]\n"
-        "assert type(transformers.__spec__.loader).__name__ == 'SourceFileLoader'\n"
+        "for name in ('configuration_auto', 'modeling_auto'):\n"
+        "    spec = sys.modules[f'transformers.models.auto.{name}'].__spec__\n"
+        "    assert type(spec.loader).__name__ == 'SourceFileLoader'\n"
     )
     printed = run_python(code, tmp_path, PYTHONPATH=str(ROOT))
     assert printed.split() == ["VanillaTransformerModel", "VanillaTransformerForConditionalGeneration"]
