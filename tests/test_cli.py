@@ -44,7 +44,7 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "evaluate": f"{TRANSLATION} --source --reference --recipe --split --target-lang --tokenize --lowercase --groups "
     "--translations --output --overwrite",
     "presets": "",
-    "push": "--public --license --data-license --dry-run --no-check --allow-useless --overwrite",
+    "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
     "--overwrite",
     "train": "",

@@ -28,6 +28,7 @@ FLOORS = {
     "plausibility": 0,
     "device": 0,
     "worker_processes": 0,
+    "hub_access": 0,
     "presets": 1,
     "auto_registration": 1,
     "metrics": 1,
@@ -54,9 +55,10 @@ COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "command
 TOP_FILES = {
     "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
     "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
-    "__main__", "__init__", "languages",
+    "__main__", "__init__", "languages", "hub_access",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
+FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}
 SIBLING = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*_vanilla_transformer")
 
 
@@ -161,7 +163,8 @@ def violations_of(item: Import, own: str, folder: str, parts: Collection[str]) -
         if item.relative_level != 1 or not SIBLING.fullmatch(item.written_module) or item.name in {None, "*"}:
             yield "floor 0 reaches its siblings by `from .x_vanilla_transformer import Y` only"
         return
-    if FLOORS[own] == 0 and library != PACKAGE and library not in sys.stdlib_module_names | FLOOR_0_LIBRARIES:
+    libraries = sys.stdlib_module_names | FLOOR_0_LIBRARIES | FURTHER_LIBRARIES.get(own, set())
+    if FLOORS[own] == 0 and library != PACKAGE and library not in libraries:
         yield f"floor 0 imports the standard library, torch, transformers and its siblings only, not {library}"
     if own in COMMAND_LINE and item.at_import_time:
         cheap = library == PACKAGE and part_of(item, parts) in COMMAND_LINE[own]

@@ -9,11 +9,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import errors, snapshot_download
 
-HTTPError: Any = errors.HTTPError  # of httpx or httpx2, depending on the version of huggingface_hub
+from ..hub_access import HTTPError, hub_or_cache
 
 # Configuration, tokenizers and weights, but no code and no pickle files.
 TOKENIZER_PATTERNS = ("*.json", "*.spm", "*.txt", "*.model", "*.jinja")
@@ -33,7 +32,8 @@ def local_directory(
     """Resolve a local path or Hub id to a local directory.
 
     Args:
-        name: a directory, or "user/name" on the Hub, which is downloaded. Without a network, the cache is used.
+        name: a directory, or "user/name" on the Hub, which is downloaded. If the Hub cannot be reached, the cache is
+            used.
         revision: a commit, branch or tag on the Hub; None: the newest commit.
         allow_patterns: patterns of the files to download.
 
@@ -45,16 +45,24 @@ def local_directory(
         if not path.is_dir():
             raise FileNotFoundError(f"there is no directory {name}" + ("; it is a file" if path.exists() else ""))
         return path
-    try:
-        downloaded = Path(snapshot_download(str(name), revision=revision, allow_patterns=list(allow_patterns)))
-    except (HTTPError, OSError, ValueError, errors.RevisionResolutionError) as error:
-        raise OSError(f"there is no directory {name}, and the Hub {_reason(error, str(name), revision)}") from error
+    with hub_or_cache() as unreachable:
+        try:
+            downloaded = Path(snapshot_download(str(name), revision=revision, allow_patterns=list(allow_patterns)))
+        except (HTTPError, OSError, ValueError, errors.RevisionResolutionError) as error:
+            reason = _reason(error, str(name), revision, unreachable)
+            raise OSError(f"there is no directory {name}, and the Hub {reason}") from error
     _check_hashes(downloaded, str(name))
     return downloaded
 
 
-def _reason(error: BaseException, name: str, revision: str | None) -> str:
-    """Describe why a download failed, as the end of a sentence that begins with "the Hub"."""
+def _reason(error: BaseException, name: str, revision: str | None, unreachable: str | None) -> str:
+    """Describe why a download failed, as the end of a sentence that begins with "the Hub".
+
+    Args:
+        error: raised by the download.
+        name, revision: what was asked for.
+        unreachable: see `why_unreachable`.
+    """
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -71,14 +79,14 @@ def _reason(error: BaseException, name: str, revision: str | None) -> str:
                 f"has no {name} that you can see (HTTP {status}); check the name and, if it is private, log in "
                 "(`hf auth login`)"
             )
-        if isinstance(found, errors.OfflineModeIsEnabled):
-            return "is not accessed in offline mode; unset HF_HUB_OFFLINE to download it once"
         if status == 429:
             return "received too many requests (HTTP 429); try again in a few minutes"
         if status is not None and status >= 500:
             return f"has an internal error (HTTP {status}); try again later"
         if status is not None:
             return f"denies access (HTTP {status}); check the token (`hf auth whoami`)"
+    if unreachable is not None:
+        return unreachable
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
         return f"may have it, but it cannot be stored here ({error})"
     return f"cannot be reached, or the connection broke ({type(chain[-1]).__name__}); try again later"
@@ -106,4 +114,4 @@ def _check_hashes(directory: Path, name: str) -> None:
             )
 
 
-__all__ = ["CHECKPOINT_PATTERNS", "TOKENIZER_PATTERNS", "HTTPError", "is_hub_id", "local_directory"]
+__all__ = ["CHECKPOINT_PATTERNS", "TOKENIZER_PATTERNS", "is_hub_id", "local_directory"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..hub_access import hub_or_cache
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .checkpoint_directory import CheckpointDirectory, load_tokenizer_files
 from .download import TOKENIZER_PATTERNS, is_hub_id, local_directory
@@ -47,7 +48,7 @@ def load_tokenizers(name: str | Path) -> TranslationTokenizers:
     """
     if _is_directory_or_hub_id(name):
         return CheckpointDirectory(local_directory(name, allow_patterns=TOKENIZER_PATTERNS), name).load_tokenizers()
-    return TranslationTokenizers(load_tokenizer_files(str(name), str(name)))
+    return TranslationTokenizers(_download_tokenizer(str(name)))
 
 
 def load_any_tokenizers(name: str | Path) -> TranslationTokenizers:
@@ -77,7 +78,17 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """Load one tokenizer; see `load_tokenizers`."""
     if _is_directory_or_hub_id(name):
         return CheckpointDirectory(local_directory(name, allow_patterns=TOKENIZER_PATTERNS), name).load_tokenizer()
-    return load_tokenizer_files(str(name), str(name))
+    return _download_tokenizer(str(name))
+
+
+def _download_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    with hub_or_cache() as unreachable:
+        try:
+            return load_tokenizer_files(name, name)
+        except ValueError as error:
+            if unreachable is None:
+                raise
+            raise OSError(f"there is no directory {name}, and the Hub {unreachable}") from error
 
 
 def _is_directory_or_hub_id(name: str | Path) -> bool:

@@ -26,7 +26,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--public", action="store_true", help="make the repository public instead of private")
     parser.add_argument("--license", help="license of the model for a new model card, e.g. apache-2.0")
     parser.add_argument("--data-license", help="license of the training data for a new model card, in words")
-    parser.add_argument("--dry-run", action="store_true", help="build, check and list the upload without sending it")
+    parser.add_argument("--revision", help="branch to commit to, created if it does not exist (default: main)")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build and check the upload, and print the model card and the list of files, without sending anything",
+    )
     parser.add_argument("--no-check", action="store_true", help="skip the check of the upload")
     parser.add_argument(
         "--allow-useless",
@@ -46,15 +51,26 @@ def run(options: argparse.Namespace) -> int:
         private=not options.public,
         license=options.license,
         data_license=options.data_license,
+        revision=options.revision,
         dry_run=options.dry_run,
         check=not options.no_check,
         overwrite=options.overwrite,
         allow_useless=options.allow_useless,
     )
+    if options.dry_run:
+        print("push: the model card, README.md:\n")
+        print(published.card.rstrip(), end="\n\n")
     print_table(("file", "size"), listing(published.files))
+    if published.compared is None:
+        print("push: the upload was not checked (--no-check)")
+    else:
+        print(
+            "push: a process without this package loaded the upload and gave the same translations and scores "
+            f"({published.compared} of {published.compared} texts)"
+        )
     print(f"push: the model code was tested with transformers {' to '.join(TESTED_TRANSFORMERS)}")
     if options.dry_run:
-        print(f"push: nothing was sent to {published.repo_id}")
+        print(f"push: dry run, nothing was sent to {published.repo_id}")
     else:
         print(f"push: {published.url} revision={published.commit}")
     return 0

@@ -8,13 +8,16 @@ embedded corpus. All forms get the same checks and the same report.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import datasets
 from datasets import Dataset, Features, IterableDataset, Translation
 from transformers.utils import logging
 
+from ..hub_access import hub_or_cache
 from .arrow_pairs import dataset_of_pairs
 from .corpus_report import CorpusReport, check_encoding
 from .embedded_corpus import draw_expressions
@@ -161,10 +164,14 @@ def load_hub_dataset(
         ValueError: If there is no such dataset, configuration, split or column, or no pair is left.
     """
     label = "/".join(filter(None, (name, config))) + f" [{split}]"
-    try:
-        raw = datasets.load_dataset(name, config, split=split, streaming=streaming)
-    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"dataset {label} can't be loaded: {' '.join(str(error).split())}") from error
+    with nullcontext() if Path(name).exists() else hub_or_cache() as unreachable:
+        try:
+            raw = datasets.load_dataset(name, config, split=split, streaming=streaming)
+        except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            reason = " ".join(str(error).split())
+            if unreachable is not None:
+                reason = f"it is not in the cache, and the Hub {unreachable}"
+            raise ValueError(f"dataset {label} can't be loaded: {reason}") from error
     if raw.features is not None:
         available = feature_names(raw.features)
     else:  # a stream whose columns are unknown until it is read

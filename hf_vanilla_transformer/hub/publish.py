@@ -23,6 +23,7 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, logging
 
 from ..checkpoints.checkpoint_directory import CheckpointDirectory
 from ..checkpoints.remote_code import write_model_code
+from ..hub_access import why_unreachable
 from ..json_object import read_json_object
 from ..languages import check_language, doubtful_language
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
@@ -41,12 +42,16 @@ class Published:
     Attributes:
         repo_id: "user/name".
         files: name in the repository → bytes.
+        card: text of the model card.
+        compared: number of translations that were equal without this package; None if ``check`` was off.
         url: of the repository; None after a dry run.
         commit: the commit's id, for ``revision=``; None after a dry run.
     """
 
     repo_id: str
     files: dict[str, int]
+    card: str
+    compared: int | None
     url: str | None = None
     commit: str | None = None
 
@@ -61,6 +66,7 @@ def push_to_hub(
     license: str | None = None,
     data_license: str | None = None,
     commit_message: str = "Upload the model, its code, tokenizer and card",
+    revision: str | None = None,
     dry_run: bool = False,
     check: bool = True,
     overwrite: bool = False,
@@ -80,6 +86,7 @@ def push_to_hub(
         license, data_license: for a new model card; see `model_card`. An existing README.md in the directory is
             uploaded with only the model's name changed.
         commit_message: message of the commit.
+        revision: branch to commit to, created if it does not exist. None: the default branch, "main".
         dry_run: collect and check the files, but upload nothing. Needs neither token nor network.
         check: load the files in a process without this package and compare the translations.
         overwrite: replace an existing model of this type in the repository.
@@ -105,12 +112,14 @@ def push_to_hub(
         token = None if dry_run else token or get_token()
         if not dry_run and not token:
             raise ValueError("there is no token for the Hub; run `hf auth login`, or set HF_TOKEN, with write access")
-        if check:
-            check_without_package(folder, model, tokenizers, Path(work))
+        if not dry_run and (reason := why_unreachable()) is not None:
+            raise OSError(f"the Hub {reason}; nothing was published")
+        compared = check_without_package(folder, model, tokenizers, Path(work)) if check else None
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+        card = (folder / CARD_NAME).read_text(encoding="utf-8")
         if token is None:
-            return Published(repo_id, files)
+            return Published(repo_id, files, card, compared)
         repo_id, commit = upload(
             folder,
             repo_id,
@@ -118,9 +127,10 @@ def push_to_hub(
             token=token,
             private=private,
             commit_message=commit_message,
+            revision=revision,
             overwrite=overwrite,
         )
-        return Published(repo_id, files, f"{constants.ENDPOINT}/{repo_id}", commit.oid)
+        return Published(repo_id, files, card, compared, f"{constants.ENDPOINT}/{repo_id}", commit.oid)
 
 
 def _check_repo_id(repo_id: Any) -> None:

@@ -37,13 +37,16 @@ with open(output, "w", encoding="ascii") as file:
 """
 
 
-def check_without_package(folder: Path, model: PreTrainedModel, tokenizers: TranslationTokenizers, work: Path) -> None:
+def check_without_package(folder: Path, model: PreTrainedModel, tokenizers: TranslationTokenizers, work: Path) -> int:
     """Load a checkpoint offline, without this package and without a token, and compare translations and scores.
 
     Args:
         folder: the checkpoint with the model's code.
         model, tokenizers: the original, which is run in this process.
         work: a directory for temporary files.
+
+    Returns:
+        The number of translations compared.
 
     Raises:
         ValueError: If the checkpoint cannot be loaded, or translates differently.
@@ -86,6 +89,7 @@ def check_without_package(folder: Path, model: PreTrainedModel, tokenizers: Tran
                 f"without this package, the checkpoint translates {text!r} differently ({theirs} instead of {ours}), "
                 "so it was not sent"
             )
+    return len(texts)
 
 
 __all__ = ["CHECK_TEXTS", "check_without_package"]

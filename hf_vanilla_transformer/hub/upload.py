@@ -12,7 +12,7 @@ from huggingface_hub import CommitInfo, HfApi, constants, errors
 from transformers.utils import logging
 
 from ..checkpoints.checkpoint_directory import WEIGHT_PATTERNS
-from ..checkpoints.download import HTTPError
+from ..hub_access import HTTPError
 from ..json_object import read_json_object
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 
@@ -34,6 +34,7 @@ def upload(
     token: str,
     private: bool,
     commit_message: str,
+    revision: str | None,
     overwrite: bool,
 ) -> tuple[str, CommitInfo]:
     """Create the repository if it does not exist, and commit a directory's files to it.
@@ -42,7 +43,7 @@ def upload(
         folder: the directory.
         repo_id: "user/name", or a name that belongs to the token's user.
         files: names of the files in the directory.
-        token, private, commit_message, overwrite: see `push_to_hub`.
+        token, private, commit_message, revision, overwrite: see `push_to_hub`.
 
     Returns:
         The repository's id, "user/name", and the commit.
@@ -57,6 +58,8 @@ def upload(
         created = _retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True), repo_id, token)
         info = _retry(lambda: api.repo_info(created.repo_id), repo_id, token)
     repo_id = info.id  # with the user's name
+    if revision is not None:
+        info = _retry(lambda: _branch(api, repo_id, revision), repo_id, token)
     if private and info.private is False:
         raise ValueError(
             f"{repo_id} exists and is public; confirm a public upload (--public, private=False), or choose another name"
@@ -77,6 +80,7 @@ def upload(
             folder_path=folder,
             commit_message=commit_message,
             delete_patterns=list(_STALE_PATTERNS),
+            revision=revision,
             parent_commit=info.sha,  # a commit made in the meantime is not overwritten
         ),
         repo_id,
@@ -93,6 +97,15 @@ def _repository(api: HfApi, repo_id: str) -> Any:
         return api.repo_info(repo_id)
     except errors.RepositoryNotFoundError:
         return None
+
+
+def _branch(api: HfApi, repo_id: str, name: str) -> Any:
+    """Return the Hub's information about a branch; it is created from the default branch if it does not exist."""
+    try:
+        return api.repo_info(repo_id, revision=name)
+    except errors.RevisionNotFoundError:
+        api.create_branch(repo_id, branch=name, exist_ok=True)
+        return api.repo_info(repo_id, revision=name)
 
 
 def _check_model_type(api: HfApi, repo_id: str, revision: str, token: str) -> None:

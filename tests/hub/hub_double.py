@@ -25,19 +25,27 @@ def git_oid(data: bytes) -> str:
 
 @dataclass
 class Repository:
-    """A repository: its visibility and its commits (id → files, the newest last)."""
+    """A repository: its visibility, its commits (id → files; main is the newest) and other branches (name → id)."""
 
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    off_main: set[str] = field(default_factory=set)  # commits made on other branches
 
-    def commit(self, files: dict[str, bytes]) -> str:
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
         names = sorted((name, git_oid(data)) for name, data in files.items())
         identity = hashlib.sha1(repr((len(self.commits), names)).encode()).hexdigest()
         self.commits[identity] = files
+        if branch != "main":
+            self.branches[branch] = identity
+            self.off_main.add(identity)
         return identity
 
     def resolve(self, revision: str) -> str | None:
-        return list(self.commits)[-1] if revision == "main" else revision if revision in self.commits else None
+        if revision == "main":
+            return [identity for identity in self.commits if identity not in self.off_main][-1]
+        revision = self.branches.get(revision, revision)
+        return revision if revision in self.commits else None
 
 
 @dataclass
@@ -96,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         ("GET", rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", "tree"),
         ("POST", rf"/api/models/{REPO}/preupload/(?P<revision>[^/]+)", "preupload"),
         ("POST", rf"/api/models/{REPO}/commit/(?P<revision>[^/]+)", "commit"),
+        ("POST", rf"/api/models/{REPO}/branch/(?P<branch>[^/]+)", "branch"),
         ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", "batch"),
         ("PUT", r"/objects/(?P<oid>\w+)", "put"),
         ("POST", rf"/{REPO}\.git/info/lfs/verify", "verify"),
@@ -238,9 +247,13 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.objects[value["oid"]]
             elif kind == "deletedFile":
                 del files[value["path"]]
-        identity = self.repository.commit(files)
+        identity = self.repository.commit(files, self.found["revision"])
         url = f"{self.hub.url}/{self.found['repo']}/commit/{identity}"
         return self.send(200, {"commitUrl": url, "commitOid": identity, "hookOutput": ""})
+
+    def branch(self) -> None:
+        self.repository.branches[self.found["branch"]] = self.commit_id
+        self.send(200, {})
 
     def file(self) -> None:
         name, headers = self.found["name"], {"X-Repo-Commit": self.commit_id}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -205,12 +206,46 @@ def test_two_vocabularies_and_shards_are_sent(client, hub, tmp_path):
 def test_a_dry_run_lists_and_sends_nothing(client, hub, toy):
     published = client.push(toy[0], dry_run=True)
     assert set(published["files"]) == SENT and published["commit"] is None and hub.requests == []
+    assert "# someone/toy" in published["card"] and published["compared"] is None
 
 
-def test_the_command_lists_what_would_be_sent(toy, capsys):
-    assert main(["push", str(toy[0]), "someone/toy", "--dry-run", "--no-check"]) == 0
+def test_a_dry_run_of_the_command_prints_the_card_the_files_and_the_result_of_the_check(toy, capsys):
+    assert main(["push", str(toy[0]), "someone/toy", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in SENT) and "nothing was sent to someone/toy" in printed
+    assert (
+        printed.index("pipeline_tag: translation")
+        < printed.index("# someone/toy")
+        < printed.index("model.safetensors ")
+    )
+    sizes = dict(re.findall(r"^(\S+) +([\d,]+) bytes$", printed, re.MULTILINE))
+    assert set(sizes) == SENT and sizes["config.json"] != "0"
+    assert "without this package loaded the upload and gave the same translations and scores (3 of 3 texts)" in printed
+    assert "nothing was sent to someone/toy" in printed
+
+
+def test_the_command_says_that_the_upload_was_not_checked(toy, capsys):
+    assert main(["push", str(toy[0]), "someone/toy", "--dry-run", "--no-check"]) == 0
+    assert "push: the upload was not checked (--no-check)\n" in capsys.readouterr().out
+
+
+def test_a_push_to_a_branch_creates_it_and_leaves_main_as_it_is(client, hub, toy, tmp_path):
+    published = client.push(toy[0], revision="v2")
+    repository = hub.repositories["someone/toy"]
+    assert repository.branches["v2"] == published["commit"]
+    assert set(repository.commits[repository.resolve("v2")]) == SENT | {".gitattributes"}
+    assert set(repository.commits[repository.resolve("main")]) == {".gitattributes"}
+    with pytest.raises(RuntimeError, match="already has a file"):  # on the branch
+        client.push(toy[0], revision="v2")
+    assert client.push(toy[0], revision="v2", overwrite=True)["commit"] == repository.branches["v2"]
+    client.push(toy[0])
+    assert set(repository.commits[repository.resolve("main")]) == SENT | {".gitattributes"}
+
+
+def test_a_push_without_a_network_ends_before_the_check(client, hub, toy):
+    hub.fail("HEAD", "^/$", "hang up")
+    with pytest.raises(RuntimeError, match="OSError: the Hub at .* cannot be reached .*; nothing was published"):
+        client.push(toy[0])
+    assert hub.requests == ["HEAD /"]
 
 
 def test_an_existing_card_is_uploaded_with_only_its_name_changed(client, hub, copy):
@@ -480,6 +515,8 @@ def test_a_checkpoint_loads_by_hub_id_and_again_offline(client, hub, toy, tmp_pa
     assert load(client, tmp_path) == toy[1]
     hub.requests.clear()
     assert load(client, tmp_path, offline=True) == toy[1] and hub.requests == []
+    hub.fail("HEAD", "^/$", "hang up")  # the network is down: asked once, not once per file
+    assert load(client, tmp_path) == toy[1] and hub.requests == ["HEAD /"]
 
 
 def test_damaged_weights_are_detected_removed_and_downloaded_again(client, hub, toy, tmp_path):
