@@ -3,10 +3,11 @@
 """Write files and directories atomically: after a crash or on a full disk, the old or the new content is intact.
 
 New content is written beside its destination, flushed to disk and renamed into place. The three cases are one file
-(`write_text`, `write_json`), several files of a directory that stays in use (`replace_files`) and a complete directory
-(`staged_directory`).
+(`write_text`, `write_json`, `staged_file`), several files of a directory that stays in use (`replace_files`) and a
+complete directory (`staged_directory`).
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 FILES_STAGING = ".files.saving"  # where `replace_files` writes; a killed process leaves it behind
 
@@ -38,6 +39,32 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write a dictionary as indented JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def staged_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it has its name only when the block ends, and is deleted if the block raises.
+
+    A file with the suffix ``.gz`` is compressed. Missing parent directories are created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # /dev/stdout and pipes cannot be replaced
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(staging, "wb") as stream:
+            if path.suffix == ".gz":
+                with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as compressed:  # equal content, equal bytes
+                    yield compressed  # type: ignore[misc]
+            else:
+                yield stream
+        flush_to_disk(staging)
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def replace_files(directory: Path, write: Callable[[str], Any]) -> None:
@@ -129,6 +156,7 @@ __all__ = [
     "rename_into_place",
     "replace_files",
     "staged_directory",
+    "staged_file",
     "write_json",
     "write_text",
 ]

@@ -24,12 +24,16 @@ from .commands import (
     translate,
     visualize,
 )
+from .commands.messages import in_option_words
 from .commands.options import in_effect
 from .commands.parser import Parser, UsageError
 from .version import __version__
 
 PROGRAM = "vanilla-transformer"
 COMMANDS = (demo, check, tokenizer, train, translate, evaluate, average, convert, visualize, push, presets)
+_WORKER_TRACEBACK = "Traceback (most recent call last):"
+# Errors that torch can't raise again, and raises a RuntimeError for, but which are invalid input rather than a bug.
+_WORKER_ERRORS = {"ValueError", "OSError", "FileNotFoundError", "PermissionError", "UnicodeDecodeError", "BadGzipFile"}
 _ERRORS = (ValueError, OSError, ImportError, ArithmeticError, MemoryError, RuntimeError)
 
 
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = _out_of_memory(error, options) or _sentence(error)
         if os.environ.get("VANILLA_TRANSFORMER_TRACEBACK") or sentence is None:
             raise
-        print(f"{program}: error: {sentence}", file=sys.stderr)
+        print(f"{program}: error: {in_option_words(sentence, options)}", file=sys.stderr)
         return 2
 
 
@@ -107,9 +111,27 @@ def _sentence(error: Exception) -> str | None:
     """Return the message of an error on one line; None if the error is a bug rather than invalid input."""
     if isinstance(error, OSError) and error.filename and error.strerror and str(error).startswith("[Errno"):
         return f"{error.filename} cannot be used: {error.strerror}; give another path, or correct this one"
+    if raised := worker_error(str(error)):
+        kind, message = raised
+        return message if not isinstance(error, RuntimeError) or kind in _WORKER_ERRORS else None
     if isinstance(error, RuntimeError) and str(error):
         return None
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def worker_error(message: str) -> tuple[str, str] | None:
+    """Return the type and message of the error that a message of torch's DataLoader repeats with its traceback.
+
+    torch raises an error of a worker process again, with the worker's traceback as the message.
+    """
+    if _WORKER_TRACEBACK not in message:
+        return None
+    lines = message[message.rindex(_WORKER_TRACEBACK) :].rstrip().splitlines()
+    # The lines of a traceback are indented, those of the error itself are not.
+    start = max(number for number, line in enumerate(lines) if number == 0 or line.startswith(" ")) + 1
+    kind, _, text = " ".join(lines[start:]).partition(": ")
+    name = kind.rpartition(".")[2]
+    return name, " ".join(text.split()) or name
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ The check also covers whether the output can be written at all.
 """
 
 import errno
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,7 @@ FILES = {
 }
 _KINDS = FOLDERS | FILES
 _LISTED = 5  # file names in a message
+_MAX_TEXT_READ = 2**24  # bytes of a compressed file that are searched for binary data
 
 
 # --------------------------------------------------------------------------- directories
@@ -164,6 +167,12 @@ def check_file(
 def _is_own_file(path: Path, kind: str) -> bool:
     """Return whether the content of a file looks like an output of that kind."""
     data = path.read_bytes()
+    if kind == "translations" and path.suffix == ".gz":
+        try:
+            with gzip.open(path) as stream:
+                data = stream.read(_MAX_TEXT_READ)
+        except (gzip.BadGzipFile, EOFError, zlib.error):  # not compressed, or truncated
+            return False
     if kind == "record":
         try:
             content = json.loads(data)

@@ -35,6 +35,22 @@ class ScoredTranslation:
     score: float
 
 
+class TextSource:
+    """Texts for `translate` that decide themselves how many are translated together, e.g. those that a user types."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the texts one by one."""
+        while texts := self.take(1):
+            yield from texts
+
+    def take(self, most: int) -> list[str]:
+        """Wait for texts and return up to ``most`` of them, which are translated at once; [] after the last one."""
+        raise NotImplementedError
+
+    def on_batch(self, texts: int) -> None:
+        """Called after each batch with the number of its texts."""
+
+
 class TranslateOptions(TypedDict, total=False):
     """The other keyword arguments of `translate`, for its overloads."""
 
@@ -100,7 +116,7 @@ def translate(
         model: `VanillaTransformerForConditionalGeneration`, on the device to use, or an exported model from
             `load_engine`.
         tokenizer: the model's tokenizer, or `TranslationTokenizers` with both.
-        texts: one text, a list, or any iterable of texts, which is read ``window`` texts at a time.
+        texts: one text, a list, a `TextSource`, or any other iterable, which is read ``window`` texts at a time.
         config: settings of the search; None uses the paper's.
         batch_size: most texts per batch.
         batch_tokens: most source tokens per batch, with padding; one text with more tokens is a batch by itself.
@@ -208,11 +224,12 @@ class _Translator:
         """Yield the hypotheses of each text, best first."""
         too_long = _TooLongTexts(self.max_source_tokens)
         iterator, lines_before = iter(texts), 0
+        source = texts if isinstance(texts, TextSource) else None
         empty = [ScoredTranslation("", 0.0)] * self.config.num_return_sequences
         with ExitStack() as stack:
             stack.callback(too_long.warn)  # also where the caller stops reading
             workers: WorkerProcesses | None = None
-            while window := list(islice(iterator, self.window)):
+            while window := list(islice(iterator, self.window)) if source is None else source.take(self.window):
                 sources = self._encode(window, lines_before, too_long)
                 if self.workers > 1 and workers is None and len(sources) > self.batch_size:
                     workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
@@ -223,6 +240,8 @@ class _Translator:
                 for batch, (hypotheses, scores) in zip(batches, found, strict=True):
                     for place, best in zip(batch, self._decode(hypotheses, scores), strict=True):
                         translations[place] = best
+                    if source is not None:
+                        source.on_batch(len(batch))
                 yield from translations
                 lines_before += len(window)
 
@@ -278,4 +297,4 @@ class _Translator:
             yield [ScoredTranslation(text, score) for text, score in zip(texts, their_scores, strict=True)]
 
 
-__all__ = ["ScoredTranslation", "translate"]
+__all__ = ["ScoredTranslation", "TextSource", "translate"]

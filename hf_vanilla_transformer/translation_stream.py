@@ -1,75 +1,133 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Translate a stream of lines with a torch or an exported model, one output line per input line."""
+"""Translate lines with a torch or an exported model and write the translations, in order."""
 
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from .checkpoints.loading import load_checkpoint, load_tokenizer
-from .data.text_lines import decode_line, stream_lines
-from .export.formats import load_engine
+from .device import choose_device
+from .export.formats import SEARCH_DEFAULTS, load_engine, recognize_engine
 from .inference import check_precision, prepare_for_inference
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .plausibility import TranslationTally
 from .translation import translate
+from .translation_input import LineSource
+from .translation_output import FORMATS, Progress
+
+
+def choose_engine(
+    engine: str | None,
+    checkpoint: str | Path,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+) -> str:
+    """Return the engine that runs a checkpoint, and check that the device and precision are possible with it.
+
+    Args:
+        engine: "torch", "ctranslate2" or "onnx"; None reads it from the directory.
+        checkpoint, device, precision: see `load_translator`.
+
+    Raises:
+        ValueError: If they contradict each other.
+    """
+    found = recognize_engine(checkpoint)
+    if engine is not None and engine != found:
+        if found != "torch":
+            raise ValueError(f"{checkpoint} is an export for {found}, which engine={engine!r} cannot run; leave it out")
+        if (Path(checkpoint) / "config.json").is_file():
+            raise ValueError(
+                f"{checkpoint} is a checkpoint, not an export for {engine}; leave engine={engine!r} out, or export it "
+                f"with `vanilla-transformer convert --to {engine} {checkpoint} DIRECTORY`"
+            )
+    chosen = engine or found
+    if chosen == "torch":
+        check_precision(precision, device)
+    elif device is not None and choose_device(device).type != "cpu":
+        raise ValueError(f"device={str(device)!r} is for the torch engine; an export for {chosen} runs on the CPU")
+    elif precision != "auto":
+        raise ValueError(
+            f"precision={precision!r} is for the torch engine; an exported model runs in the precision of its export"
+        )
+    return chosen
+
+
+def default_search(engine: str, config: BeamSearchConfig, **given: Any) -> BeamSearchConfig:
+    """Return search settings; the ones that were not given have the defaults of the engine.
+
+    Args:
+        engine: from `choose_engine`.
+        config: the settings of the torch engine.
+        given: settings that the user has chosen.
+
+    Raises:
+        ValueError: If a setting is out of range, or more translations are wanted than the engine returns.
+    """
+    wanted = given.get("num_return_sequences", 1)
+    if engine == "onnx" and wanted > 1:
+        raise ValueError(
+            f"num_return_sequences={wanted} is not possible with an ONNX export, whose greedy search finds one "
+            "translation; leave it out, or use the checkpoint it was exported from"
+        )
+    return config.replace(**{**SEARCH_DEFAULTS[engine], **given})
 
 
 def load_translator(
-    engine: str, checkpoint: str | Path, device: str | torch.device | None = None, precision: str = "auto"
+    engine: str | None, checkpoint: str | Path, device: str | torch.device | None = None, precision: str = "auto"
 ) -> tuple[Any, Any]:
     """Load what `translate` needs.
 
     Args:
-        engine: "torch", or the runtime for which the checkpoint was exported: "ctranslate2" or "onnx".
+        engine: "torch", or the runtime for which the checkpoint was exported: "ctranslate2" or "onnx"; None reads it
+            from the directory.
         checkpoint: directory of the checkpoint or the export; for "torch" also an id on the Hub.
-        device: device of a torch model; None selects the accelerator if there is one. Not for exported models.
+        device: device of a torch model; None selects the accelerator if there is one. Exported models run on the CPU.
         precision: of a torch model; see `prepare_for_inference`. Not for exported models.
 
     Returns:
         The model and its tokenizer.
 
     Raises:
-        ValueError: If the checkpoint is invalid, or a device or precision is given for an exported model.
+        ValueError: If the checkpoint is invalid, or its engine does not support the device or precision.
         OSError: If there is no such checkpoint.
         ImportError: If the runtime is not installed.
     """
+    engine = choose_engine(engine, checkpoint, device, precision)
     if engine == "torch":
-        check_precision(precision, device)
         model, tokenizer = load_checkpoint(checkpoint)
         return prepare_for_inference(model, device, precision), tokenizer
-    if device is not None:
-        raise ValueError(f"device={str(device)!r} is for the torch engine; {engine} runs on the CPU")
-    if precision != "auto":
-        raise ValueError(
-            f"precision={precision!r} is for the torch engine; an exported model runs in the precision of its export"
-        )
     return load_engine(engine, checkpoint), load_tokenizer(checkpoint)
 
 
 def translate_stream(
     model: Any,
     tokenizer: Any,
-    source: IO[bytes],
+    source: LineSource,
     target: IO[bytes],
     config: BeamSearchConfig | None = None,
     *,
-    name: str = "standard input",
+    output_format: str = "text",
+    scores: bool = False,
+    flush: bool = True,
+    progress: Progress | None = None,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
 ) -> list[str]:
-    """Translate each line of one stream into one line of another, in UTF-8.
+    """Translate each line of a source and write the translations in UTF-8.
 
-    A translation is written as soon as its window of lines is translated; a line break inside it becomes a space.
+    With one translation per line, "text" and "tsv" write exactly one line per line of the source. A line break inside a
+    translation becomes a space. Translations are written as soon as the lines that were read together are translated.
 
     Args:
         model, tokenizer, config, batch_size, max_source_tokens: see `translate`.
-        source: binary stream to read; see `stream_lines` for encodings and line ends.
+        source: the lines.
         target: binary stream to write to.
-        name: what messages call the source.
+        output_format: a key of `translation_output.FORMATS`.
+        scores: also write the scores; "jsonl" always contains them.
+        flush: make the translations available to the reader of ``target`` before more lines are awaited.
+        progress: shows the progress; give it to ``source`` as well.
 
     Returns:
         Warnings for the user: lines that were not UTF-8, and translations that look useless.
@@ -77,50 +135,31 @@ def translate_stream(
     Raises:
         ValueError: If the source is not text, or `translate` rejects an argument.
     """
-    lines = _Lines(source, name)
-    tally = TranslationTally()
-    translations = translate(
-        model, tokenizer, lines, config, batch_size=batch_size, max_source_tokens=max_source_tokens
+    progress = Progress(None) if progress is None else progress
+    config = BeamSearchConfig() if config is None else config
+    tally, write_format = TranslationTally(), FORMATS[output_format]
+    found = translate(
+        model,
+        tokenizer,
+        source,
+        config,
+        batch_size=batch_size,
+        max_source_tokens=max_source_tokens,
+        return_scores=True,
     )
-    for translation in translations:
-        one_line = translation.replace("\r", " ").replace("\n", " ")
-        target.write(one_line.encode("utf-8", errors="replace") + b"\n")
-        target.flush()
-        tally.add(lines.pending.popleft(), translation)
-    return [warning for warning in (lines.warning(), tally.warning()) if warning]
+    try:
+        for hypotheses in found:
+            translations = hypotheses if isinstance(hypotheses, list) else [hypotheses]
+            text = source.pending.popleft()
+            target.write(write_format(text, translations, scores).encode("utf-8", errors="replace"))
+            tally.add(text, translations[0].text)
+            progress.written()
+            if flush and not source.pending:
+                target.flush()
+    except BaseException:
+        progress.clear()
+        raise
+    return [warning for warning in (source.warning(), tally.warning()) if warning]
 
 
-class _Lines:
-    """The lines of a stream as text.
-
-    Attributes:
-        pending: lines that were read and are not translated yet.
-        invalid: how many lines were not UTF-8.
-        first_invalid: number of the first of them, counted from 1.
-    """
-
-    def __init__(self, stream: IO[bytes], name: str) -> None:
-        self._stream, self._name = stream, name
-        self.pending: deque[str] = deque()
-        self.invalid = self.first_invalid = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for number, line in enumerate(stream_lines(self._stream, self._name), start=1):
-            text, valid = decode_line(line)
-            if not valid:
-                self.invalid += 1
-                self.first_invalid = self.first_invalid or number
-            self.pending.append(text)
-            yield text
-
-    def warning(self) -> str | None:
-        """Return a warning if there were lines that are not UTF-8."""
-        if not self.invalid:
-            return None
-        return (
-            f"{self.invalid:,} line(s) are not UTF-8, the first is line {self.first_invalid}; invalid bytes were "
-            "replaced, so these translations are unreliable: convert the text, e.g. with iconv -f LATIN1 -t UTF-8"
-        )
-
-
-__all__ = ["load_translator", "translate_stream"]
+__all__ = ["choose_engine", "default_search", "load_translator", "translate_stream"]

@@ -21,9 +21,10 @@ from hf_vanilla_transformer import (
     train_tokenizer,
 )
 from hf_vanilla_transformer import translate as translate_texts
-from hf_vanilla_transformer.cli import build_parser, main
+from hf_vanilla_transformer.cli import build_parser, main, worker_error
 from hf_vanilla_transformer.commands import convert, options, train, visualize
 from hf_vanilla_transformer.commands import translate as translate_command
+from hf_vanilla_transformer.commands.messages import in_option_words
 from hf_vanilla_transformer.conversion.convert import RESTORED_FORMATS, SOURCE_FORMATS
 from hf_vanilla_transformer.data.embedded_corpus import draw_expressions
 from hf_vanilla_transformer.export.formats import ENGINES
@@ -31,6 +32,8 @@ from hf_vanilla_transformer.inference import INFERENCE_PRECISIONS
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS
 from hf_vanilla_transformer.training.demo import RECIPE
 from hf_vanilla_transformer.training.recipe import package_recipes
+from hf_vanilla_transformer.translation import ScoredTranslation
+from hf_vanilla_transformer.translation_output import FORMATS
 from hf_vanilla_transformer.visualization.alignment import digit_alignment
 from hf_vanilla_transformer.visualization.maps import KINDS
 
@@ -41,14 +44,14 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",
     "demo": "--output --recipe --card",
-    "evaluate": f"{TRANSLATION} --source --reference --recipe --split --target-lang --tokenize --lowercase --groups "
+    "evaluate": f"{TRANSLATION} --engine --source --reference --recipe --split --target-lang --tokenize --lowercase --groups "
     "--translations --output --overwrite",
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
     "--overwrite",
     "train": "",
-    "translate": f"{TRANSLATION} --engine",
+    "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
 }
 PARSERS = next(action for action in build_parser()._actions if action.dest == "command").choices
@@ -146,7 +149,8 @@ def test_defaults_and_choices_in_help_texts_are_those_of_the_functions():
     for name, default in options.DEFAULTS.items():
         assert default == (parameters[name].default if name in parameters else getattr(BeamSearchConfig(), name))
     assert options.LENGTH_NORMALIZATIONS == LENGTH_NORMALIZATIONS
-    assert translate_command.ENGINES == ENGINES
+    assert options.ENGINES == ENGINES
+    assert tuple(FORMATS) == translate_command.FORMATS
     assert (convert.SOURCE_FORMATS, convert.RESTORED_FORMATS) == (SOURCE_FORMATS, RESTORED_FORMATS)
     assert ("torch", *convert.EXPORT_FORMATS) == ENGINES
     assert visualize.KINDS == KINDS
@@ -155,10 +159,10 @@ def test_defaults_and_choices_in_help_texts_are_those_of_the_functions():
 
 def test_search_options_build_a_search_config():
     parser = PARSERS["translate"]
-    assert options.search_config(parser.parse_args(["m"])) == BeamSearchConfig()
+    assert options.search_settings(parser.parse_args(["m"])) == {}
     words = ["--num-beams", "2", "--length-penalty", "1", "--length-normalization", "power"]
     words += ["--coverage-penalty", "0.2", "--max-extra-tokens", "9"]
-    assert options.search_config(parser.parse_args(["m", *words])) == BeamSearchConfig(
+    assert BeamSearchConfig(**options.search_settings(parser.parse_args(["m", *words]))) == BeamSearchConfig(
         num_beams=2, length_penalty=1.0, length_normalization="power", coverage_penalty=0.2, max_extra_tokens=9
     )
 
@@ -262,6 +266,62 @@ def test_an_unknown_command_is_one_sentence(capsys):
     assert error.startswith("vanilla-transformer: error: ") and "transalte" in error and "translate" in error
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("num_beams=4 is too wide", "--num-beams 4 is too wide"),
+        ("device='cuda:9' is not available; take 'cpu'", "--device cuda:9 is not available; take 'cpu'"),
+        ("more than num_return_sequences=5 (of 4)", "more than --n-best 5 (of 4)"),
+        ("length_penalty=0.6, or num_beams=1", "--length-penalty 0.6, or --num-beams 1"),
+        ("or raise max_source_tokens", "or raise --max-source-tokens"),
+        ("choose an output for the device", "choose an output for the device"),
+        ("runs/num_beams=4/model and 'num_beams'", "runs/num_beams=4/model and 'num_beams'"),
+        ("model=7 and run=3 and d_model=2", "model=7 and run=3 and d_model=2"),
+    ],
+)
+def test_messages_name_options_and_not_arguments_of_functions(message, expected):
+    parsed = build_parser().parse_args(["translate", "m"])
+    assert in_option_words(message, parsed) == expected
+    assert in_option_words(message, build_parser().parse_args(["average", "m", "--output", "x"])) == message
+
+
+def test_the_error_of_a_worker_process_is_its_last_line(capsys, monkeypatch):
+    class Broken(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield 0
+            raise ValueError("my.ko:7 has no text;\n  remove the line")
+
+    loader = torch.utils.data.DataLoader(Broken(), num_workers=1)
+    with pytest.raises(ValueError, match="Caught ValueError in DataLoader worker process 0") as caught:
+        list(loader)
+    assert worker_error(str(caught.value)) is not None
+    assert worker_error("no traceback") is None
+
+    def fail(_):
+        raise caught.value
+
+    monkeypatch.setattr("hf_vanilla_transformer.commands.presets.run", fail)
+    assert main(["presets"]) == 2
+    assert capsys.readouterr().err == "vanilla-transformer presets: error: my.ko:7 has no text; remove the line\n"
+
+
+def test_a_bug_in_a_worker_process_keeps_its_traceback(capsys, monkeypatch):
+    message = (
+        'Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "'
+    )
+    message += 'x.py", line 3, in f\n    raise RuntimeError("a bug")\nRuntimeError: a bug\n'
+
+    def fail(_):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("hf_vanilla_transformer.commands.presets.run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["presets"])
+    message = message.replace("RuntimeError", "UnicodeDecodeError")  # torch cannot raise this one again
+    assert main(["presets"]) == 2
+    assert capsys.readouterr().err.strip().splitlines() == ["vanilla-transformer presets: error: a bug"]
+
+
 @pytest.fixture
 def translate(monkeypatch, capsysbinary):
     """Run the command in this process; return its status, standard output and standard error."""
@@ -290,7 +350,7 @@ def test_running_out_of_memory_is_one_sentence(checkpoint, translate, monkeypatc
 
 def test_a_beam_wider_than_the_vocabulary_is_rejected(checkpoint, translate):
     status, _, error = translate(checkpoint, b"one\n", "--num-beams", 1000)
-    assert status == 2 and "num_beams=1000 is more than the 286 tokens of the vocabulary" in error
+    assert status == 2 and "--num-beams 1000 is more than the 286 tokens of the vocabulary" in error
 
 
 def test_translate_reads_byte_order_marks_and_utf_16_as_files_are_read(checkpoint, translate):
@@ -305,12 +365,12 @@ def test_translate_reads_byte_order_marks_and_utf_16_as_files_are_read(checkpoin
 
 def test_translate_warns_of_lines_that_are_not_utf_8_and_of_empty_translations(checkpoint, translate, monkeypatch):
     def empty(model, tokenizer, lines, config, **_):
-        return ("" for _ in lines)
+        return (ScoredTranslation("", 0.0) for _ in lines)
 
     monkeypatch.setattr("hf_vanilla_transformer.translation_stream.translate", empty)
     status, out, error = translate(checkpoint, b"one\ngr\xfcn\nzw\xf6lf\n\n")
     assert status == 0 and out == b"\n" * 4
-    assert "2 line(s) are not UTF-8, the first is line 2" in error
+    assert "2 line(s) are not UTF-8, the first is standard input:2" in error
     assert "warning: 3 of 3 translations are empty" in error
 
 

@@ -90,4 +90,4 @@ def test_every_command_that_runs_a_model_moves_it_to_the_chosen_device(
         assert torch.device(expected) in moved
         assert ("running on mps" in capsys.readouterr().err) == (device is None)
     assert main([command, *words, "--device", "cuda"]) == 2
-    assert "device='cuda' is not available; available are: 'mps' and 'cpu'" in capsys.readouterr().err
+    assert "--device cuda is not available; available are: 'mps' and 'cpu'" in capsys.readouterr().err

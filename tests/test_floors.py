@@ -38,6 +38,8 @@ FLOORS = {
     "conversion": 2,
     "export": 2,
     "translation": 3,
+    "translation_input": 3,
+    "translation_output": 3,
     "translation_stream": 3,
     "visualization": 4,
     "model_card": 4,
@@ -55,7 +57,7 @@ COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "command
 TOP_FILES = {
     "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
     "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
-    "__main__", "__init__", "languages", "hub_access",
+    "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}

@@ -25,7 +25,7 @@ def add_parser(commands: Subparsers) -> None:
         help="also time fp32 against bf16 and plain against fused attention (about 10 s), and report where other "
         "settings than the automatic ones are faster on this machine",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, speaks_options=True)
 
 
 def run(options: argparse.Namespace) -> int:

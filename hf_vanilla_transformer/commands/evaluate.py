@@ -5,9 +5,11 @@
 import argparse
 import sys
 
+from .messages import warnings_in_option_words, without_loading_bar
 from .options import (
     chosen_device,
     device_option,
+    engine_option,
     given,
     model_argument,
     overwrite_option,
@@ -24,7 +26,7 @@ def add_parser(commands: Subparsers) -> None:
     parents = [model_argument(), search_options(), translation_options(), device_option(), precision_option()]
     parser = commands.add_parser(
         "evaluate",
-        parents=[*parents, overwrite_option("existing files at --translations and --output")],
+        parents=[*parents, engine_option(), overwrite_option("existing files at --translations and --output")],
         help="translate a test set and score it: BLEU and chrF with their signatures",
         description="Translate a test set and score it with BLEU and chrF. The test set is either two aligned files, "
         "--source and --reference, or the splits of a recipe, --recipe.",
@@ -49,14 +51,17 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--groups", help="file with one label per line; each label is scored separately as well")
     parser.add_argument("--translations", help="write the translations to this file, one per line")
     parser.add_argument("--output", help="write scores, data hash, hardware and seconds to this JSON file")
-    parser.set_defaults(run=run, takes_overrides=True)
+    parser.set_defaults(run=run, takes_overrides=True, speaks_options=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     _check_text(options)
     from ..training.evaluation_request import EvaluationRequest, run_evaluation
+    from ..translation_stream import choose_engine
 
+    engine = choose_engine(options.engine, options.model, options.device, options.precision)
+    device = chosen_device(options) if engine == "torch" else None
     request = EvaluationRequest(
         model=options.model,
         source=options.source,
@@ -73,9 +78,11 @@ def run(options: argparse.Namespace) -> int:
         output=options.output,
         overwrite=options.overwrite,
         precision=options.precision,
+        engine=engine,
         **given(options, "batch_size", "max_source_tokens"),
     )
-    result = run_evaluation(request, device=chosen_device(options), on_split=_print_progress)
+    with warnings_in_option_words(options), without_loading_bar():
+        result = run_evaluation(request, device=device, on_split=_print_progress)
     for name, scores in result.record["scores"].items():
         for label, group in scores.get("by_group", {}).items():
             print(f"{name} {label}: bleu={group['bleu']:.2f} chrf={group['chrf']:.2f} sentences={group['sentences']}")

@@ -11,9 +11,8 @@ from .parser import Parser, real_number, whole_number
 if TYPE_CHECKING:
     import torch
 
-    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-
 LENGTH_NORMALIZATIONS = ("gnmt", "power")
+ENGINES = ("torch", "ctranslate2", "onnx")
 INFERENCE_PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 DEFAULTS = {  # of BeamSearchConfig and `translate`, for help texts: importing those would take seconds
     "num_beams": 4,
@@ -33,7 +32,7 @@ _SEARCH = ("num_beams", "length_penalty", "length_normalization", "coverage_pena
 def model_argument() -> Parser:
     """Declare the positional argument ``model``."""
     parent = Parser(add_help=False)
-    parent.add_argument("model", help="checkpoint directory, or id of a model on the Hub")
+    parent.add_argument("model", metavar="MODEL", help="directory of a checkpoint, or id of a model on the Hub")
     return parent
 
 
@@ -59,6 +58,18 @@ def precision_option() -> Parser:
     return parent
 
 
+def engine_option() -> Parser:
+    """Declare ``--engine``; None reads it from the directory of the model."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="runtime of the model; ctranslate2 and onnx run what `convert --to` has exported, on the CPU (default: "
+        "read from the directory)",
+    )
+    return parent
+
+
 def overwrite_option(what: str) -> Parser:
     """Declare ``--overwrite``.
 
@@ -71,7 +82,7 @@ def overwrite_option(what: str) -> Parser:
 
 
 def search_options() -> Parser:
-    """Declare the settings of the beam search; `search_config` builds a `BeamSearchConfig` from them.
+    """Declare the settings of the beam search; `search_settings` returns those that were given.
 
     An option that is not given is None. Its default is that of `BeamSearchConfig`, or of a recipe.
     """
@@ -147,19 +158,14 @@ def search_settings(options: argparse.Namespace) -> dict[str, Any]:
     return given(options, *_SEARCH)
 
 
-def search_config(options: argparse.Namespace) -> "BeamSearchConfig":
-    """Build the search settings; the ones that were not given have the defaults of `BeamSearchConfig`."""
-    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-
-    return BeamSearchConfig(**search_settings(options))
-
-
 def chosen_device(options: argparse.Namespace) -> "torch.device":
     """Return the device of ``--device``, checked before anything is read; print it unless it is the CPU."""
     from ..device import choose_device, describe_device
 
     int8 = getattr(options, "precision", "auto") == "int8"  # runs on the CPU, and an accelerator is no default for it
     device = choose_device("cpu" if int8 and options.device is None else options.device)
+    if device.type == "meta":
+        raise ValueError("device='meta' holds no numbers and computes nothing; choose another one, e.g. cpu")
     if device.type != "cpu":
         print(f"running on {describe_device(device)}", file=sys.stderr, flush=True)
     return device
@@ -167,16 +173,17 @@ def chosen_device(options: argparse.Namespace) -> "torch.device":
 
 __all__ = [
     "DEFAULTS",
+    "ENGINES",
     "INFERENCE_PRECISIONS",
     "LENGTH_NORMALIZATIONS",
     "chosen_device",
     "device_option",
+    "engine_option",
     "given",
     "in_effect",
     "model_argument",
     "overwrite_option",
     "precision_option",
-    "search_config",
     "search_options",
     "search_settings",
     "translation_options",

@@ -29,7 +29,14 @@ class Parser(argparse.ArgumentParser):
 
         Other words keep their spelling: they may be keys of a recipe.
         """
-        return super().parse_known_args(None if args is None else self._with_dashes(args), namespace)
+        parsed, rest = super().parse_known_args(None if args is None else self._with_dashes(args), namespace)
+        # argparse takes all files from the first group of words that are no options: "MODEL --output x FILE" leaves
+        # FILE in the rest.
+        files = next((action for action in self._actions if not action.option_strings and action.nargs == "*"), None)
+        if files is not None and rest and all(word == "-" or not word.startswith("-") for word in rest):
+            setattr(parsed, files.dest, [*getattr(parsed, files.dest), *rest])
+            rest = []
+        return parsed, rest
 
     def _with_dashes(self, words: Sequence[str]) -> list[str]:
         known = [name for action in self._actions for name in action.option_strings]

@@ -1,57 +1,157 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`vanilla-transformer translate`: translate standard input."""
+"""`vanilla-transformer translate`: translate files or standard input."""
 
 import argparse
+import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
 
+from .messages import print_warning, warnings_in_option_words, without_loading_bar
 from .options import (
     chosen_device,
     device_option,
+    engine_option,
     given,
     model_argument,
+    overwrite_option,
     precision_option,
-    search_config,
     search_options,
+    search_settings,
     translation_options,
 )
-from .parser import Subparsers
+from .parser import Subparsers, whole_number
 
-ENGINES = ("torch", "ctranslate2", "onnx")
+FORMATS = ("text", "tsv", "jsonl")
 
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
+    parents = [model_argument(), search_options(), translation_options(), device_option(), precision_option()]
     parser = commands.add_parser(
         "translate",
-        parents=[model_argument(), search_options(), translation_options(), device_option(), precision_option()],
-        help="translate standard input: one line in, one line out",
-        description="Translate each line of standard input into one line of standard output.",
+        parents=[*parents, engine_option(), overwrite_option("an existing file at --output")],
+        help="translate text files or standard input: one line in, one line out",
+        description="Translate each line of the files, or of standard input, into one line of output. Lines from a "
+        "terminal are translated one by one; a line from a pipe waits at most 0.2 s for others.",
     )
     parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="torch",
-        help="runtime of the model; ctranslate2 and onnx run what `convert --to` has exported, on the CPU (default: "
+        "files",
+        nargs="*",
+        metavar="FILES",
+        help="text files with one sentence per line, also .gz; - is standard input (default: -)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write to this file instead of standard output; it appears when it is complete; .gz is compressed",
+    )
+    parser.add_argument(
+        "--n-best",
+        type=whole_number(1, 1_000),
+        default=1,
+        metavar="N",
+        help="translations per line, best first; at most --num-beams (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="also write the score of each translation: its log-probability in nats, divided by the length penalty",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="text: the translation, with --scores a tab and the score; tsv: source, translation and, with --scores, "
+        "the score, without a header; jsonl: one object per line of input, with all translations and scores (default: "
         "%(default)s)",
     )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--interactive",
+        action="store_true",
+        help="translate each line as soon as it is read (the default on a terminal)",
+    )
+    parser.set_defaults(run=run, speaks_options=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
-    from ..translation_stream import load_translator, translate_stream
-
-    device = chosen_device(options) if options.engine == "torch" else options.device
-    model, tokenizer = load_translator(options.engine, options.model, device, options.precision)
-    warnings = translate_stream(
-        model,
-        tokenizer,
-        sys.stdin.buffer,
-        sys.stdout.buffer,
-        search_config(options),
-        **given(options, "batch_size", "max_source_tokens"),
+    from ..atomic_files import staged_file
+    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+    from ..translation_input import (
+        STANDARD_INPUT,
+        LineSource,
+        count_all_lines,
+        input_files,
+        standard_input,
+        suggested_wait,
     )
+    from ..translation_output import Progress, open_terminal
+    from ..translation_stream import choose_engine, default_search, load_translator, translate_stream
+
+    files = input_files(options.files)
+    stdin = standard_input() if STANDARD_INPUT in files else None
+    check_output(options, files, stdin)
+    engine = choose_engine(options.engine, options.model, options.device, options.precision)
+    device = chosen_device(options) if engine == "torch" else None
+    wanted = search_settings(options) | ({"num_return_sequences": options.n_best} if options.n_best > 1 else {})
+    search = default_search(engine, BeamSearchConfig(), **wanted)
+
+    wait = 0.0 if options.interactive else suggested_wait(files, stdin)
+    output = None if options.output else sys.stdout.buffer
+    terminal = None if wait == 0 else open_terminal(sys.stderr, output)
+    progress = Progress(terminal, None if terminal is None else count_all_lines(files))
+    source = LineSource(files, stdin, wait, progress)
+    with warnings_in_option_words(options):
+        with without_loading_bar():
+            model, tokenizer = load_translator(engine, options.model, device, options.precision)
+        if stdin is not None and stdin.isatty():
+            print("type one line per translation; end with Ctrl-D", file=sys.stderr, flush=True)
+        progress.start()
+        with nullcontext(output) if output is not None else staged_file(options.output) as target:
+            warnings = translate_stream(
+                model,
+                tokenizer,
+                source,
+                target,
+                search,
+                output_format=options.format,
+                scores=options.scores,
+                flush=output is not None,
+                progress=progress,
+                **given(options, "batch_size", "max_source_tokens"),
+            )
     for warning in warnings:
-        print(f"vanilla-transformer translate: warning: {warning}", file=sys.stderr)
+        print_warning(warning, options)
     return 0
+
+
+def check_output(options: argparse.Namespace, files: list[Any], stdin: IO[bytes] | None) -> None:
+    """Check that the output may be written and replaces no input.
+
+    Raises:
+        ValueError: If it would replace an input.
+        OSError: If it exists and --overwrite is not given, or it cannot be written.
+    """
+    from ..overwriting import check_file
+
+    named = [file for file in files if file != "-"]
+    if options.output:
+        # A redirected file has a name on Linux and macOS.
+        redirected = ["/dev/stdin"] if stdin is not None and Path("/dev/stdin").is_file() else []
+        check_file(
+            options.output,
+            "translations",
+            inputs=[*named, *redirected, options.model],
+            overwrite=options.overwrite,
+        )
+        return
+    try:
+        written = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):  # closed, or an object in memory
+        return
+    for file in named:
+        if Path(file).is_file() and os.path.samestat(written, os.stat(file)):
+            raise ValueError(f"standard output is the source {file}; write to another file")

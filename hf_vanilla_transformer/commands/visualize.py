@@ -37,7 +37,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--head", type=whole_number(0, 1_000), help="head, counted from 0; needs --layer (default: all heads)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, speaks_options=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from ..model.special_tokens_vanilla_transformer import SpecialTokens
 from ..version import __version__
 
 RECORD_NAME = "export.json"
+_FIELDS = {"format", "config", "special_tokens", "max_sequence_length"}  # the other entries are details
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class ExportRecord:
                     suppress_tokens=tuple(map(operator.index, special["suppress_tokens"])),
                 ),
                 max_sequence_length=fields["max_sequence_length"],
+                details={name: value for name, value in fields.items() if name not in _FIELDS},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}); {fix}") from error
@@ -94,6 +96,7 @@ class ExportedModel:
         config: the model's configuration.
         device: where token ids are expected: the CPU.
         max_sequence_length: tokens that a source or a target may have; None sets no limit.
+        precision: type of the stored weights, e.g. "float32" or "int8".
     """
 
     target_format: str
@@ -105,6 +108,7 @@ class ExportedModel:
         self.device = torch.device("cpu")
         self.max_sequence_length = record.max_sequence_length
         self.special_tokens = record.special_tokens
+        self.precision = str(record.details.get("quantization", "float32"))
 
     def check_beam_search(self, config: BeamSearchConfig) -> None:
         """Check that the library can search with these settings.

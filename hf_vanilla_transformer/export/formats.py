@@ -10,10 +10,11 @@ from transformers.utils import logging
 
 from ..checkpoints.download import local_directory
 from ..checkpoints.loading import load_checkpoint
+from ..json_object import read_json_object
 from ..model.special_tokens_vanilla_transformer import SpecialTokens
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..overwriting import check_folder, output_folder
-from .exported_model import ExportedModel, ExportRecord
+from .exported_model import RECORD_NAME, ExportedModel, ExportRecord
 
 logger = logging.get_logger(__name__)
 
@@ -24,6 +25,11 @@ WRITER_PACKAGES = {  # format → the packages that write it; the extra of the s
 TARGET_FORMATS = tuple(WRITER_PACKAGES)
 RUNTIME_PACKAGES = {"ctranslate2": "ctranslate2", "onnx": "onnxruntime"}  # format → the package that runs it
 ENGINES = ("torch", *TARGET_FORMATS)
+SEARCH_DEFAULTS: dict[str, dict[str, Any]] = {  # engine → fields of `BeamSearchConfig` where it lacks the paper's
+    "torch": {},
+    "ctranslate2": {"length_normalization": "power"},
+    "onnx": {"num_beams": 1},
+}
 
 
 def export_checkpoint(
@@ -89,6 +95,29 @@ def export_checkpoint(
     return output
 
 
+def recognize_engine(checkpoint: str | Path) -> str:
+    """Return the engine that runs a checkpoint: the format of an export, else "torch".
+
+    Args:
+        checkpoint: a directory, or an id on the Hub, which is never an export.
+
+    Raises:
+        ValueError: If the directory is an export of CTranslate2 that `export_checkpoint` did not write.
+    """
+    directory = Path(checkpoint)
+    if (directory / RECORD_NAME).is_file():
+        found = read_json_object(directory / RECORD_NAME).get("format")
+        if found in TARGET_FORMATS:
+            return str(found)
+        raise ValueError(f"{directory / RECORD_NAME} has the unknown format {found!r}; export the checkpoint again")
+    if (directory / "model.bin").is_file() and any(directory.glob("*_vocabulary.*")):
+        raise ValueError(
+            f"{directory} was written by CTranslate2's own converter and lacks {RECORD_NAME}; export the checkpoint "
+            "with `vanilla-transformer convert --to ctranslate2 CHECKPOINT DIRECTORY`"
+        )
+    return "torch"
+
+
 def load_engine(engine: str, directory: str | Path) -> ExportedModel:
     """Load an exported checkpoint for `translate`.
 
@@ -137,4 +166,11 @@ def _list_tokens(tokenizer: Any) -> list[str]:
     return [token for token, _ in vocabulary]
 
 
-__all__ = ["ENGINES", "TARGET_FORMATS", "export_checkpoint", "load_engine"]
+__all__ = [
+    "ENGINES",
+    "SEARCH_DEFAULTS",
+    "TARGET_FORMATS",
+    "export_checkpoint",
+    "load_engine",
+    "recognize_engine",
+]

@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ..checkpoints.loading import load_checkpoint
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..data.splits import SPLITS, load_splits
 from ..data.text_lines import decode_line, read_lines
 from ..device import choose_device
-from ..inference import check_precision, prepare_for_inference
 from ..metrics import TranslationMetric
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import tally_translations
 from ..translation import translate
+from ..translation_stream import choose_engine, load_translator
 from .recipe import Recipe
 from .recipe_arguments import DataArguments
 from .record import (
@@ -107,8 +106,9 @@ def evaluate_checkpoint(
     on_split: Callable[[str, int], None] | None = None,
     device: str | torch.device | None = None,
     precision: str = "auto",
+    engine: str | None = None,
 ) -> EvaluationResult:
-    """Translate test sets with a checkpoint and score the translations.
+    """Translate test sets with a checkpoint or an export and score the translations.
 
     Args:
         checkpoint: a directory, or an id on the Hub.
@@ -122,6 +122,7 @@ def evaluate_checkpoint(
         on_split: called before each test set with its name and number of sentences.
         device: device to run on; None selects the accelerator if there is one, else the CPU.
         precision: of the model's arithmetic; see `prepare_for_inference`.
+        engine: runtime of the model; None reads it from the directory. See `load_translator`.
 
     Raises:
         ValueError: If an argument is out of range, the checkpoint cannot be loaded, or the number of labels differs
@@ -133,10 +134,9 @@ def evaluate_checkpoint(
         lines = corpora[name].report.pairs_kept
         if len(labels) != lines:
             raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one per line")
-    check_precision(precision, device)
+    engine = choose_engine(engine, checkpoint, device, precision)
     choose_device(device)  # raises before the checkpoint is loaded
-    loaded, tokenizer = load_checkpoint(checkpoint)
-    model = prepare_for_inference(loaded, device, precision)
+    model, tokenizer = load_translator(engine, checkpoint, device, precision)
     scores: dict[str, dict[str, Any]] = {}
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
@@ -155,9 +155,10 @@ def evaluate_checkpoint(
     record = {
         "checkpoint": without_folder(str(checkpoint)),
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
-        "model": {"parameters": sum(parameter.numel() for parameter in model.parameters())},
+        "model": _model_record(model),
+        "engine": engine,
         "decoding": {**decoding_record(config), "batch_size": batch_size},
-        "precision": "int8" if getattr(model, "is_quantized", False) else str(model.dtype).removeprefix("torch."),
+        "precision": _precision(model),
         "scores": scores,
         "seconds": seconds,
         "device": model.device.type,
@@ -166,6 +167,19 @@ def evaluate_checkpoint(
         "commit": commit(),
     }
     return EvaluationResult(record, translations)
+
+
+def _model_record(model: Any) -> dict[str, int]:
+    """Return the number of parameters; an exported model doesn't report it."""
+    if not isinstance(model, torch.nn.Module):
+        return {}
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+
+
+def _precision(model: Any) -> str:
+    if not isinstance(model, torch.nn.Module):
+        return str(model.precision)
+    return "int8" if getattr(model, "is_quantized", False) else str(model.dtype).removeprefix("torch.")
 
 
 def translate_corpus(

@@ -15,6 +15,7 @@ from ..languages import check_language, doubtful_language
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
+from ..translation_stream import choose_engine, default_search
 from .evaluation import (
     EvaluationResult,
     evaluate_checkpoint,
@@ -34,7 +35,7 @@ class EvaluationRequest:
     """What to evaluate, on what, and where the results go. A setting that is None is the recipe's, else the default.
 
     Attributes:
-        model: checkpoint directory, or id on the Hub.
+        model: directory of a checkpoint or an export, or id on the Hub.
         source, reference: two aligned text files.
         recipe: recipe that names the text, instead of the two files.
         overrides: words "--key value" that take precedence over the recipe.
@@ -50,6 +51,7 @@ class EvaluationRequest:
         output: file for the record, in JSON.
         overwrite: replace ``translations`` and ``output``.
         precision: of the model's arithmetic; see `prepare_for_inference`.
+        engine: runtime of the model; None reads it from the directory.
     """
 
     model: str
@@ -69,6 +71,7 @@ class EvaluationRequest:
     output: str | None = None
     overwrite: bool = False
     precision: str = "auto"
+    engine: str | None = None
 
 
 def run_evaluation(
@@ -101,7 +104,8 @@ def run_evaluation(
             f"--groups and --translations are for one split, and there are {len(corpora)}; choose one with --split"
         )
     only = next(iter(corpora))
-    config = (BeamSearchConfig() if recipe is None else recipe.search).replace(**request.search)
+    engine = choose_engine(request.engine, request.model, device, request.precision)
+    config = default_search(engine, BeamSearchConfig() if recipe is None else recipe.search, **request.search)
     result = evaluate_checkpoint(
         request.model,
         corpora,
@@ -114,6 +118,7 @@ def run_evaluation(
         on_split=on_split,
         device=device,
         precision=request.precision,
+        engine=engine,
     )
     if request.translations:
         write_translations(Path(request.translations), result.translations[only])
