@@ -127,8 +127,8 @@ def worker_error(message: str) -> tuple[str, str] | None:
     if _WORKER_TRACEBACK not in message:
         return None
     lines = message[message.rindex(_WORKER_TRACEBACK) :].rstrip().splitlines()
-    # The lines of a traceback are indented, those of the error itself are not.
-    start = max(number for number, line in enumerate(lines) if number == 0 or line.startswith(" ")) + 1
+    # The lines of a traceback are indented; the first one that is not begins the error.
+    start = next((number for number, line in enumerate(lines) if number and not line.startswith(" ")), len(lines))
     kind, _, text = " ".join(lines[start:]).partition(": ")
     name = kind.rpartition(".")[2]
     return name, " ".join(text.split()) or name

@@ -44,8 +44,8 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",
     "demo": "--output --recipe --card",
-    "evaluate": f"{TRANSLATION} --engine --source --reference --recipe --split --target-lang --tokenize --lowercase --groups "
-    "--translations --output --overwrite",
+    "evaluate": f"{TRANSLATION} --engine --source --reference --recipe --split --target-lang --tokenize --lowercase "
+    "--groups --translations --output --overwrite",
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,14 @@ from hf_vanilla_transformer.translation_output import Progress, clock_time
 
 TEXTS = ["three million and five", "", "two hundred", "   ", "nine o'clock a.m.", "the fifth of May"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes, terminals and signals of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log as in a new process: another test may have set up logging."""
+    logger = logging.getLogger("hf_vanilla_transformer")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +125,14 @@ def test_an_output_never_replaces_an_input_and_appears_only_when_it_is_complete(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{0}/no.en"], "there is no file {0}/no.en; {0} contains lines.en"),
+        (["{0}/no.en"], "there is no file {0}/no.en; {0} contains broken.gz, lines.en, wide"),
         (["{0}"], "{0} is a folder, not a file"),
         (["{0}/broken.gz"], "has the suffix .gz but isn't compressed with gzip"),
         (["{0}/wide"], "looks like UTF-16"),
         (["{0}/lines.en", "--n-best", "5"], "--n-best 5 is more than --num-beams 4 can find"),
         (["{0}/lines.en", "--device", "gpu"], "--device gpu is not the name of a device; available are: 'cpu'"),
         (["{0}/lines.en", "--device", "meta"], "--device meta holds no numbers"),
-        (["{0}/lines.en", "--precision", "int8", "--device", "cuda"], "--device cuda"),
+        (["{0}/lines.en", "--precision", "int8", "--device", "cuda"], "int8 models run on the CPU only, not on cuda"),
         (["{0}/lines.en", "--engine", "onnx"], "is a checkpoint, not an export for onnx; leave --engine onnx out"),
         (["{0}/lines.en", "--colour", "red"], "unrecognized arguments: --colour red"),
         (["{0}/lines.en", "--format", "xml"], "invalid choice: 'xml'"),
@@ -214,7 +223,7 @@ def test_progress_shows_lines_per_second_and_the_time_left_on_a_terminal_only(
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     shown = terminal.getvalue().split("\r")
     assert any("1 of 6 lines, " in text and text.strip().endswith("0:00 left") for text in shown)
-    assert shown[-1].startswith("6 lines in 0:0") and shown[-1].endswith(" lines/s\n")
+    assert shown[-1].startswith("6 lines in 0:0") and shown[-1].rstrip().endswith(" lines/s")
 
 
 def test_progress_counts_lines_that_are_not_translated_and_clears_itself() -> None:

@@ -51,9 +51,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--n-best",
         type=whole_number(1, 1_000),
-        default=1,
         metavar="N",
-        help="translations per line, best first; at most --num-beams (default: %(default)s)",
+        help="translations per line, best first; at most --num-beams (default: 1)",
     )
     parser.add_argument(
         "--scores",
@@ -96,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     check_output(options, files, stdin)
     engine = choose_engine(options.engine, options.model, options.device, options.precision)
     device = chosen_device(options) if engine == "torch" else None
-    wanted = search_settings(options) | ({"num_return_sequences": options.n_best} if options.n_best > 1 else {})
+    wanted = search_settings(options) | ({} if options.n_best is None else {"num_return_sequences": options.n_best})
     search = default_search(engine, BeamSearchConfig(), **wanted)
 
     wait = 0.0 if options.interactive else suggested_wait(files, stdin)
