@@ -206,7 +206,7 @@ def test_labels_are_read_in_the_encodings_of_all_text_files(folder: Path, tmp_pa
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--recipe", "{0}/my.yaml"], "name the text either"),
         (["--source", "{0}/test.en", "--reference", "{0}/my.yaml"], "line n of one must be the translation"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"], "--colour is for a recipe"),
-        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "--tokenize klingon is unknown"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "klingon is unknown"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--num-beams", "0"], "--num-beams: 0 is not"),
         (["--recipe", "{0}/my.yaml", "--split", "dev"], "there is no split 'dev'"),

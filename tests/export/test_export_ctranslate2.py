@@ -229,7 +229,7 @@ def test_the_gnmt_penalty_is_refused_with_the_way_out(checkpoint, exported, caps
     assert translate(engine, tokenizer, [""], BeamSearchConfig(length_penalty=0.0)) == [
         ""
     ]  # both are the plain log-probability
-    assert main(["translate", str(exported), "--engine", "ctranslate2"]) == 2
+    assert main(["translate", str(exported), "--length-normalization", "gnmt"]) == 2
     assert "no GNMT length penalty" in capsys.readouterr().err
 
 
