@@ -24,6 +24,7 @@ from .commands import (
     translate,
     visualize,
 )
+from .commands.interrupts import INTERRUPTED, one_line_interrupts
 from .commands.messages import in_option_words
 from .commands.options import in_effect
 from .commands.parser import Parser, UsageError
@@ -46,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 success, 1 a check failed, 2 invalid input, 130 interrupted.
     """
+    with one_line_interrupts(PROGRAM):
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     program, options = PROGRAM, None
     try:
         options = _parse(arguments)
@@ -53,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of the output has closed it, as in `... | head`; this is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

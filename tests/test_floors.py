@@ -25,6 +25,7 @@ FLOORS = {
     "languages": 0,
     "atomic_files": 0,
     "overwriting": 0,
+    "messages": 0,
     "plausibility": 0,
     "device": 0,
     "worker_processes": 0,
@@ -57,7 +58,7 @@ COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "command
 TOP_FILES = {
     "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
     "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
-    "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output",
+    "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output", "messages",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}

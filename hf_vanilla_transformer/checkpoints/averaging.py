@@ -112,7 +112,7 @@ def average_checkpoints(
     chosen = _choose(found, last, best, metric)
     with output_folder(output, "average", inputs=inputs, overwrite=overwrite) as staging:
         _write(chosen, staging, metric if best is not None else "order")
-    logger.info(f"averaged {', '.join(checkpoint.path.name for checkpoint in chosen)} into {output}")
+    logger.debug(f"averaged {', '.join(checkpoint.path.name for checkpoint in chosen)} into {output}")
     return output
 
 

@@ -4,6 +4,7 @@
 
 import argparse
 
+from .log import log_to_standard_error, verbose_option
 from .parser import Subparsers
 from .table import print_table
 
@@ -12,6 +13,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
     parser = commands.add_parser(
         "demo",
+        parents=[verbose_option()],
         help="train on the embedded English-Korean corpus and show translations (minutes on two CPU cores)",
         description="Train a small model on the embedded English-Korean corpus, average its last checkpoints, "
         "translate held-out expressions and show the attention.",
@@ -30,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training.demo import run_demo
     from ..training.demo_attention import show_demo_attention
 
+    log_to_standard_error(options.verbose)
     result = run_demo(output_dir=options.output, recipe_path=options.recipe, card_path=options.card)
     print("\nHeld-out expressions, translated by the checkpoint, loaded with AutoModelForSeq2SeqLM:\n")
     rows = [(row.source, row.reference, row.translation) for row in result.samples]

@@ -2,41 +2,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Set up logging of the package to standard error (not a command)."""
 
+import argparse
 import logging
-import sys
-from typing import Any
+import os
 
-_PACKAGE = __package__.partition(".")[0]
+from .parser import Parser
 
 
-def log_to_standard_error(first_process: bool) -> None:
-    """Write log messages of the package and of transformers to standard error.
+def verbose_option() -> Parser:
+    """Declare ``--verbose``."""
+    parent = Parser(add_help=False)
+    parent.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show all messages and progress bars, including those of transformers, and every log entry",
+    )
+    return parent
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first, or only, process of those that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def log_to_standard_error(verbose: bool = False) -> None:
+    """Write log messages of the package to standard error; of several processes, all but the first only warnings.
 
     Args:
-        first_process: whether this is the first of several processes; the others write warnings only.
+        verbose: write details and the INFO messages of transformers as well.
     """
-    from transformers.utils.logging import set_verbosity
+    from ..messages import PACKAGE, StandardErrorHandler
 
-    level = logging.INFO if first_process else logging.WARNING
-    set_verbosity(level)
-    logger = logging.getLogger(_PACKAGE)
-    logger.setLevel(level)
+    if verbose and is_first_process():
+        from transformers.utils.logging import set_verbosity_info
+
+        set_verbosity_info()
+    logger = logging.getLogger(PACKAGE)
+    level = logging.DEBUG if verbose else logging.INFO
+    logger.setLevel(level if is_first_process() else logging.WARNING)
     if not logger.handlers:  # otherwise the caller has chosen where messages go
-        handler = _StandardErrorHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(StandardErrorHandler())
 
 
-class _StandardErrorHandler(logging.StreamHandler):
-    """Writes to the `sys.stderr` of the moment; a notebook or a test may replace it after this handler is created."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)  # StreamHandler's would store the current stream
-
-    @property
-    def stream(self) -> Any:
-        """Return the current standard error stream."""
-        return sys.stderr
-
-
-__all__ = ["log_to_standard_error"]
+__all__ = ["is_first_process", "log_to_standard_error", "verbose_option"]

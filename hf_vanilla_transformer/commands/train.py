@@ -3,9 +3,9 @@
 """`vanilla-transformer train`: train from a recipe."""
 
 import argparse
-import os
 from pathlib import Path
 
+from .log import is_first_process, log_to_standard_error, verbose_option
 from .parser import Subparsers
 
 
@@ -13,6 +13,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
     parser = commands.add_parser(
         "train",
+        parents=[verbose_option()],
         help="train by a recipe; --key value overrides a key of it",
         description="Train by a recipe. A run that was interrupted resumes from its last checkpoint when the same "
         "command is given again.",
@@ -31,13 +32,9 @@ def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     from ..training.recipe import read_recipe
     from ..training.run import train
-    from .log import log_to_standard_error
 
-    first_process = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun or accelerate started
-    log_to_standard_error(first_process)  # what was read, skipped and chosen is part of a run's record
+    log_to_standard_error(options.verbose)
     result = train(read_recipe(options.recipe, options.overrides))
-    if first_process:
-        for split, scores in result.scores.items():
-            print(f"{split}: {scores}")
+    if is_first_process():  # the scores are shown on standard error already, and are in results.json
         print(f"train: output={result.output_dir}")
     return 0

@@ -356,20 +356,19 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         asked = "bf16" if self.bf16 else "fp16" if self.fp16 else None
         if asked and self.precision not in ("auto", asked):
             raise ValueError(f"{asked}=True contradicts precision={self.precision!r}; set only precision")
-        self._has_auto_precision = False
+        self._has_auto_precision, self._precision_reason = False, ""
         if self.precision == "auto":
             launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
             if asked:
-                self.precision, reason = asked, f"{asked}=True"
+                self.precision, self._precision_reason = asked, f"{asked}=True"
             elif launched_with != "no":  # accelerate launch --mixed_precision, which also has fp8
                 if launched_with == "fp16":
                     self._check_fp16_device("accelerate launch --mixed_precision fp16")
-                logger.info(f"precision: {launched_with} (accelerate launch --mixed_precision)")
+                self._precision_reason = "accelerate launch --mixed_precision"
                 return
             else:
-                self.precision, reason = best_precision(self.use_cpu)
+                self.precision, self._precision_reason = best_precision(self.use_cpu)
                 self._has_auto_precision = True
-            logger.info(f"precision: {self.precision} ({reason})")
         if self.precision == "fp16":
             self._check_fp16_device("precision='fp16'")
         self.bf16 = self.precision == "bf16"
@@ -379,6 +378,11 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
     def has_auto_precision(self) -> bool:
         """Whether ``precision`` was "auto", and neither Trainer's arguments nor the launcher set it."""
         return bool(self.__dict__.get("_has_auto_precision"))
+
+    @property
+    def precision_reason(self) -> str:
+        """Why ``precision`` has its value; "" if it was set."""
+        return str(self.__dict__.get("_precision_reason", ""))
 
     @property
     def used_precision(self) -> str:
@@ -391,10 +395,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             self.use_precision(*from_first_rank(best_precision(self.use_cpu, model)))
 
     def use_precision(self, precision: str, reason: str) -> None:
-        """Replace the precision before the accelerator is made, and log the reason."""
+        """Replace the precision before the accelerator is made, and keep the reason."""
         if precision == self.used_precision:
             return
-        logger.info(f"precision: {precision} ({reason})")
+        self._precision_reason = reason
         self.precision, self.bf16, self.fp16 = precision, precision == "bf16", precision == "fp16"
         self.mixed_precision = "no" if precision == "fp32" else precision
         AcceleratorState._reset_state()  # it has the precision of the first accelerator of this process

@@ -105,7 +105,7 @@ class TrainingBatches:
         updates = updates_per_epoch(sampler, args)
         examples = len(dataset) - len(sampler.skipped)
         self.examples_per_update = round(examples / updates)
-        logger.info(
+        logger.debug(
             f"{examples} examples per epoch in {updates} updates of at most {args.max_tokens_per_batch} source and "
             f"target tokens; {sampler.padding:.1%} of the positions are padding"
         )

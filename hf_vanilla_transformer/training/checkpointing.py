@@ -109,7 +109,7 @@ def clear_leftovers(run_dir: Path) -> None:
 
 def _delete(path: Path) -> None:
     """Delete a checkpoint, renamed first, so that a half-deleted one is not taken for a checkpoint."""
-    logger.info(f"deleting {path}, an older checkpoint")
+    logger.debug(f"deleting {path}, an older checkpoint")
     deleting = path.with_name(f".{path.name}.deleting")
     shutil.rmtree(deleting, ignore_errors=True)
     os.rename(path, deleting)

@@ -16,6 +16,7 @@ from ..checkpoints.remote_code import write_model_code
 from ..data.corpora import load_embedded
 from ..data.embedded_corpus import KINDS, Expression, draw_expressions
 from ..device import move_to_device
+from ..messages import other_progress_bars_hidden
 from ..metrics import TranslationMetric
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..overwriting import check_file, check_folder, output_folder
@@ -24,7 +25,7 @@ from ..translation import translate
 from .recipe import PACKAGE_RECIPES, Recipe, read_recipe
 from .recipe_arguments import EMBEDDED
 from .record import data_record, write_json
-from .run import train
+from .run import train_and_show
 
 logger = logging.get_logger(__name__)
 
@@ -93,13 +94,14 @@ def run_demo(
         check_file(card_path, "card", inputs=(recipe_path,), overwrite=True)
     with tempfile.TemporaryDirectory() as run_dir:  # for the checkpoints, of which only the average is kept
         recipe = _read_recipe(RECIPE if recipe_path is None else recipe_path, run_dir)
-        record = train(recipe).record
+        record = train_and_show(recipe, output_dir=output_dir).record
         also = (RESULTS_NAME, CARD_NAME, *FIGURES)
         with output_folder(output_dir, "demo", inputs=inputs, overwrite=True, also=also) as staging:
             write_average(run_dir, staging, last=len(record["training"]["averaged"]))
             write_model_code(staging)  # so that it can be loaded without this package
 
-    model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
+    with other_progress_bars_hidden():
+        model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     rows = draw_expressions("test", recipe.data.embedded_test, seed=recipe.data.embedded_seed)
     sources = [row.en for row in rows]

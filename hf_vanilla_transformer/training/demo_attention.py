@@ -9,6 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ..data.embedded_corpus import draw_expressions
 from ..device import move_to_device
+from ..messages import other_progress_bars_hidden
 from ..visualization.alignment import digit_alignment
 from ..visualization.figures import alignment_figure, save_figure
 from ..visualization.maps import attention_maps
@@ -42,7 +43,8 @@ def show_demo_attention(output_dir: str | Path, source: str, recipe_path: str | 
     output_dir = Path(output_dir)
     recipe = read_recipe(RECIPE if recipe_path is None else recipe_path, [f"--output_dir={output_dir}"])
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
-    model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
+    with other_progress_bars_hidden():
+        model = move_to_device(AutoModelForSeq2SeqLM.from_pretrained(output_dir), recipe.training.device)
     data, seed = recipe.data, recipe.data.embedded_seed
     layer = head = None
     try:

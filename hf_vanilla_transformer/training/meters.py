@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,23 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
+
+_SHOWN_UPDATES = 10  # fewest updates since the last log entry from which `TrainingMeter.recent` computes its values
+
+
+@dataclass(frozen=True)
+class RecentValues:
+    """What the progress line shows.
+
+    Attributes:
+        loss: mean loss per update, with label smoothing.
+        perplexity: of the target tokens, without label smoothing; None if a custom loss was computed without it.
+        target_tokens_per_second: number of target tokens trained on per second, by all ranks.
+    """
+
+    loss: float
+    perplexity: float | None
+    target_tokens_per_second: float
 
 
 class LogWindow:
@@ -78,6 +96,16 @@ class LogWindow:
         nll = nats / target_tokens if target_tokens else math.nan
         return {"nll": nll, "perplexity": perplexity(nll), **speed}
 
+    def recent(self, world_size: int) -> RecentValues:
+        """Return the values of this rank, without waiting for the others; the speed is that of all ranks together."""
+        loss, nats, target_tokens, _ = self.sums.tolist()
+        seconds = time.perf_counter() - self.started - self.paused
+        return RecentValues(
+            loss=loss / self.updates if self.updates else math.nan,
+            perplexity=perplexity(nats / target_tokens) if self.has_nats and target_tokens else None,
+            target_tokens_per_second=target_tokens * world_size / max(seconds, 1e-9),
+        )
+
 
 class TrainingMeter(TrainerCallback):
     """Measures the running training and adds the results to Trainer's log entries.
@@ -92,13 +120,14 @@ class TrainingMeter(TrainerCallback):
         self.seconds_paused = 0.0
         self._window: LogWindow | None = None  # None while no training is running
         self._loss_sum, self._updates = 0.0, 0  # of this call of train, up to the last log entry
+        self._recent: RecentValues | None = None  # up to the last log entry
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start measuring."""
         self._window = LogWindow(args.device)
-        self._loss_sum, self._updates = 0.0, 0
+        self._loss_sum, self._updates, self._recent = 0.0, 0, None
 
     def add(self, loss: Tensor, inputs: dict[str, Any]) -> None:
         """Add a micro-batch, whose ``nats`` have been set if they are known; see `LogWindow.add`."""
@@ -123,6 +152,20 @@ class TrainingMeter(TrainerCallback):
             if self._window is not None:
                 self._window.paused += seconds
 
+    def recent(self, world_size: int) -> RecentValues | None:
+        """Return loss, perplexity and speed since the last log entry, or before it if it was a few updates ago.
+
+        Args:
+            world_size: number of ranks.
+
+        Returns:
+            The values of this rank; None before the first update.
+        """
+        window = self._window
+        if window is None or window.updates == 0 or (window.updates < _SHOWN_UPDATES and self._recent is not None):
+            return self._recent
+        return window.recent(world_size)
+
     def complete(self, logs: dict[str, float], accelerator: Any) -> None:
         """Set ``loss``, ``nll``, ``perplexity`` and speed in a training log entry, ``train_loss`` in the final one.
 
@@ -134,6 +177,8 @@ class TrainingMeter(TrainerCallback):
         sums: Tensor = accelerator.reduce(window.sums, "sum")
         self._loss_sum += sums[0].item() / world_size
         self._updates += window.updates
+        if window.updates and (window.updates >= _SHOWN_UPDATES or self._recent is None):
+            self._recent = window.recent(world_size)
         if "loss" in logs:
             logs["loss"] = window.mean_loss(sums, world_size)
             logs.update(window.summary(sums))
@@ -153,4 +198,4 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-__all__ = ["LogWindow", "TrainingMeter", "perplexity", "sum_dtype"]
+__all__ = ["LogWindow", "RecentValues", "TrainingMeter", "perplexity", "sum_dtype"]

@@ -50,7 +50,7 @@ class PeakLearningRates(TrainerCallback):
         if self._by_equation_3 and state.is_world_process_zero:
             peaks = ", ".join(f"{peak:.4g}" for peak in dict.fromkeys(self._peaks))
             warmup = args.get_warmup_steps(state.max_steps)
-            logger.info(f"learning rate by Equation 3, with its peak of {peaks} in update {warmup}")
+            logger.debug(f"learning rate by Equation 3, with its peak of {peaks} in update {warmup}")
 
     @staticmethod
     def _restore(schedule: LambdaLR, optimizer: Any, peaks: list[float]) -> None:

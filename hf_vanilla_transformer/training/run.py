@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train from a recipe: read text, write a directory with a `from_pretrained` checkpoint and a record of results."""
 
-import json
+import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
     set_seed,
 )
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.utils import logging
 
 from ..checkpoints.loading import load_any_tokenizers, load_tokenizers
@@ -27,18 +31,22 @@ from ..data.corpora import ParallelCorpus
 from ..data.encoding import encode_corpus
 from ..data.splits import SPLITS
 from ..data.tokenization import add_extra_tokens, train_tokenizer
+from ..messages import messages_shown, other_progress_bars_hidden
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
 from ..plausibility import few_pairs, tally_translations
 from ..presets import preset
+from .display import RunDisplay, describe_model, describe_vocabulary, show, show_scores
 from .evaluation import load_corpora, score_corpus, translate_corpus
 from .non_finite import check_finite
 from .preflight import PlausibilityWatch, check_settings
+from .progress import Progress
 from .recipe import Recipe
 from .record import commit, data_record, decoding_record, hardware, versions, without_folder
 from .run_directory import RunDirectory, named_checkpoint
 from .run_lock import run_lock
+from .score_table import score_html, score_text
 from .trainer import VanillaTransformerTrainer
 from .vocabulary_extension import ExtensionRequest, extend_tokenizers, grow_vocabulary
 
@@ -47,7 +55,7 @@ logger = logging.get_logger(__name__)
 _PRIVATE_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint", "hub_token")  # not in the published record
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainingResult:
     """Result of a run.
 
@@ -61,7 +69,15 @@ class TrainingResult:
     output_dir: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | TranslationTokenizers
-    record: dict[str, Any] = field(repr=False)
+    record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        scores = "".join(f", {split}: {score_text(scores)}" for split, scores in self.scores.items())
+        return f"TrainingResult({str(self.output_dir)!r}{scores})"
+
+    def _repr_html_(self) -> str:
+        """Return the scores as a table, with the directory below it, for a notebook."""
+        return f"{score_html(self.scores)}<div>{html.escape(str(self.output_dir))}</div>"
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
@@ -73,6 +89,8 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     """Train by a recipe: load text, train a tokenizer, train a model, average checkpoints, evaluate, save.
 
     If ``output_dir`` contains a run of the same recipe on the same data, that run is resumed from its last checkpoint.
+    A header, the progress, evaluations and scores are logged as INFO messages, which go to standard error unless the
+    caller has set up logging; ``logging.getLogger("hf_vanilla_transformer").setLevel("WARNING")`` hides them.
 
     Args:
         recipe: from `read_recipe`.
@@ -86,15 +104,37 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
         ValueError: If text, tokenizer, model and output directory do not fit together, or another process is training
             in the directory.
     """
+    return train_and_show(recipe, callbacks)
+
+
+def train_and_show(
+    recipe: Recipe, callbacks: Sequence[TrainerCallback] = (), output_dir: Path | None = None
+) -> TrainingResult:
+    """Train as `train` does.
+
+    Args:
+        recipe: see `train`.
+        callbacks: see `train`.
+        output_dir: directory that the header names, if the run's own is a temporary one.
+    """
     check_settings(recipe)
     metric = _metric(recipe)  # raises for an unknown tokenizer now, not after the training
-    directory = RunDirectory(str(recipe.training.output_dir))
-    with run_lock(str(directory.path), holding=recipe.training.process_index == 0):
+    directory, is_first = RunDirectory(str(recipe.training.output_dir)), recipe.training.process_index == 0
+    with (
+        messages_shown(INFO if is_first else WARNING),
+        run_lock(str(directory.path), holding=is_first),
+        ExitStack() as until_the_end,
+    ):
         corpora = _load_text(recipe)
         checkpoint, tokenizers = _start(recipe, directory, corpora)
         model = _build_model(recipe, tokenizers)
+        show("vocabulary", describe_vocabulary(tokenizers, _tokenizer_origin(recipe, checkpoint)))
+        show("model", describe_model(model, recipe.model.model_name_or_path or recipe.model.preset))
+        until_the_end.enter_context(other_progress_bars_hidden())  # not before: downloads have some
         encoded = {split: encode_corpus(corpus, tokenizers) for split, corpus in corpora.items()}
         trainer = _build_trainer(recipe, model, tokenizers, encoded, metric, callbacks)
+        display = _show_instead_of_trainer(trainer, output_dir or directory.path)
+        until_the_end.callback(display.close)
         # The last checkpoint may be damaged; given True, the trainer resumes from the last valid one.
         trainer.train(resume_from_checkpoint=named_checkpoint(recipe) or checkpoint is not None)
 
@@ -108,8 +148,9 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
             directory.save_tokenizer(_tokenizer_of(tokenizers))
             for split, scores in record["scores"].items():
                 scores.update(_translation_scores(recipe, directory, metric, final, tokenizers, split, corpora[split]))
-                logger.info(f"{split}: {json.dumps(scores, ensure_ascii=False)}")
+                trainer.log(_entry_of_scores(split, scores))
             directory.write_results(record)
+            show_scores(record["scores"])
         if recipe.training.push_to_hub:  # again: the final model may be an average, and the card now has scores
             trainer.push_to_hub()
     return TrainingResult(directory.path, final, _tokenizer_of(tokenizers), record)
@@ -121,8 +162,8 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
 def _load_text(recipe: Recipe) -> dict[str, ParallelCorpus]:
     """Load the splits, and report what was read and left out."""
     corpora = load_corpora(recipe.data)
-    for corpus in corpora.values():
-        logger.info(str(corpus.report))
+    for split, corpus in corpora.items():
+        show("training" if split == "train" else split, str(corpus.report))
     training = corpora["train"].report
     from_scratch = recipe.model.model_name_or_path is None
     if training.complete and from_scratch and (warning := few_pairs(training.pairs_kept)):
@@ -164,7 +205,6 @@ def _new_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokeni
             lowercase=data.lowercase,
             extra_tokens=extra_tokens,
         )
-        logger.info(f"trained a tokenizer with {len(trained)} tokens ({data.tokenizer_model})")
         tokenizers = TranslationTokenizers(trained)
     if recipe.model.overrides.get("decoder_vocab_size") is not None and not tokenizers.separate:
         # A model with a vocabulary per side has a tokenizer per side, although both are the same here.
@@ -184,6 +224,14 @@ def _extended_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationT
 
     request = None if asked is None else ExtensionRequest.parse(asked)
     return extend_tokenizers(load_any_tokenizers(name), request, recipe.data.extra_tokens or (), texts, name)
+
+
+def _tokenizer_origin(recipe: Recipe, checkpoint: str | None) -> str:
+    """Return where the tokenizers come from, as text."""
+    name = recipe.data.tokenizer or recipe.model.model_name_or_path
+    if checkpoint is not None:
+        return "of the run that is resumed"
+    return f"learned from the training text ({recipe.data.tokenizer_model})" if name is None else f"of {name}"
 
 
 def _tokenizer_of(tokenizers: TranslationTokenizers) -> Any:
@@ -274,6 +322,15 @@ def _build_trainer(
     )
 
 
+def _show_instead_of_trainer(trainer: VanillaTransformerTrainer, output_dir: Path) -> RunDisplay:
+    """Replace the callbacks with which Trainer shows progress and log entries."""
+    for callback in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback, Progress):
+        trainer.remove_callback(callback)
+    display = RunDisplay(trainer, output_dir)
+    trainer.add_callback(display)
+    return display
+
+
 # ---------------------------------------------------------------------------------------------- final model
 
 
@@ -287,6 +344,7 @@ def _load_final_weights(
         with recipe.training.main_process_first(desc="average"):
             if recipe.training.process_index == 0:
                 directory.write_average(recipe.run.average_last, recipe.run.average_best)
+                show("averaged", ", ".join(directory.averaged_checkpoints()))
             final = directory.load_average()
     model.load_state_dict(final.state_dict())
 
@@ -347,11 +405,17 @@ def _translation_scores(
     corpus: ParallelCorpus,
 ) -> dict[str, Any]:
     """Translate a split by beam search, write the translations and score them."""
+    logger.info(f"translating {split}: {corpus.report.pairs_kept:,} sentences")
     translations = translate_corpus(
         model, tokenizers, corpus, recipe.search, max_source_tokens=recipe.run.max_source_tokens
     )
     directory.write_translations(split, recipe.data.target_lang, translations)
     return score_corpus(metric, corpus, translations, name=split)
+
+
+def _entry_of_scores(split: str, scores: dict[str, Any]) -> dict[str, float]:
+    """Return the log entry with the scores of the translations; loss and perplexity have one already."""
+    return {f"{split}_{name}": scores[name] for name in ("bleu", "chrf", "exact") if name in scores}
 
 
 # ---------------------------------------------------------------------------------------------- record

@@ -19,6 +19,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
 from ..checkpoints.remote_code import copy_model_code, write_model_code
+from ..messages import other_progress_bars_hidden
 from ..model_card import RESULTS_NAME, write_card
 from . import checkpointing
 from .arguments import VanillaTransformerTrainingArguments
@@ -59,7 +60,8 @@ class CheckpointSaving(Seq2SeqTrainer):
         """
         if self.args.should_save:
             check_finite(self.model)
-        super().save_model(output_dir, _internal_call=True)
+        with other_progress_bars_hidden():  # transformers has one for the files of the weights
+            super().save_model(output_dir, _internal_call=True)
         if (self.args.push_to_hub or self._pushing) and self.args.should_save:
             write_model_code(output_dir if output_dir is not None else str(self.args.output_dir))
         if self.args.push_to_hub and not _internal_call:  # as the parent does, but after the code is written
@@ -126,7 +128,7 @@ class CheckpointSaving(Seq2SeqTrainer):
                     "step": step, "saved_by": saved_by, "precision": args.used_precision, **self.run_identity(),
                 }  # fmt: skip
                 final = checkpointing.finish_checkpoint(staging, run_dir, step, facts)
-                logger.info(f"{final} is complete")
+                logger.debug(f"{final} is complete")
                 if not self._stop.saving:
                     checkpointing.rotate(final, args.save_total_limit, state.best_model_checkpoint)
         if args.push_to_hub:

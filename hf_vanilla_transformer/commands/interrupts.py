@@ -1,0 +1,70 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""End a command on Ctrl-C with one line and exit status 130 (not a command)."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED = 130  # the exit status that shells report for SIGINT
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+
+
+@contextmanager
+def one_line_interrupts(program: str) -> Iterator[None]:
+    """Handle SIGINT inside the ``with`` block; afterwards the process ends on a second one without a traceback.
+
+    During an import the process ends at once: libraries catch or wrap a KeyboardInterrupt there, and nothing needs to be
+    cleaned up. Otherwise the first SIGINT raises KeyboardInterrupt, so that locks and temporary files are removed, and a
+    second one ends the process.
+
+    Args:
+        program: name of the program in the message.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted or _is_importing(frame):
+            end_at_once(program)
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        if interrupted:  # what is left is the end of the process, which may take a while
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
+def end_at_once(program: str) -> None:
+    """End the process with one line and status 130; nothing is cleaned up."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError, RuntimeError):  # closed, or being written to when the signal arrived
+                pass
+    os.write(2, f"{program}: interrupted\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT_SYSTEM:
+            return True
+        frame = frame.f_back
+    return False
+
+
+__all__ = ["INTERRUPTED", "end_at_once", "one_line_interrupts"]
