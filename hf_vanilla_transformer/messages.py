@@ -7,9 +7,10 @@ The modules of the package only log through their own loggers. INFO messages are
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -100,7 +101,9 @@ def other_progress_bars_hidden() -> Iterator[None]:
 def can_update_in_place(stream: Any) -> bool:
     """Return whether a line of a stream can be overwritten: on a terminal, and in the output of a notebook's cell."""
     if stream.isatty():
-        return True
+        with suppress(OSError, ValueError, AttributeError):
+            return os.get_terminal_size(stream.fileno()).columns > 0  # some containers have a terminal without a size
+        return False
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config
 

@@ -135,7 +135,7 @@ def translate(
     Raises:
         ValueError: If the tokenizer doesn't fit the model, the model doesn't support the settings, an argument is out
             of range, or a text is not a string.
-        RuntimeError: If a worker process was killed.
+        ChildProcessError: If a worker process was killed.
     """
     check_integer("batch_size", batch_size, minimum=1)
     check_integer("batch_tokens", batch_tokens, minimum=1)

@@ -43,13 +43,13 @@ class WorkerProcesses:
         """Yield the function's results in the order of the arguments.
 
         Raises:
-            RuntimeError: If a worker was killed.
+            ChildProcessError: If a worker was killed.
             Exception: What the function raised.
         """
         try:
             yield from self._executor.map(_call, arguments)
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "a worker process was killed, perhaps because memory ran out; use fewer workers or smaller batches"
             ) from error
 

@@ -43,14 +43,14 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "average": "--output --last --best --metric --overwrite",
     "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",
-    "demo": "--output --recipe --card",
+    "demo": "--output --recipe --card --verbose",
     "evaluate": f"{TRANSLATION} --engine --source --reference --recipe --split --target-lang --tokenize --lowercase "
     "--groups --translations --output --overwrite",
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
     "--overwrite",
-    "train": "",
+    "train": "--verbose",
     "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
 }

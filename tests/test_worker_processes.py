@@ -50,7 +50,7 @@ def test_a_killed_worker_is_reported_in_a_sentence() -> None:
     def work(number: int) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with WorkerProcesses(work, 2) as workers, pytest.raises(RuntimeError, match="use fewer workers"):
+    with WorkerProcesses(work, 2) as workers, pytest.raises(ChildProcessError, match="use fewer workers"):
         list(workers.map([1]))
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 INTERRUPTED = 130  # the exit status that shells report for SIGINT
@@ -16,11 +16,11 @@ _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
 @contextmanager
 def one_line_interrupts(program: str) -> Iterator[None]:
-    """Handle SIGINT inside the ``with`` block; afterwards the process ends on a second one without a traceback.
+    """Handle SIGINT inside the ``with`` block; after an interrupt, a second one ends the process without a traceback.
 
-    During an import the process ends at once: libraries catch or wrap a KeyboardInterrupt there, and nothing needs to be
-    cleaned up. Otherwise the first SIGINT raises KeyboardInterrupt, so that locks and temporary files are removed, and a
-    second one ends the process.
+    During an import the process ends at once, because libraries may catch a KeyboardInterrupt there, and nothing
+    needs to be cleaned up. Otherwise the first SIGINT raises KeyboardInterrupt, so that locks and temporary files are
+    removed.
 
     Args:
         program: name of the program in the message.
@@ -51,10 +51,8 @@ def end_at_once(program: str) -> None:
     """End the process with one line and status 130; nothing is cleaned up."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            try:
+            with suppress(OSError, ValueError, RuntimeError):  # closed, or being written to when the signal arrived
                 stream.flush()
-            except (OSError, ValueError, RuntimeError):  # closed, or being written to when the signal arrived
-                pass
     os.write(2, f"{program}: interrupted\n".encode())
     os._exit(INTERRUPTED)
 

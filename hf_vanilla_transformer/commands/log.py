@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Set up logging of the package to standard error (not a command)."""
 
-import argparse
 import logging
 import os
 

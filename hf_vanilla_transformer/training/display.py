@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run shows: a header, one line of progress, one line per evaluation, and a table of the scores.
 
-All lines are INFO messages of this module's logger. Only the progress line that is updated in place, on a terminal or in
-a notebook, is written to standard error directly.
+All lines are INFO messages of this module's logger. Only the progress line that is updated in place, on a terminal or
+in a notebook, is written to standard error directly.
 """
 
 import sys
