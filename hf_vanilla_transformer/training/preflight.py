@@ -23,6 +23,7 @@ from .vocabulary_extension import ExtensionRequest
 logger = logging.get_logger(__name__)
 
 _ALWAYS_MEASURED = ("loss", "perplexity")
+_PACKAGES_OF_TRACKERS = {"azure_ml": "azureml-core", "flyte": "flytekit"}  # the others have the tracker's name
 _MEASURED_WITH_GENERATION = ("bleu", "chrf", "exact", "brevity_penalty")
 
 
@@ -101,9 +102,10 @@ def _check_loggers(report_to: Any) -> None:
         except ValueError as error:
             raise ValueError(f"report_to: {' '.join(str(error).split())}") from error
         except (RuntimeError, ImportError) as error:
+            package = _PACKAGES_OF_TRACKERS.get(name, name)
             raise ValueError(
-                f"report_to: {name} needs a package that is not installed ({' '.join(str(error).split())[:200]}); "
-                "install it, or set report_to: none"
+                f"report_to: {name} needs the package {package}, which is not installed or does not work; install it "
+                f"with `pip install {package}`, or set report_to: none"
             ) from error
 
 

@@ -137,11 +137,12 @@ class RunDirectory:
 
     def delete_run(self) -> None:
         """Delete what a run has written. The directory and other files in it stay."""
+        logger.info(f"deleting the earlier run in {self.path}")
         written = [path for split in SPLITS for path in (self.path / _TRANSLATIONS).glob(f"{split}.*")]
         for path in [*self.path.iterdir(), *written]:
             is_checkpoint = _CHECKPOINT.fullmatch(path.name) and path.is_dir()
             if path.name in _FILES_OF_A_RUN or is_checkpoint or path in written:
-                logger.warning(f"deleting {path}")
+                logger.debug(f"deleting {path}")
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     # ------------------------------------------------------------------ averaging

@@ -6,6 +6,7 @@ Figures are created without pyplot, so that they need no display and are not kep
 """
 
 import functools
+import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -146,6 +147,16 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     except OSError as error:
         raise ValueError(f"can't write {path}: {error.strerror or error}; choose another path") from error
     return path
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return a figure as a PNG image for a notebook, with fonts that contain its characters."""
+    _choose_fonts(figure)
+    image = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")  # logged by _choose_fonts
+        figure.savefig(image, format="png", dpi=100)
+    return image.getvalue()
 
 
 # --------------------------------------------------------------------------- drawing

@@ -4,6 +4,8 @@
 
 # Shapes: L layers · H heads · S source tokens · T target tokens · Q queries, R keys (S or T each)
 
+import base64
+import html
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +101,20 @@ class AttentionMaps:
         return (
             f"AttentionMaps({self.source!r} → {self.target!r}, {len(self.encoder)} encoder layers, "
             f"{len(self.decoder)} decoder layers, {self.encoder.shape[1]} heads)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the sentences, and the encoder-decoder attention as a picture, for a notebook."""
+        from .figures import alignment_figure, png_of  # imports matplotlib
+
+        figure = alignment_figure(self)
+        title = html.escape(figure.axes[0].get_title())
+        figure.axes[0].set_title("")  # the text above the picture has room for it
+        picture = base64.b64encode(png_of(figure)).decode("ascii")
+        sentences = html.escape(f"{self.source} → {self.target}")
+        return (
+            f"<div>{sentences}<br><small>{title}</small></div>"
+            f'<img style="max-width: 100%" alt="{title}: {sentences}" src="data:image/png;base64,{picture}">'
         )
 
     def weights(self, kind: str, layer: int | None = None, head: int | None = None) -> NDArray[np.float32]:

@@ -28,7 +28,8 @@ report_to: none
     ("words", "message"),
     [
         ("--report_to tensorbord", "report_to: tensorbord is not supported, only .*tensorboard"),
-        ("--report_to swanlab", "report_to: swanlab needs a package that is not installed"),
+        ("--report_to swanlab", "report_to: swanlab needs the package swanlab, .*; install it with `pip install swanlab`"),
+        ("--report_to flyte", "report_to: flyte needs the package flytekit, which is not installed"),
         ("--cooldown_steps 7", "cooldown_steps=7 is more than the run's 6 updates"),
         ("--eval_strategy steps --metric_for_best_model bleu", "bleu is only measured .* predict_with_generate: true"),
         ("--eval_strategy steps --metric_for_best_model blue", "blue is never measured; choose one of loss, perp"),
@@ -77,6 +78,20 @@ def test_the_metrics_that_are_measured_may_choose_the_best_checkpoint(
             train(
                 read_recipe(tmp_path / "r.yaml", ["--output_dir", f"{tmp_path}/out", "--metric_for_best_model", name])
             )
+
+
+def test_a_missing_tensorboard_is_one_sentence_that_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    recipe = read_recipe(tmp_path / "r.yaml", ["--output_dir", f"{tmp_path}/out", "--report_to", "tensorboard"])
+    with pytest.raises(ValueError) as caught:
+        train(recipe)
+    assert str(caught.value) == (
+        "report_to: tensorboard needs the package tensorboard, which is not installed or does not work; install it with "
+        "`pip install tensorboard`, or set report_to: none"
+    )
 
 
 @pytest.mark.parametrize(
