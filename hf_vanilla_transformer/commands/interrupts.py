@@ -43,7 +43,7 @@ def one_line_interrupts(program: str) -> Iterator[None]:
     finally:
         if interrupted:  # what is left is the end of the process, which may take a while
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        else:
+        elif signal.getsignal(signal.SIGINT) is handle:  # not after an interrupt in a nested block
             signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 

@@ -28,7 +28,7 @@ report_to: none
     ("words", "message"),
     [
         ("--report_to tensorbord", "report_to: tensorbord is not supported, only .*tensorboard"),
-        ("--report_to swanlab", "report_to: swanlab needs the package swanlab, .*; install it with `pip install swanlab`"),
+        ("--report_to swanlab", "report_to: swanlab needs the package swanlab, .* `pip install swanlab`"),
         ("--report_to flyte", "report_to: flyte needs the package flytekit, which is not installed"),
         ("--cooldown_steps 7", "cooldown_steps=7 is more than the run's 6 updates"),
         ("--eval_strategy steps --metric_for_best_model bleu", "bleu is only measured .* predict_with_generate: true"),
@@ -89,8 +89,8 @@ def test_a_missing_tensorboard_is_one_sentence_that_names_the_package(
     with pytest.raises(ValueError) as caught:
         train(recipe)
     assert str(caught.value) == (
-        "report_to: tensorboard needs the package tensorboard, which is not installed or does not work; install it with "
-        "`pip install tensorboard`, or set report_to: none"
+        "report_to: tensorboard needs the package tensorboard, which is not installed or does not work; install it "
+        "with `pip install tensorboard`, or set report_to: none"
     )
 
 
