@@ -24,7 +24,7 @@ from .commands import (
     translate,
     visualize,
 )
-from .commands.interrupts import INTERRUPTED, one_line_interrupts
+from .commands.interrupts import INTERRUPTED, Program, one_line_interrupts
 from .commands.messages import in_option_words
 from .commands.options import in_effect
 from .commands.parser import Parser, UsageError
@@ -47,15 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 success, 1 a check failed, 2 invalid input, 130 interrupted.
     """
-    with one_line_interrupts(PROGRAM):
-        return _main(arguments)
+    with one_line_interrupts(PROGRAM) as interrupted:
+        return _main(arguments, interrupted)
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str] | None, interrupted: Program) -> int:
     program, options = PROGRAM, None
     try:
         options = _parse(arguments)
-        program = f"{PROGRAM} {options.command}"
+        program = interrupted.name = f"{PROGRAM} {options.command}"
         return options.run(options)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

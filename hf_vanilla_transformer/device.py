@@ -52,7 +52,7 @@ def move_to_device(model: Any, device: str | torch.device | None = None) -> Any:
     chosen = choose_device(device)
     if not isinstance(model, torch.nn.Module):
         return model
-    logger.info(f"running on {describe_device(chosen)}")
+    logger.debug(f"running on {describe_device(chosen)}")
     return model.to(chosen)
 
 

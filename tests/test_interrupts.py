@@ -18,7 +18,12 @@ def started(words: list[str], path: Path, ready: bytes) -> subprocess.Popen[byte
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), root])}
     process = subprocess.Popen(
-        [sys.executable, *words], env=environment, cwd=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, *words],
+        env=environment,
+        cwd=path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     for stream in (process.stdout, process.stderr):
         assert stream is not None
@@ -32,7 +37,7 @@ def started(words: list[str], path: Path, ready: bytes) -> subprocess.Popen[byte
 @pytest.mark.parametrize(
     ("number", "status", "error"),
     [
-        (signal.SIGINT, 130, b"vanilla-transformer: interrupted\n"),
+        (signal.SIGINT, 130, b"vanilla-transformer train: interrupted\n"),
         (signal.SIGTERM, -signal.SIGTERM, b""),  # the default: the shell reports it
     ],
 )

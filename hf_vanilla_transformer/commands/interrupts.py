@@ -8,14 +8,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 
 INTERRUPTED = 130  # the exit status that shells report for SIGINT
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
 
+@dataclass
+class Program:
+    """The program in the message of an interrupt.
+
+    Attributes:
+        name: name of the program, with that of the command once it is known.
+    """
+
+    name: str
+
+
 @contextmanager
-def one_line_interrupts(program: str) -> Iterator[None]:
+def one_line_interrupts(name: str) -> Iterator[Program]:
     """Handle SIGINT inside the ``with`` block; after an interrupt, a second one ends the process without a traceback.
 
     During an import the process ends at once, because libraries may catch a KeyboardInterrupt there, and nothing
@@ -23,23 +35,28 @@ def one_line_interrupts(program: str) -> Iterator[None]:
     removed.
 
     Args:
-        program: name of the program in the message.
+        name: name of the program in the message.
+
+    Yields:
+        The program, whose name may be changed.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    program = Program(name)
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:  # a job in the background
+        yield program
         return
     interrupted = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         if interrupted or _is_importing(frame):
-            end_at_once(program)
+            end_at_once(program.name)
         interrupted = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, handle)
     try:
-        yield
+        yield program
     finally:
         if interrupted:  # what is left is the end of the process, which may take a while
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -47,13 +64,13 @@ def one_line_interrupts(program: str) -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
-def end_at_once(program: str) -> None:
+def end_at_once(name: str) -> None:
     """End the process with one line and status 130; nothing is cleaned up."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with suppress(OSError, ValueError, RuntimeError):  # closed, or being written to when the signal arrived
                 stream.flush()
-    os.write(2, f"{program}: interrupted\n".encode())
+    os.write(2, f"{name}: interrupted\n".encode())
     os._exit(INTERRUPTED)
 
 
@@ -65,4 +82,4 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-__all__ = ["INTERRUPTED", "end_at_once", "one_line_interrupts"]
+__all__ = ["INTERRUPTED", "Program", "end_at_once", "one_line_interrupts"]

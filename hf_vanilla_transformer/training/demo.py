@@ -105,6 +105,7 @@ def run_demo(
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     rows = draw_expressions("test", recipe.data.embedded_test, seed=recipe.data.embedded_seed)
     sources = [row.en for row in rows]
+    logger.info(f"translating test: {len(sources):,} sentences")
     translations = translate(model, tokenizer, sources, recipe.search, max_source_tokens=recipe.run.max_source_tokens)
     tally = tally_translations(sources, translations)
     if warning := tally.warning():

@@ -1,5 +1,6 @@
 """Attention maps: their shapes and rows, the model left as it was, the heads' numbers, and errors of one sentence."""
 
+import base64
 import math
 import re
 from dataclasses import replace
@@ -183,3 +184,13 @@ def test_one_token_has_no_previous_one() -> None:
     maps = made_up(cross=np.eye(3).tolist(), decoder=np.eye(3).tolist())
     alone = replace(maps, encoder=np.ones((1, 1, 1, 1), np.float32))
     assert alone.statistics()[0].previous is None
+
+
+def test_maps_are_one_line_in_python_and_a_picture_in_a_notebook(maps: AttentionMaps) -> None:
+    changed = replace(maps, source="a <b>")
+    assert repr(changed) == f"AttentionMaps('a <b>' → {TARGET!r}, 1 encoder layers, 2 decoder layers, 3 heads)"
+    page = changed._repr_html_()
+    assert "a &lt;b&gt;" in page and "<b>" not in page
+    assert "Encoder-decoder attention, mean over all layers and heads" in page
+    found = re.search(r'src="data:image/png;base64,([^"]+)"', page)
+    assert found is not None and base64.b64decode(found[1]).startswith(b"\x89PNG")
