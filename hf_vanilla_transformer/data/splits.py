@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from .corpora import ParallelCorpus, load_embedded, load_hub_dataset, load_table, load_text_files
 from .file_names import Files
+from .held_out import hold_out
 
 SPLITS = ("train", "validation", "test")
 
@@ -48,7 +49,18 @@ class EmbeddedPairs:
     seed: int = 0
 
 
-SplitSource: TypeAlias = TextFiles | Tables | HubDataset | EmbeddedPairs
+@dataclass(frozen=True)
+class HoldOut:
+    """Training text of which some pairs are held out; see `hold_out`.
+
+    As the split "train", it is the text without these pairs; as any other split, it is these pairs.
+    """
+
+    text: TextFiles | Tables | HubDataset | EmbeddedPairs
+    pairs: int
+
+
+SplitSource: TypeAlias = TextFiles | Tables | HubDataset | EmbeddedPairs | HoldOut
 
 
 def load_splits(
@@ -67,13 +79,20 @@ def load_splits(
     Raises:
         ValueError: If a split can't be loaded; see the functions that load each kind of source.
     """
-    return {
-        split: _load_split(split, source, source_lang, target_lang, streaming and split == "train")
-        for split, source in sources.items()
-    }
+    corpora: dict[str, ParallelCorpus] = {}
+    parts: dict[str, tuple[ParallelCorpus, ParallelCorpus]] = {}  # so that two splits of one text read it once
+    for split, source in sources.items():
+        if not isinstance(source, HoldOut):
+            corpora[split] = _load_split(split, source, source_lang, target_lang, streaming and split == "train")
+            continue
+        if repr(source) not in parts:
+            text = _load_split("train", source.text, source_lang, target_lang, streaming)
+            parts[repr(source)] = hold_out(text, source.pairs)
+        corpora[split] = parts[repr(source)][0 if split == "train" else 1]
+    return corpora
 
 
-def _load_split(split: str, source: SplitSource, source_lang: str, target_lang: str, streaming: bool) -> ParallelCorpus:
+def _load_split(split: str, source: Any, source_lang: str, target_lang: str, streaming: bool) -> ParallelCorpus:
     common: dict[str, Any] = {"source_lang": source_lang, "target_lang": target_lang, "keep_all": split != "train"}
     if isinstance(source, EmbeddedPairs):
         return load_embedded(split, source.size, seed=source.seed, **common)
@@ -86,4 +105,4 @@ def _load_split(split: str, source: SplitSource, source_lang: str, target_lang: 
     return load_hub_dataset(source.name, source.config, source.split, *columns, **common)
 
 
-__all__ = ["SPLITS", "EmbeddedPairs", "HubDataset", "SplitSource", "Tables", "TextFiles", "load_splits"]
+__all__ = ["SPLITS", "EmbeddedPairs", "HoldOut", "HubDataset", "SplitSource", "Tables", "TextFiles", "load_splits"]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of a run's settings before any data is read, and warnings at its start."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 
 from ..data.file_names import existing_files, paired_files
-from ..data.splits import SPLITS
+from ..data.splits import SPLITS, TextFiles
+from ..data.text_lines import count_lines
 from ..languages import doubtful_language
 from ..overwriting import check_writable
 from ..plausibility import odd_peak_rate, run_inside_warmup
@@ -52,14 +54,11 @@ def check_settings(recipe: Recipe) -> None:
             raise ValueError("extend_vocabulary extends the checkpoint's own tokenizer; leave tokenizer out")
     if recipe.model.model_name_or_path is None:
         preset(recipe.model.preset, **recipe.model.overrides)
-    if 0 < training.max_steps < training.cooldown_steps:
-        raise ValueError(
-            f"cooldown_steps={training.cooldown_steps} is more than the run's {training.max_steps} updates; lower it, "
-            "or raise max_steps"
-        )
+    _check_cooldown(recipe)
     for name in ("source_lang", "target_lang"):
         if warning := doubtful_language(getattr(recipe.data, name), name):
             logger.warning(warning)
+    _warn_of_unknown_target(recipe)
     _check_best_metric(recipe)
     _check_loggers(training.report_to)
     if training.push_to_hub and not (training.hub_token or get_token()):
@@ -69,17 +68,46 @@ def check_settings(recipe: Recipe) -> None:
         )
 
 
+def _warn_of_unknown_target(recipe: Recipe) -> None:
+    """Log a warning if BLEU is about to split words at spaces only because the target language is not set."""
+    is_scored = any(recipe.data.split_source(split) is not None for split in SPLITS[1:])
+    if is_scored and recipe.data.target_lang == "target" and recipe.run.metric_tokenize is None:
+        logger.warning(
+            "target_lang is not set, so BLEU splits words at spaces (13a), which is wrong for Korean, Japanese and "
+            "Chinese; set it, e.g. --target-lang ko, or name the files by their language (my.ko)"
+        )
+
+
+def _check_cooldown(recipe: Recipe) -> None:
+    """Check that the cooldown is not longer than the run, as far as that is known before the text is read."""
+    training = recipe.training
+    if 0 < training.max_steps < training.cooldown_steps:
+        raise ValueError(
+            f"cooldown_steps={training.cooldown_steps} is more than the run's {training.max_steps} updates; lower it, "
+            "or raise max_steps"
+        )
+    text = recipe.data.text_of("train")
+    if training.max_steps > 0 or not training.cooldown_steps or not isinstance(text, TextFiles):
+        return
+    pairs = sum(count_lines(source) for source, _ in paired_files(text.source, text.target))
+    updates = math.ceil(pairs * training.num_train_epochs)
+    if updates < training.cooldown_steps:
+        raise ValueError(
+            f"cooldown_steps={training.cooldown_steps} is more than the run's updates: {training.num_train_epochs:g} "
+            f"epochs of {pairs:,} pairs are at most {updates:,}; lower it, or raise num_train_epochs or set max_steps"
+        )
+
+
 def _check_best_metric(recipe: Recipe) -> None:
     """Check that there is text to evaluate on and that the metric for the best checkpoint is measured on it."""
     training, data = recipe.training, recipe.data
     if training.eval_strategy == "no":
         return
-    if data.validation_source is None and data.validation_file is None and (
-        data.dataset_name is None or data.validation_split is None
-    ):  # fmt: skip
+    if data.split_source("validation") is None:
         raise ValueError(
             f"eval_strategy={getattr(training.eval_strategy, 'value', training.eval_strategy)} needs text to evaluate "
-            "on; set validation_source and validation_target, or validation_file, or eval_strategy: no"
+            "on; set validation_source and validation_target, or validation_file, or held_out_pairs, or eval_strategy: "
+            "no"
         )
     name = (training.metric_for_best_model or "loss").removeprefix("eval_")
     measured = _ALWAYS_MEASURED + (_MEASURED_WITH_GENERATION if training.predict_with_generate else ())

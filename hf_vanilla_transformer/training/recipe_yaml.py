@@ -41,7 +41,17 @@ def read_yaml(path: Path) -> dict[str, Setting]:
     Raises:
         ValueError: If the file is missing, too large, or not such a mapping; the message contains file and line.
     """
-    root = _compose(path, _read_text(path))
+    return parse_yaml(_read_text(path), path)
+
+
+def parse_yaml(text: str, path: Path) -> dict[str, Setting]:
+    """Parse the text of a recipe as `read_yaml` does.
+
+    Args:
+        text: the YAML.
+        path: its file, for messages.
+    """
+    root = _compose(path, text)
     if root is None:
         raise ValueError(f"{path} is empty; write settings as `key: value` lines")
     if not isinstance(root, yaml.MappingNode):
@@ -139,4 +149,4 @@ def _check_tag(node: yaml.Node, origin: str) -> None:
         )
 
 
-__all__ = ["MAX_RECIPE_BYTES", "Setting", "read_yaml"]
+__all__ = ["MAX_RECIPE_BYTES", "Setting", "parse_yaml", "read_yaml"]

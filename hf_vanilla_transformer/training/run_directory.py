@@ -5,6 +5,7 @@
 A run's directory contains::
 
     recipe.json                  settings and data of the run; it marks the directory as a run's
+    recipe.yaml                  the recipe, if its settings were chosen from the amount of text
     checkpoint-<update>/         checkpoints, written by the trainer
     averaged/, averaging.json    the average of checkpoints, and which ones
     config.json, model…, …       the final model with its tokenizer, as `from_pretrained` loads it
@@ -34,6 +35,7 @@ from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..version import __version__
 from .checkpointing import clear_leftovers
 from .recipe import Recipe
+from .recipe_choice import RECIPE_FILE
 from .record import write_json, write_translations
 from .run_lock import LOCK_NAME
 
@@ -101,6 +103,9 @@ class RunDirectory:
                     logger.warning(f"{self.path} contains a run of this recipe; resuming from {checkpoint}")
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / RECIPE_NAME, {**identity, "hf_vanilla_transformer": __version__})
+        yaml = self.path / RECIPE_FILE
+        if recipe.chosen_text is not None and not (checkpoint is not None and yaml.is_file()):  # it may be edited
+            yaml.write_text(recipe.chosen_text, encoding="utf-8")
         return checkpoint
 
     def _is_in_use(self) -> bool:

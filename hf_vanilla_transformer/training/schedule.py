@@ -67,7 +67,10 @@ def noam_schedule(optimizer: Optimizer, warmup_steps: int, total_steps: int = 0,
     if warmup_steps < 1:
         raise ValueError(f"Equation 3 needs warmup_steps of at least 1, not {warmup_steps}")
     if cooldown_steps < 0 or (cooldown_steps and cooldown_steps > total_steps):
-        raise ValueError(f"cooldown_steps={cooldown_steps} must be between 0 and the run's {total_steps} updates")
+        raise ValueError(
+            f"cooldown_steps={cooldown_steps} must be between 0 and the run's {total_steps} updates; lower it, or "
+            "train longer"
+        )
 
     def multiplier(done: int) -> float:
         return cooldown_multiplier(done + 1, total_steps, cooldown_steps) * noam_multiplier(done + 1, warmup_steps)

@@ -11,7 +11,7 @@ import pytest
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from hf_vanilla_transformer.presets import preset
 from hf_vanilla_transformer.training.recipe import PACKAGE_RECIPES, package_recipes, read_recipe
-from hf_vanilla_transformer.training.recipe_arguments import COMMON_MISTAKES
+from hf_vanilla_transformer.training.recipe_hints import COMMON_MISTAKES
 from hf_vanilla_transformer.training.recipe_yaml import MAX_RECIPE_BYTES
 
 RECIPES = sorted(PACKAGE_RECIPES.glob("*.yaml"))
