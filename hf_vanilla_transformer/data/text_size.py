@@ -24,6 +24,7 @@ class TextSize:
     Attributes:
         pairs: number of pairs with text on both sides.
         source_bytes, target_bytes: size of each side in UTF-8.
+        characters: number of different characters, without white space, in a sample of both sides.
         same_script: whether both sides are written in Latin letters, or neither is.
         source_language, target_language: language of the side, if only one uses its script; see `language_of_text`.
     """
@@ -31,6 +32,7 @@ class TextSize:
     pairs: int
     source_bytes: int
     target_bytes: int
+    characters: int = 0
     same_script: bool = True
     source_language: str | None = None
     target_language: str | None = None
@@ -74,7 +76,8 @@ def measure_text(text: TextFiles | Tables, source_lang: str, target_lang: str) -
         raise ValueError(f"there is no pair with text on both sides in {text}; check the files")
     source, target = ("\n".join(sample) for sample in samples)
     same_script = is_latin(source) == is_latin(target)
-    return TextSize(pairs, *sizes, same_script, language_of_text(source), language_of_text(target))
+    characters = len({character for character in source + target if not character.isspace()})
+    return TextSize(pairs, *sizes, characters, same_script, language_of_text(source), language_of_text(target))
 
 
 def _rows(text: TextFiles | Tables, source_lang: str, target_lang: str) -> Iterator[Sequence[Any]]:

@@ -9,6 +9,7 @@ of updates, so batches are small and the learning rate falls to 0 at the end.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from .arguments import EQUATION_3
 
 # Settings for texts of up to this many pairs, in order.
 _VOCABULARIES = ((1_000, 1_000), (10_000, 2_000), (50_000, 6_000), (500_000, 8_000), (2_000_000, 16_000))
+_RESERVED_TOKENS = 260  # special tokens and bytes
 _LARGE_VOCABULARY = 37_000  # the paper's (§5.1)
 _TINY, _SMALL = 50_000, 500_000  # pairs up to which the presets tiny and small are chosen; above: base
 _FEW = 10_000  # pairs up to which batches are smallest and dropout is highest
@@ -172,7 +174,10 @@ def _dropout(size: TextSize) -> float:
 
 def _vocab_size(size: TextSize) -> int:
     number = next((number for pairs, number in _VOCABULARIES if size.pairs < pairs), _LARGE_VOCABULARY)
-    return number if size.same_script or size.pairs >= _TINY else number * 3 // 2
+    if not size.same_script and size.pairs < _TINY:
+        number = number * 3 // 2
+    least = _RESERVED_TOKENS + 1.5 * size.characters  # each character is a token
+    return max(number, math.ceil(least / 100) * 100)
 
 
 def _batch(size: TextSize, given: Mapping[str, Any]) -> int:
