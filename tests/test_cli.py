@@ -40,7 +40,7 @@ from hf_vanilla_transformer.visualization.maps import KINDS
 SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens"
 TRANSLATION = f"{SEARCH} --batch-size --max-source-tokens --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
-    "average": "--output --last --best --metric --overwrite",
+    "average": "--output --last --best --metric --overwrite --allow-different-runs",
     "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",
     "demo": "--output --recipe --card --verbose",

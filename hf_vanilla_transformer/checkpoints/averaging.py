@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME, logging
 
 from ..atomic_files import write_json
+from ..json_object import read_json_object
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER
 from ..overwriting import RECORD_NAME, check_folder, output_folder
 from ..version import __version__
 from .checkpoint_directory import TRAINER_STATE_NAME, CheckpointDirectory, checkpoint_step, run_checkpoints
-from .manifest import MANIFEST_NAME, file_sha256
+from .manifest import MANIFEST_NAME, file_sha256, has_manifest, read_manifest
 
 logger = logging.get_logger(__name__)
 
@@ -42,6 +43,8 @@ _NOT_COPIED = {
 }
 # Configuration fields that may differ between the checkpoints of one model.
 _NOT_OF_THE_MODEL = {"_name_or_path", "auto_map", "custom_pipelines", "transformers_version", "use_cache"}
+_OF_THE_RUN = ("data", "tokenizer", "optimizer")  # in a checkpoint's manifest
+_TOKENIZER_NAME = "tokenizer.json"
 _LOWER_IS_BETTER = re.compile(r"(loss|perplexity|nll|ter|wer)$")
 
 
@@ -66,6 +69,21 @@ class _Checkpoint:
         return self.directory.path
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """A checkpoint that is part of an average.
+
+    Attributes:
+        path: its directory.
+        step: number of updates; None if unknown.
+        scores: evaluation results at that step, e.g. "eval_loss"; empty if it was not evaluated.
+    """
+
+    path: Path
+    step: int | None
+    scores: dict[str, float]
+
+
 def average_checkpoints(
     checkpoints: str | Path | Sequence[str | Path],
     output_dir: str | Path,
@@ -74,6 +92,7 @@ def average_checkpoints(
     best: int | None = None,
     metric: str = "eval_loss",
     overwrite: bool = False,
+    allow_different_runs: bool = False,
 ) -> Path:
     """Write the arithmetic mean of several checkpoints' weights as an ordinary model directory.
 
@@ -89,15 +108,41 @@ def average_checkpoints(
         metric: a name in Trainer's evaluation log, e.g. "eval_loss" or "eval_bleu". Lower is better for losses and
             perplexities, higher for anything else.
         overwrite: replace ``output_dir`` if it contains an earlier average and nothing else.
+        allow_different_runs: average listed checkpoints even if their manifests show that data, tokenizer or optimizer
+            of the runs differ. It is meant for runs that were fine-tuned from the same weights; the average of runs
+            from different initial weights is useless.
 
     Returns:
         ``output_dir``.
 
     Raises:
-        ValueError: If the checkpoints are of different models, are not in safetensors files, have values that are not
-            finite, or are fewer than requested; the message names the file.
+        ValueError: If the checkpoints are of different models, tokenizers or runs, are not in safetensors files, have
+            values that are not finite, or are fewer than requested; the message names the file.
         OSError: If a checkpoint is missing, or ``output_dir`` exists and may not be replaced.
     """
+    average_and_list(
+        checkpoints,
+        output_dir,
+        last=last,
+        best=best,
+        metric=metric,
+        overwrite=overwrite,
+        allow_different_runs=allow_different_runs,
+    )
+    return Path(output_dir)
+
+
+def average_and_list(
+    checkpoints: str | Path | Sequence[str | Path],
+    output_dir: str | Path,
+    *,
+    last: int | None = None,
+    best: int | None = None,
+    metric: str = "eval_loss",
+    overwrite: bool = False,
+    allow_different_runs: bool = False,
+) -> list[Averaged]:
+    """Do what `average_checkpoints` does, and return the checkpoints that were averaged."""
     if last is not None and best is not None:
         raise ValueError("both last and best are set; choose one of them")
     for name, number in (("last", last), ("best", best)):
@@ -110,10 +155,12 @@ def average_checkpoints(
     if isinstance(checkpoints, str | Path) and last is None and best is None:
         last = min(DEFAULT_LAST, len(found))
     chosen = _choose(found, last, best, metric)
+    if not isinstance(checkpoints, str | Path) and not allow_different_runs:
+        _check_same_run(chosen)
     with output_folder(output, "average", inputs=inputs, overwrite=overwrite) as staging:
         _write(chosen, staging, metric if best is not None else "order")
     logger.debug(f"averaged {', '.join(checkpoint.path.name for checkpoint in chosen)} into {output}")
-    return output
+    return [Averaged(checkpoint.path, checkpoint.step, checkpoint.scores) for checkpoint in chosen]
 
 
 def write_average(checkpoints: str | Path | Sequence[str | Path], directory: Path, *, last: int | None = None) -> None:
@@ -210,9 +257,10 @@ def _read_files(checkpoint: _Checkpoint) -> _Checkpoint:
 
 
 def _check_same_model(chosen: list[_Checkpoint]) -> None:
-    """Reject checkpoints whose configurations or tensor names differ."""
+    """Reject checkpoints whose configurations, tensor names or tokenizers differ."""
     first = chosen[0]
     config = _model_fields(first)
+    tokenizers = _tokenizer_files(first)
     for other in chosen[1:]:
         other_config = _model_fields(other)
         differing = sorted(
@@ -230,6 +278,37 @@ def _check_same_model(chosen: list[_Checkpoint]) -> None:
                 f"{differing[0]} is in only one of {first.path} and {other.path}; only checkpoints of one model can "
                 "be averaged"
             )
+        other_tokenizers = _tokenizer_files(other)
+        for name in sorted(tokenizers.keys() & other_tokenizers.keys()):
+            if tokenizers[name] != other_tokenizers[name]:
+                raise ValueError(
+                    f"{other.path / name} differs from {first.path / name}: the same id is another token; only "
+                    "checkpoints of one model can be averaged"
+                )
+
+
+def _check_same_run(chosen: list[_Checkpoint]) -> None:
+    """Reject checkpoints whose manifests are of different runs; a checkpoint without a manifest is not compared."""
+    known = [checkpoint for checkpoint in chosen if has_manifest(checkpoint.path)]
+    facts = [read_manifest(checkpoint.path)["facts"] for checkpoint in known]
+    for checkpoint, other in zip(known[1:], facts[1:], strict=True):
+        for name in _OF_THE_RUN:
+            if name in facts[0] and name in other and facts[0][name] != other[name]:
+                raise ValueError(
+                    f"{checkpoint.path} and {known[0].path} are of different runs ({name}: {other[name]} and "
+                    f"{facts[0][name]}); average checkpoints of one run, or, if both runs were fine-tuned from the "
+                    "same weights, set allow_different_runs (--allow-different-runs)"
+                )
+
+
+def _tokenizer_files(checkpoint: _Checkpoint) -> dict[str, Any]:
+    """Read the tokenizers without padding and truncation, which every call of a tokenizer may change."""
+    names = [_TOKENIZER_NAME, f"{TARGET_TOKENIZER}/{_TOKENIZER_NAME}"]
+    files = {name: checkpoint.path / name for name in names if (checkpoint.path / name).is_file()}
+    return {
+        name: {key: value for key, value in read_json_object(path).items() if key not in ("padding", "truncation")}
+        for name, path in files.items()
+    }
 
 
 def _model_fields(checkpoint: _Checkpoint) -> dict[str, Any]:
@@ -312,4 +391,4 @@ def _provenance(chosen: list[_Checkpoint], selected_by: str) -> dict[str, Any]:
     }
 
 
-__all__ = ["average_checkpoints", "write_average"]
+__all__ = ["Averaged", "average_and_list", "average_checkpoints", "write_average"]

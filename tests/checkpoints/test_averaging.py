@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from hf_vanilla_transformer.checkpoints.averaging import average_checkpoints
+from hf_vanilla_transformer.checkpoints.manifest import MANIFEST_NAME, write_manifest
+from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 
@@ -232,6 +235,58 @@ def test_missing_tensors_are_rejected(run, tmp_path):
     spoil(run / "checkpoint-400", name, None)
     with pytest.raises(ValueError, match="is in only one of .*checkpoint-200 and .*checkpoint-400"):
         average_checkpoints(run, tmp_path / "mean")
+
+
+def test_other_tokenizers_are_rejected(run, tmp_path):
+    path = run / "checkpoint-400" / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(content))  # a setting of the last call, and not of the vocabulary
+    folders = [run / "checkpoint-300", run / "checkpoint-400"]
+    average_checkpoints(folders, tmp_path / "mean")
+    content["model"]["vocab"] = {"<unk>": 0, "b": 1}
+    path.write_text(json.dumps(content))
+    for allow in (False, True):
+        with pytest.raises(ValueError, match="checkpoint-400/tokenizer.json differs from .*the same id is another tok"):
+            average_checkpoints(folders, tmp_path / "other", allow_different_runs=allow)
+
+
+def test_checkpoints_of_different_runs_are_averaged_only_on_request(run, tmp_path, capsys):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    folders = [run / "checkpoint-300", other / "checkpoint-400"]
+    facts = {"data": {"seed": 1}, "tokenizer": {"sha256": "t"}, "optimizer": {"optim": "adamw"}, "layout": {"n": 1}}
+    for folder, changed in zip(folders, ({}, {"layout": {"n": 2}}), strict=True):
+        write_manifest(folder, facts | changed)
+    average_checkpoints(folders, tmp_path / "resumed")  # on another number of processes
+    (folders[1] / MANIFEST_NAME).unlink()
+    write_manifest(folders[1], facts | {"data": {"seed": 2}})
+    with pytest.raises(ValueError, match=r"are of different runs \(data: .*seed.* 2.* and .*--allow-different-runs"):
+        average_checkpoints(folders, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+    assert main(["average", *map(str, folders), "--output", str(tmp_path / "mean")]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert str(folders[1]) in error
+    words = ["average", *map(str, folders), "--output", str(tmp_path / "mean"), "--allow-different-runs"]
+    assert main(words) == 0
+    assert chosen(tmp_path / "mean") == [300, 400]
+
+
+def test_the_command_prints_directory_updates_and_scores_of_what_it_took(run, tmp_path, capsys):
+    assert main(["average", str(run), "--best", "2", "--metric", "eval_bleu", "--output", str(tmp_path / "mean")]) == 0
+    header, _, *lines, last = capsys.readouterr().out.splitlines()
+    assert re.split(" {2,}", header) == ["checkpoint", "updates", "validation loss", "eval_bleu"]
+    assert [line.split() for line in lines] == [
+        [str(run / "checkpoint-100"), "100", "3.0000", "30.0000"],
+        [str(run / "checkpoint-400"), "400", "2.0000", "20.0000"],
+    ]
+    assert last == f"average: output={tmp_path / 'mean'} checkpoints=2"
+    (run / "checkpoint-1000" / "trainer_state.json").unlink()
+    assert (
+        main(["average", str(run / "checkpoint-1000"), str(run / "checkpoint-300"), "--output", str(tmp_path / "b")])
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()[2:4]
+    assert [line.split()[1:] for line in lines] == [["1,000", "unknown"], ["300", "1.0000"]]
 
 
 def test_other_configurations_are_rejected(run, tmp_path):
