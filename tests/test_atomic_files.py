@@ -1,5 +1,6 @@
 """Files and directories that are written completely or not at all."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from hf_vanilla_transformer.atomic_files import (
     rename_into_place,
     replace_files,
     staged_directory,
+    staged_file,
     write_json,
     write_text,
 )
@@ -92,3 +94,25 @@ def test_the_old_directory_comes_back_where_the_new_one_cannot_be_renamed(
     with pytest.raises(OSError, match="the disk is full"):
         rename_into_place(tmp_path / "new", tmp_path / "out", tmp_path / ".replaced")
     assert (tmp_path / "out" / "file").read_text() == "out" and not (tmp_path / ".replaced").exists()
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.txt.gz"])
+def test_a_staged_file_appears_when_it_is_complete_or_not_at_all(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "new" / name
+
+    def write(content: bytes, interrupted: bool = False) -> None:
+        with staged_file(path) as stream:
+            stream.write(content)
+            if interrupted:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", interrupted=True)
+    assert not list(path.parent.iterdir())
+    write(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", interrupted=True)
+    assert (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()) == b"old"
+    assert [file.name for file in path.parent.iterdir()] == [name]
+    with staged_file(os.devnull) as stream:  # no file that can be replaced
+        stream.write(b"nothing")

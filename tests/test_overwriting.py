@@ -1,5 +1,6 @@
 """An output replaces only an output of this package and of the same kind, and never an input."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_a_file_is_replaced_by_its_own_kind_when_asked(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     check_file(tmp_path / "empty", "record")
     check_file(os.devnull, "record")
+
+
+def test_compressed_translations_are_replaced_and_other_compressed_files_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "out.gz"
+    path.write_bytes(gzip.compress(b"a translation\n"))
+    check_file(path, "translations", overwrite=True)
+    for content in (gzip.compress(b"\0binary"), b"not compressed", gzip.compress(b"truncated")[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(FileExistsError, match="is not replaced"):
+            check_file(path, "translations", overwrite=True)
 
 
 def test_the_record_lists_the_files_by_relative_path(tmp_path: Path) -> None:

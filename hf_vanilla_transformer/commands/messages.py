@@ -15,12 +15,12 @@ _RENAMED = {"num_return_sequences": "n_best"}  # name in Python -> option, where
 _NAME = re.compile(r"(?<![\w/.'\"-])([a-z]\w*)(=('[^']*'|\"[^\"]*\"|[^\s,;()]*[^\s,;().:]))?(?![\w/='\"])")
 
 
-def in_option_words(message: str, options: argparse.Namespace) -> str:
+def in_option_words(message: str, options: argparse.Namespace | None) -> str:
     """Replace the names of arguments by the options of the command: "num_beams=4" by "--num-beams 4".
 
     Args:
         message: of an error or a warning.
-        options: of a command that sets ``speaks_options``; otherwise the message is returned unchanged.
+        options: of a command that sets ``speaks_options``; otherwise, or if None, the message is returned unchanged.
     """
     if not getattr(options, "speaks_options", False):
         return message
