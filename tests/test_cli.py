@@ -143,6 +143,41 @@ def test_keys_of_a_recipe_keep_their_spelling():
     assert rest == ["--source_lang", "ko", "--test-split=x", "--max_steps", "3"]
 
 
+def test_train_takes_its_recipe_as_the_first_word_or_an_option():
+    for words in (
+        ["tiny", "--max_steps", "3"],
+        ["--recipe", "tiny", "--max_steps", "3"],
+        ["--recipe=tiny", "--max_steps", "3"],
+    ):
+        parsed, rest = PARSERS["train"].parse_known_args(words)
+        assert train._recipe_and_settings(parsed.recipe, rest) == ("tiny", ["--max_steps", "3"])
+    parsed, rest = PARSERS["train"].parse_known_args(["--max_steps", "3", "--rec", "x", "--print_recipe"])
+    assert train._recipe_and_settings(parsed.recipe, rest) == (None, ["--max_steps", "3", "--rec", "x"])
+    assert parsed.print_recipe is True
+
+
+def test_train_help_lists_every_key_with_its_default():
+    text = PARSERS["train"].format_help()
+    for line in (
+        "--max-tokens-per-batch (25000)",
+        "--held-out-pairs (0)",
+        "--average-last (0)",
+        "--eval-steps (unset)",
+    ):
+        assert f"  {line}" in text
+    assert "Text:" in text and "Batches:" in text and "transformers' Trainer" in text
+
+
+def test_print_recipe_prints_yaml_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for side in ("en", "ko"):
+        (tmp_path / f"my.{side}").write_text("".join(f"{side} {number}\n" for number in range(60)))
+    assert main(["train", "--train-source", "my.en", "--train-target", "my.ko", "--print-recipe"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["preset"] == "tiny" and printed["held_out_pairs"] == 12 and printed["output_dir"] == "runs/my"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my.en", "my.ko"]
+
+
 def test_defaults_and_choices_in_help_texts_are_those_of_the_functions():
     parameters = inspect.signature(translate_texts).parameters
     assert options.INFERENCE_PRECISIONS == INFERENCE_PRECISIONS
@@ -229,6 +264,10 @@ def test_translate_writes_one_line_for_each_line(checkpoint):
     [
         (["translate", "no/such/checkpoint"], "no/such/checkpoint"),
         (["train", "no-such.yaml"], "there is no recipe no-such.yaml"),
+        (["train"], "there is nothing to train on; set train_source and train_target"),
+        (["train", "--max_steps", "3"], "there is nothing to train on"),  # 3 is not a recipe
+        (["train", "tiny", "--recipe", "small"], "two recipes are given, tiny and small; give one of them"),
+        (["train", "--recipe", "no-such.yaml"], "there is no recipe no-such.yaml"),
         (["average", "no-such-run", "--output", "x"], "no-such-run"),
         (["demo", "--recipe", "no-such.yaml", "--output", "{tmp}/demo"], "there is no recipe no-such.yaml"),
         (["translate", "{tmp}", "--num-beams", "100000"], "--num-beams: 100000 is not a whole number from 1 to 1,000"),

@@ -108,18 +108,26 @@ def summary(size: TextSize, settings: Mapping[str, str]) -> list[str]:
         size: amount of training text, before pairs are held out.
         settings: all settings of the run, as text.
     """
-    get = settings.get
+
+    def get(key: str, default: str = "") -> str:
+        value = settings.get(key, default)
+        return f"{int(value):,}" if value.isdecimal() else value
+
     fields = json.loads(get("config_overrides") or "{}")
     layers = f", {fields['encoder_layers']}+{fields['decoder_layers']} layers" if "encoder_layers" in fields else ""
     dropout = f", dropout {fields['dropout']}" if "dropout" in fields else ""
-    architecture = get("model_name_or_path") or f"preset {get('preset')}{layers}{dropout}"
-    vocabulary = get("tokenizer") or (f"{get('vocab_size')} tokens" if "vocab_size" in settings else "the checkpoint's")
+    architecture = f"preset {get('preset')}{layers}{dropout}; a larger one would memorize {size.pairs:,} pairs"
+    if "model_name_or_path" in settings:
+        architecture = f"{settings['model_name_or_path']}, trained further"
+    vocabulary = f"{get('vocab_size')} tokens; rarer subwords could not be learned from this much text"
+    if "vocab_size" not in settings:
+        vocabulary = get("tokenizer", "the checkpoint's")
     length = f"{get('max_steps')} updates" if "max_steps" in settings else f"{get('num_train_epochs')} epochs"
     rate = get("learning_rate", "Equation 3")
     held_out = get("held_out_pairs", "0")
     lines = [
-        f"model: {architecture}; a larger one would memorize {size.pairs:,} pairs",
-        f"vocabulary: {vocabulary}; rarer subwords could not be learned from this much text",
+        f"model: {architecture}",
+        f"vocabulary: {vocabulary}",
         f"length: {length} of up to {get('max_tokens_per_batch')} tokens, about {_epochs(size, settings)} passes over "
         "the text; small batches, since the number of updates matters",
         f"learning rate: up to {rate} in {get('warmup_steps')} updates, down to 0 in the last "
