@@ -52,7 +52,8 @@ _TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]+)*")
 
 def _read_table() -> tuple[dict[str, str], dict[str, str]]:
     """Return the names by two-letter code, and the two-letter codes by three-letter code."""
-    names, short = {}, {}
+    names: dict[str, str] = {}
+    short: dict[str, str] = {}
     for entry in " ".join(_TABLE.split()).split("; "):
         code, long_codes, name = entry.split(" ", 2)
         names[code] = name

@@ -113,6 +113,21 @@ def test_options_take_precedence_over_the_recipe_and_its_keys_may_follow(folder:
     assert record["decoding"]["num_beams"] == 1 and "tok:none" in record["scores"]["test"]["bleu_signature"]
 
 
+def test_a_language_that_does_not_fit_the_references_is_reported(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--num-beams", 1]
+    for options, message in (
+        ([], "the references look like text in Korean, and BLEU's tokenizer 13a does not split it"),
+        (["--target-lang", "kr"], "the references are mostly Hangul, but target_lang is 'kr'"),
+        (["--target-lang", "ko"], ""),
+        (["--tokenize", "13a"], ""),
+    ):
+        caplog.clear()
+        assert run(folder, *words, *options) == 0
+        assert message in caplog.text and bool(message) == ("the references" in caplog.text)
+
+
 def test_each_label_is_scored_separately(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--groups", folder / "labels"]
     assert run(folder, *words, "--target-lang", "ko", "--output", tmp_path / "scores.json") == 0

@@ -11,7 +11,9 @@ import torch
 from transformers.utils import logging
 
 from ..data.corpora import ParallelCorpus
-from ..languages import check_language, doubtful_language
+from ..data.corpus_warnings import corpus_warnings
+from ..data.scripts import NOT_SPLIT_AT_SPACES, main_script, unexpected_script
+from ..languages import check_language, doubtful_language, language_name
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
@@ -28,6 +30,8 @@ from .evaluation import (
 from .recipe import Recipe, read_recipe
 
 logger = logging.get_logger(__name__)
+
+_SAMPLED_LINES = 500  # of the references, of which the script is determined
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,11 @@ def run_evaluation(
         raise ValueError(
             f"--groups and --translations are for one split, and there are {len(corpora)}; choose one with --split"
         )
+    for warning in corpus_warnings(corpora):
+        logger.warning(warning)
     only = next(iter(corpora))
+    if recipe is None and (warning := _script_warning(corpora[only].sides()[1], request, tokenize)):
+        logger.warning(warning)
     engine = choose_engine(request.engine, request.model, device, request.precision)
     config = default_search(engine, BeamSearchConfig() if recipe is None else recipe.search, **request.search)
     result = evaluate_checkpoint(
@@ -144,6 +152,20 @@ def _check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
             check_language(name, option)
             if warning := doubtful_language(name, option):
                 logger.warning(warning)
+
+
+def _script_warning(references: Sequence[str], request: EvaluationRequest, tokenize: str) -> str | None:
+    """Return a warning if the script of the references does not fit the language or the tokenizer of BLEU."""
+    sample = references[:: max(1, len(references) // _SAMPLED_LINES)]
+    if request.target_lang and (script := unexpected_script(sample, request.target_lang)):
+        return f"the references are mostly {script}, but target_lang is {request.target_lang!r}; correct one of them"
+    language = NOT_SPLIT_AT_SPACES.get(main_script(sample) or "")
+    if language and tokenize == "13a" and request.tokenize is None:
+        return (
+            f"the references look like text in {language_name(language)}, and BLEU's tokenizer 13a does not split it "
+            f"as usual for that language; set target_lang to {language!r} (--target-lang {language})"
+        )
+    return None
 
 
 def _tokenizer_of(request: EvaluationRequest, recipe: Recipe | None) -> str:

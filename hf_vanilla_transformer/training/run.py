@@ -28,6 +28,7 @@ from ..checkpoints.loading import load_any_tokenizers, load_tokenizers
 from ..data.batching import example_lengths
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus
+from ..data.corpus_warnings import corpus_warnings
 from ..data.encoding import encode_corpus
 from ..data.splits import SPLITS
 from ..data.tokenization import add_extra_tokens, train_tokenizer
@@ -168,6 +169,9 @@ def _load_text(recipe: Recipe) -> dict[str, ParallelCorpus]:
     from_scratch = recipe.model.model_name_or_path is None
     if training.complete and from_scratch and (warning := few_pairs(training.pairs_kept)):
         logger.warning(warning)
+    if recipe.training.process_index == 0:
+        for warning in corpus_warnings(corpora):
+            logger.warning(warning)
     return corpora
 
 
