@@ -46,6 +46,17 @@ def test_a_shared_vocabulary_loads_and_is_reported(
         assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
+def test_extra_tokens_can_be_given_several_times(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [files["en"], "--output", tmp_path / "out", "--vocab-size", 420]
+    assert run(*words, "--extra-token", "<2ko>", "--extra_token", "<2de>") == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.convert_tokens_to_ids(["<2ko>", "<2de>"]) == [418, 419]
+    assert run(*words, "--overwrite", "--extra-token", "two words") == 2
+    assert "extra token 'two words' is empty or has white space" in capsys.readouterr().err
+
+
 def test_rare_characters_are_counted_as_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # 99 a's and one é. Its two bytes are the only byte tokens; each line is "a…" in some number of tokens.
     text = tmp_path / "text"

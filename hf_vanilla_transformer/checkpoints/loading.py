@@ -13,6 +13,8 @@ from .download import TOKENIZER_PATTERNS, is_hub_id, local_directory
 from .tokenizer_completion import complete_tokenizer
 from .tokenizer_sources import load_tokenizers_for_training
 
+_TOKENIZER_SUFFIXES = (".json", ".model", ".spm")
+
 
 def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | TranslationTokenizers]:
     """Load a translation model and its tokenizer.
@@ -67,10 +69,10 @@ def load_any_tokenizers(name: str | Path) -> TranslationTokenizers:
     """
     if Path(name).is_file():
         return load_tokenizers_for_training(Path(name), str(name))
-    if _is_directory_or_hub_id(name):
-        return load_tokenizers_for_training(local_directory(name, allow_patterns=TOKENIZER_PATTERNS), str(name))
-    if Path(name).suffix in (".json", ".model", ".spm"):
+    if Path(name).suffix in _TOKENIZER_SUFFIXES and not Path(name).exists():
         raise FileNotFoundError(f"there is no tokenizer file {name}")
+    if _is_directory_or_hub_id(name) or Path(name).name != str(name):
+        return load_tokenizers_for_training(local_directory(name, allow_patterns=TOKENIZER_PATTERNS), str(name))
     return TranslationTokenizers(complete_tokenizer(load_tokenizer_files(str(name), str(name)), str(name)))
 
 

@@ -41,6 +41,9 @@ def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrai
             _name_token(tokenizer, name, "eos_token", _EOS)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         _name_token(tokenizer, name, "pad_token", _PADDING)
+    if "token_type_ids" in tokenizer.model_input_names:  # of BERT; the model has no such input
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
     if all(_appends_eos(tokenizer, side) for side in ("text", "text_target")):
         return tokenizer
     if not tokenizer.is_fast:

@@ -287,7 +287,9 @@ def _vocabulary_fields(tokenizers: TranslationTokenizers) -> dict[str, Any]:
                 "has one for both; train the two tokenizers with the same special tokens"
             )
     start = target_ids["bos_token_id"] if target_ids["bos_token_id"] is not None else ids["pad_token_id"]
-    fields = {name: value for name, value in ids.items() if value is not None}
+    fields: dict[str, Any] = dict(ids)  # None where there is no such token: the default is the id of another token
+    if fields["unk_token_id"] is None:  # as in GPT-2: nothing is unknown, but export formats need an id
+        fields["unk_token_id"] = ids["eos_token_id"]
     fields |= {"vocab_size": len(tokenizers.source), "decoder_start_token_id": start}
     if tokenizers.separate:
         fields |= {"decoder_vocab_size": len(tokenizers.target), "share_encoder_decoder_embeddings": False}

@@ -110,6 +110,41 @@ def test_special_tokens_that_are_added_later_stay_whole(texts, key, tmp_path):
             assert found.decode(ids, skip_special_tokens=True).split() == text.replace("<2ko>", " ").split()
 
 
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_extra_tokens_are_one_token_anywhere_and_not_decoded(texts, model, lowercase, tmp_path):
+    tokenizer = train_tokenizer(texts, 500, model=model, lowercase=lowercase, extra_tokens=["<2ko>", "<2DE>"])
+    tokenizer.save_pretrained(tmp_path)
+    for found in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert len(found) == 500 and {"<2ko>", "<2DE>"} <= set(found.all_special_tokens)
+        expected = found("three")["input_ids"][:-1], found("hundred")["input_ids"][:-1]
+        for text in ("three <2DE> hundred", "three<2DE>hundred", "three <2DE>hundred"):
+            ids = found(text)["input_ids"]
+            assert ids == [*expected[0], 499, *expected[1], 2]
+            assert found.decode(ids, skip_special_tokens=True) == "three hundred"
+        assert found("<2ko> three")["input_ids"] == [498, *expected[0], 2] == found("<2ko>three")["input_ids"]
+        assert TranslationTokenizers(found).encode_sources(["<2ko>"]) == [[498, 2]]
+    if model == "bpe":  # the same subwords as without them
+        assert train_tokenizer(texts, 498, lowercase=lowercase).get_vocab().items() <= found.get_vocab().items()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ("<2ko>", "extra_tokens is one string; give a list"),
+        ([""], "extra token '' is empty or has white space"),
+        (["<2 ko>"], "extra token '<2 ko>' is empty or has white space"),
+        (["x"], "extra token 'x' is a single character"),
+        (["</s>"], "extra token '</s>' is built in"),
+        (["<0x41>"], "extra token '<0x41>' is built in"),
+        (["<a>", "<b>", "<a>"], "extra token '<a>' is given twice"),
+    ],
+)
+def test_impossible_extra_tokens_are_refused(texts, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(texts, 500, extra_tokens=tokens)
+
+
 def test_a_tokenizer_that_splits_its_special_tokens_is_named(texts, caplog):
     tokenizer = train_tokenizer(texts, 500)
     tokenizer.split_special_tokens = True  # as this package saved them before
