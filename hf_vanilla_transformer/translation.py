@@ -19,6 +19,7 @@ from .worker_processes import WorkerProcesses, workers_are_supported
 
 logger = logging.get_logger(__name__)
 
+_MOST_CHOSEN_WORKERS = 16  # each needs the memory of a batch
 _MAX_LINES_LISTED = 10  # in a warning; further lines are only counted
 
 
@@ -59,7 +60,7 @@ class TranslateOptions(TypedDict, total=False):
     window: int
     max_source_tokens: int
     target_tokenizer: Any
-    workers: int
+    workers: int | None
 
 
 # Types of the results for num_return_sequences=1, which is the default.
@@ -105,7 +106,7 @@ def translate(
     max_source_tokens: int = 1024,
     return_scores: bool = False,
     target_tokenizer: Any = None,
-    workers: int = 1,
+    workers: int | None = 1,
 ) -> Any:
     """Translate texts with the paper's beam search.
 
@@ -126,7 +127,8 @@ def translate(
         target_tokenizer: decodes the translations where source and target have separate vocabularies; None loads the
             directory target_tokenizer beside the weights.
         workers: processes that translate batches side by side, each with one thread; for a torch model on the CPU, on
-            Linux. They are forked where the texts fill more than one batch.
+            Linux. They are forked where the texts fill more than one batch. None starts one per thread of torch where
+            that is possible.
 
     Returns:
         A translation for one text, a list for a list, and an iterator for other iterables. With
@@ -141,9 +143,7 @@ def translate(
     check_integer("batch_tokens", batch_tokens, minimum=1)
     check_integer("window", window, minimum=1)
     check_integer("max_source_tokens", max_source_tokens, minimum=1)
-    check_integer("workers", workers, minimum=1)
-    if workers > 1:
-        _check_workers(model, workers)
+    workers = _number_of_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
     vocabulary = model.config.output_vocab_size
@@ -168,13 +168,21 @@ def translate(
     return list(translations) if isinstance(texts, Sequence) else translations
 
 
-def _check_workers(model: Any, workers: int) -> None:
+def _number_of_workers(model: Any, workers: int | None) -> int:
+    """Return the number of worker processes, checked or chosen."""
+    if workers is None:
+        possible = workers_are_supported() and isinstance(model, torch.nn.Module) and model.device.type == "cpu"
+        return min(torch.get_num_threads(), _MOST_CHOSEN_WORKERS) if possible else 1
+    check_integer("workers", workers, minimum=1)
+    if workers == 1:
+        return 1
     if not workers_are_supported():
         raise ValueError(f"workers={workers}: worker processes need Linux; leave workers out")
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"workers={workers} is for torch models; an exported model has threads of its own")
     if model.device.type != "cpu":
         raise ValueError(f"workers={workers} is for the CPU; the model is on {model.device}, so leave workers out")
+    return workers
 
 
 @dataclass

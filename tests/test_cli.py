@@ -38,7 +38,7 @@ from hf_vanilla_transformer.visualization.alignment import digit_alignment
 from hf_vanilla_transformer.visualization.maps import KINDS
 
 SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens"
-TRANSLATION = f"{SEARCH} --batch-size --max-source-tokens --device --precision"
+TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
     "average": "--output --last --best --metric --overwrite --allow-different-runs",
     "check": "--device --json --measure",

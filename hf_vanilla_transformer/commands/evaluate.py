@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         precision=options.precision,
         engine=engine,
-        **given(options, "batch_size", "max_source_tokens"),
+        **given(options, "batch_size", "max_source_tokens", "workers"),
     )
     with warnings_in_option_words(options), without_loading_bar():
         result = run_evaluation(request, device=device, on_split=_print_progress)

@@ -119,12 +119,18 @@ def search_options() -> Parser:
 
 
 def translation_options() -> Parser:
-    """Declare ``--batch-size`` and ``--max-source-tokens``; None where not given, see `given`."""
+    """Declare ``--batch-size``, ``--workers`` and ``--max-source-tokens``; None where not given, see `given`."""
     parent = Parser(add_help=False)
     parent.add_argument(
         "--batch-size",
         type=whole_number(1, 100_000),
         help=f"maximum number of sentences per batch {_default('batch_size')}",
+    )
+    parent.add_argument(
+        "--workers",
+        type=whole_number(1, 1_024),
+        help="processes that translate batches side by side on the CPU, each with one thread (default: one per thread "
+        "of torch, on Linux; else 1)",
     )
     parent.add_argument(
         "--max-source-tokens",

@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
                 scores=options.scores,
                 flush=output is not None,
                 progress=progress,
-                **given(options, "batch_size", "max_source_tokens"),
+                **given(options, "batch_size", "max_source_tokens", "workers"),
             )
     for warning in warnings:
         print_warning(warning, options)

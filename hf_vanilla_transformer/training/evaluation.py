@@ -107,6 +107,7 @@ def evaluate_checkpoint(
     device: str | torch.device | None = None,
     precision: str = "auto",
     engine: str | None = None,
+    workers: int | None = None,
 ) -> EvaluationResult:
     """Translate test sets with a checkpoint or an export and score the translations.
 
@@ -123,6 +124,7 @@ def evaluate_checkpoint(
         device: device to run on; None selects the accelerator if there is one, else the CPU.
         precision: of the model's arithmetic; see `prepare_for_inference`.
         engine: runtime of the model; None reads it from the directory. See `load_translator`.
+        workers: processes that translate side by side; see `translate`.
 
     Raises:
         ValueError: If an argument is out of range, the checkpoint cannot be loaded, or the number of labels differs
@@ -145,7 +147,13 @@ def evaluate_checkpoint(
             on_split(name, corpus.report.pairs_kept)
         started = time.perf_counter()
         translations[name] = translate_corpus(
-            model, tokenizer, corpus, config, batch_size=batch_size, max_source_tokens=max_source_tokens
+            model,
+            tokenizer,
+            corpus,
+            config,
+            batch_size=batch_size,
+            max_source_tokens=max_source_tokens,
+            workers=workers,
         )
         seconds[name] = round(time.perf_counter() - started, 1)
         references = corpus.sides()[1]
@@ -190,15 +198,24 @@ def translate_corpus(
     *,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
+    workers: int | None = 1,
 ) -> list[str]:
     """Translate the sources of a corpus.
 
     Args:
-        model, tokenizer, config, batch_size, max_source_tokens: see `translate`.
+        model, tokenizer, config, batch_size, max_source_tokens, workers: see `translate`.
         corpus: its first language is the source.
     """
     sources, _ = corpus.sides()
-    return translate(model, tokenizer, sources, config, batch_size=batch_size, max_source_tokens=max_source_tokens)
+    return translate(
+        model,
+        tokenizer,
+        sources,
+        config,
+        batch_size=batch_size,
+        max_source_tokens=max_source_tokens,
+        workers=workers,
+    )
 
 
 def score_corpus(metric: Any, corpus: ParallelCorpus, translations: Sequence[str], *, name: str) -> dict[str, Any]:

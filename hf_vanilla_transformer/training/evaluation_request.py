@@ -56,6 +56,7 @@ class EvaluationRequest:
         overwrite: replace ``translations`` and ``output``.
         precision: of the model's arithmetic; see `prepare_for_inference`.
         engine: runtime of the model; None reads it from the directory.
+        workers: processes that translate side by side; see `translate`.
     """
 
     model: str
@@ -76,6 +77,7 @@ class EvaluationRequest:
     overwrite: bool = False
     precision: str = "auto"
     engine: str | None = None
+    workers: int | None = None
 
 
 def run_evaluation(
@@ -127,6 +129,7 @@ def run_evaluation(
         device=device,
         precision=request.precision,
         engine=engine,
+        workers=request.workers,
     )
     if request.translations:
         write_translations(Path(request.translations), result.translations[only])
