@@ -75,9 +75,16 @@ def measure_text(text: TextFiles | Tables, source_lang: str, target_lang: str) -
     if not pairs:
         raise ValueError(f"there is no pair with text on both sides in {text}; check the files")
     source, target = ("\n".join(sample) for sample in samples)
-    same_script = is_latin(source) == is_latin(target)
     characters = len({character for character in source + target if not character.isspace()})
-    return TextSize(pairs, *sizes, characters, same_script, language_of_text(source), language_of_text(target))
+    return TextSize(
+        pairs,
+        source_bytes=sizes[0],
+        target_bytes=sizes[1],
+        characters=characters,
+        same_script=is_latin(source) == is_latin(target),
+        source_language=language_of_text(source),
+        target_language=language_of_text(target),
+    )
 
 
 def _rows(text: TextFiles | Tables, source_lang: str, target_lang: str) -> Iterator[Sequence[Any]]:

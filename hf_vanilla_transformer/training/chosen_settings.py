@@ -30,6 +30,7 @@ _SMALL_BATCH, _LARGE_BATCH = 512, 25_000
 _EPOCH_FACTORS = {"tiny": 2_500, "small": 600}
 _SENTENCE_TOKENS = 20
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 100
+_DEFAULT_EPOCHS = 3.0  # of Trainer, where max_steps is set to -1
 _PAPER_UPDATES = 100_000  # §5.2
 _FINE_TUNING_EPOCHS = 10
 _FINE_TUNING_RATE = 0.0003
@@ -122,16 +123,20 @@ def summary(size: TextSize, settings: Mapping[str, str]) -> list[str]:
     vocabulary = f"{get('vocab_size')} tokens; rarer subwords could not be learned from this much text"
     if "vocab_size" not in settings:
         vocabulary = get("tokenizer", "the checkpoint's")
-    length = f"{get('max_steps')} updates" if "max_steps" in settings else f"{get('num_train_epochs')} epochs"
+    length = f"{get('max_steps')} updates"
+    if int(settings.get("max_steps", -1)) <= 0:
+        length = f"{_epochs(size, settings)} epochs"
     rate = get("learning_rate", "Equation 3")
+    cooldown = f"; then {settings.get('lr_scheduler_type', 'as in section 5.3')}"
+    if get("cooldown_steps", "0") != "0":
+        cooldown = f", down to 0 in the last {get('cooldown_steps')}; a short run needs a cooldown"
     held_out = get("held_out_pairs", "0")
     lines = [
         f"model: {architecture}",
         f"vocabulary: {vocabulary}",
         f"length: {length} of up to {get('max_tokens_per_batch')} tokens, about {_epochs(size, settings)} passes over "
         "the text; small batches, since the number of updates matters",
-        f"learning rate: up to {rate} in {get('warmup_steps')} updates, down to 0 in the last "
-        f"{get('cooldown_steps', '0')}; a short run needs a cooldown",
+        f"learning rate: up to {rate} in {get('warmup_steps')} updates{cooldown}",
     ]
     if held_out != "0":
         lines.append(
@@ -194,10 +199,10 @@ def _batch(size: TextSize, given: Mapping[str, Any]) -> int:
 
 def _choose_length(size: TextSize, given: Mapping[str, Any], choose: Any, tokens: int, batch: int) -> int:
     """Choose the number of updates for a text of so many tokens, and return it."""
-    updates_per_epoch = tokens * _PADDING / batch
+    updates_per_epoch = tokens * _PADDING / max(batch, 1)  # a batch of 0 is reported when the settings are checked
     epochs = given.get("num_train_epochs")
-    if epochs is not None and given.get("max_steps", -1) <= 0:
-        return max(round(epochs * updates_per_epoch), 1)
+    if given.get("max_steps", -1) <= 0 and ("max_steps" in given or epochs is not None):
+        return max(round((_DEFAULT_EPOCHS if epochs is None else epochs) * updates_per_epoch), 1)
     if given.get("model_name_or_path"):
         epochs = _FINE_TUNING_EPOCHS
     else:
@@ -243,10 +248,10 @@ def _rounded(number: float) -> int:
 
 
 def _epochs(size: TextSize, settings: Mapping[str, str]) -> str:
-    if "max_steps" not in settings:
-        return settings["num_train_epochs"]
+    if int(settings.get("max_steps", -1)) <= 0:
+        return settings.get("num_train_epochs", f"{_DEFAULT_EPOCHS:g}")
     vocab_size = int(settings.get("vocab_size", _vocab_size(size)))
-    per_epoch = max(size.tokens(vocab_size)) * _PADDING / int(settings["max_tokens_per_batch"])
+    per_epoch = max(size.tokens(vocab_size)) * _PADDING / max(int(settings["max_tokens_per_batch"]), 1)
     return f"{int(settings['max_steps']) / per_epoch:.2g}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.splits import Tables, TextFiles
 from ..data.text_size import TextSize, measure_text
 from .chosen_settings import choose_settings, held_out_pairs, summary
-from .recipe_arguments import EMBEDDED, DataArguments
+from .recipe_arguments import EMBEDDED, DataArguments, ModelArguments
 from .recipe_text import recipe_text
 from .recipe_yaml import Setting
 
@@ -53,6 +53,7 @@ def choose_recipe(given: Mapping[str, Setting], values: Mapping[str, Any]) -> Ch
             f"without a recipe, settings are chosen from the amount of text in files, and dataset_name is set; name a "
             f"recipe, e.g. --recipe {recipe}"
         )
+    ModelArguments(config_overrides=values.get("config_overrides"))  # raises if it is not a dictionary
     size = _measure(data)
     output_dir = str(values.get("output_dir") or Path("runs") / _stem(data))
     written = {key: setting.words for key, setting in given.items() if key not in _NOT_WRITTEN}

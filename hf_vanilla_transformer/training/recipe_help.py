@@ -111,7 +111,8 @@ def _help_of(item: Field) -> str:
 def _default(item: Field) -> str:
     value: Any = item.default
     if value is MISSING:
-        value = item.default_factory() if item.default_factory is not MISSING else None
+        make = item.default_factory
+        value = None if make is MISSING else make()
     value = getattr(value, "value", value)
     return "(unset)" if value is None else f"({str(value).lower() if isinstance(value, bool) else value})"
 

@@ -88,6 +88,7 @@ def test_the_schedule_adapts_to_a_given_length() -> None:
     settings = chosen(MULTI30K, max_steps=1_000)
     assert (settings["warmup_steps"], settings["cooldown_steps"]) == ("100", "400")
     assert (settings["save_steps"], settings["eval_steps"]) == ("50", "50")
+    assert chosen(MULTI30K, max_steps=-1)["warmup_steps"] == chosen(MULTI30K, num_train_epochs=3.0)["warmup_steps"]
     epochs = chosen(MULTI30K, num_train_epochs=1.0)
     assert "max_steps" not in epochs and 40 <= int(epochs["warmup_steps"]) <= 70
 
@@ -135,3 +136,12 @@ def test_every_choice_has_a_reason_and_the_summary_has_five_lines() -> None:
         "model", "vocabulary", "length", "learning rate", "validation"
     ]  # fmt: skip
     assert all(";" in line for line in lines)
+    assert lines[2].startswith("length: 8,400 updates of up to 1,024 tokens, about 16 passes over the text")
+
+
+def test_the_summary_reports_what_was_given_instead() -> None:
+    given = {"max_steps": "-1", "num_train_epochs": "2", "model_name_or_path": "x/y", "lr_scheduler_type": "cosine"}
+    choices = choose_settings(MULTI30K, {"max_steps": -1, "num_train_epochs": 2.0, **dict(list(given.items())[2:])})
+    lines = summary(MULTI30K, {**given, **{choice.key: choice.value for choice in choices}})
+    assert lines[0] == "model: x/y, trained further" and lines[1] == "vocabulary: the checkpoint's"
+    assert "2 epochs of up to 1,024 tokens, about 2 passes" in lines[2] and lines[3].endswith("; then cosine")
