@@ -13,7 +13,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 
 from ..data.file_names import existing_files, paired_files
-from ..data.splits import SPLITS, TextFiles
+from ..data.splits import SPLITS, EmbeddedPairs, TextFiles
 from ..data.text_lines import count_lines
 from ..languages import doubtful_language
 from ..overwriting import check_writable
@@ -87,9 +87,14 @@ def _check_cooldown(recipe: Recipe) -> None:
             "or raise max_steps"
         )
     text = recipe.data.text_of("train")
-    if training.max_steps > 0 or not training.cooldown_steps or not isinstance(text, TextFiles):
+    if training.max_steps > 0 or not training.cooldown_steps:
         return
-    pairs = sum(count_lines(source) for source, _ in paired_files(text.source, text.target))
+    if isinstance(text, TextFiles):
+        pairs = sum(count_lines(source) for source, _ in paired_files(text.source, text.target))
+    elif isinstance(text, EmbeddedPairs):
+        pairs = text.size
+    else:
+        return
     updates = math.ceil(pairs * training.num_train_epochs)
     if updates < training.cooldown_steps:
         raise ValueError(

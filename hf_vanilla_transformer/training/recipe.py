@@ -176,7 +176,10 @@ def _read_overrides(words: Sequence[str]) -> dict[str, Setting]:
             raise ValueError(f"command line: {word!r} follows no key; write settings as --key value")
         else:
             given.append(word)
-    return {key: Setting(None, item.origin) if item.words == ["null"] else item for key, item in settings.items()}
+    for key, item in settings.items():
+        if item.words == ["null"] or (key in lists and item.words and item.words[-1] == "null"):
+            settings[key] = Setting(None, item.origin)
+    return settings
 
 
 def _kinds() -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _default(item: Field) -> str:
     value: Any = item.default
     if value is MISSING:
         make = item.default_factory
-        value = None if make is MISSING else make()
+        value = make() if callable(make) else None
     value = getattr(value, "value", value)
     return "(unset)" if value is None else f"({str(value).lower() if isinstance(value, bool) else value})"
 

@@ -205,7 +205,7 @@ FIELDS_OF_THE_MODEL = {
     "width": "d_model",
 }
 _LAYERS = ("layers", "num_layers", "n_layers", "nlayers", "num_hidden_layers", "depth")
-_IN_TOKENS = "; it is a number of tokens, not of sentences"
+_IN_TOKENS = " It is a number of tokens, not of sentences."
 
 
 def hint(key: str, known: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerControl
 
 from hf_vanilla_transformer.training import run as run_module
-from hf_vanilla_transformer.training.preflight import PlausibilityWatch
+from hf_vanilla_transformer.training.preflight import PlausibilityWatch, check_settings
 from hf_vanilla_transformer.training.recipe import read_recipe
 from hf_vanilla_transformer.training.run import train
 
@@ -31,6 +31,10 @@ report_to: none
         ("--report_to swanlab", "report_to: swanlab needs the package swanlab, .* `pip install swanlab`"),
         ("--report_to flyte", "report_to: flyte needs the package flytekit, which is not installed"),
         ("--cooldown_steps 7", "cooldown_steps=7 is more than the run's 6 updates"),
+        (
+            "--cooldown_steps 900 --max_steps -1 --num_train_epochs 2 --embedded_train 400",
+            "cooldown_steps=900 is more than the run's updates: 2 epochs of 400 pairs are at most 800",
+        ),
         ("--eval_strategy steps --metric_for_best_model bleu", "bleu is only measured .* predict_with_generate: true"),
         ("--eval_strategy steps --metric_for_best_model blue", "blue is never measured; choose one of loss, perp"),
         ("--eval_strategy steps --validation_split null", "eval_strategy=steps needs text to evaluate on"),
@@ -60,6 +64,36 @@ def test_a_bad_setting_is_refused_before_any_data_is_read(
     with pytest.raises((ValueError, OSError), match=message):
         train(read_recipe(tmp_path / "r.yaml", options))
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_a_cooldown_longer_than_the_epochs_of_text_files_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    for side in ("en", "ko"):
+        (tmp_path / f"a.{side}").write_text(f"{side} 1\n{side} 2\n")
+    words = ["--train_source", f"{tmp_path}/a.en", "--train_target", f"{tmp_path}/a.ko", "--eval_strategy", "no"]
+    words += ["--max_steps", "-1", "--num_train_epochs", "3", "--output_dir", f"{tmp_path}/out"]
+    with pytest.raises(ValueError, match="3 epochs of 2 pairs are at most 6; lower it"):
+        train(read_recipe("tiny", [*words, "--cooldown_steps", "7"]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "warns"),
+    [
+        ([], True),
+        (["--target-lang", "ko"], False),
+        (["--metric-tokenize", "char"], False),
+        (["--test-file", "null"], False),
+    ],
+)
+def test_an_unknown_target_language_is_reported_before_bleu_splits_at_spaces(
+    words: list[str], warns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("hf_vanilla_transformer.training.preflight.logger.warning", messages.append)
+    (tmp_path / "a.tsv").write_text("source\ttarget\nA\tB\n")
+    data = ["--train-file", f"{tmp_path}/a.tsv", "--test-file", f"{tmp_path}/a.tsv", "--eval-strategy", "no"]
+    check_settings(read_recipe("tiny", [*data, "--output-dir", f"{tmp_path}/out", *words]))
+    assert len(messages) == warns and all("target_lang is not set" in message for message in messages)
 
 
 def test_the_metrics_that_are_measured_may_choose_the_best_checkpoint(

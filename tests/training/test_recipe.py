@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import BeamSearchConfig
+from hf_vanilla_transformer.model.configuration_vanilla_transformer import VanillaTransformerConfig
 from hf_vanilla_transformer.presets import preset
 from hf_vanilla_transformer.training.recipe import PACKAGE_RECIPES, package_recipes, read_recipe
-from hf_vanilla_transformer.training.recipe_hints import COMMON_MISTAKES
+from hf_vanilla_transformer.training.recipe_hints import COMMON_MISTAKES, FIELDS_OF_THE_MODEL
 from hf_vanilla_transformer.training.recipe_yaml import MAX_RECIPE_BYTES
 
 RECIPES = sorted(PACKAGE_RECIPES.glob("*.yaml"))
@@ -201,6 +202,17 @@ def test_the_settings_of_the_search_are_one_object(write: Write) -> None:
         ("patience", "did you mean 'early_stopping_patience'?"),
         ("overwrite_output_dir", "did you mean 'overwrite'?"),
         ("lr", "did you mean 'learning_rate'?"),
+        ("epochs", "did you mean 'num_train_epochs'?"),
+        ("early_stopping", "did you mean 'early_stopping_patience'?"),
+        ("batch_size", "did you mean 'max_tokens_per_batch'? It is a number of tokens, not of sentences."),
+        ("d_model", 'it is a field of the configuration, so write config_overrides: {"d_model": …}'),
+        ("hidden_size", "'d_model' is a field of the configuration, so write config_overrides: {\"d_model\": …}"),
+        (
+            "num_layers",
+            "the number of layers is a field of the configuration, so write config_overrides: "
+            '{"encoder_layers": …, "decoder_layers": …}',
+        ),
+        ("qwertyuiop", "`vanilla-transformer train --help` lists all settings"),
         ("dropout", 'it is a field of the configuration, so write config_overrides: {"dropout": …}'),
         ("encoder_layers", 'it is a field of the configuration, so write config_overrides: {"encoder_layers": …}'),
     ],
@@ -212,6 +224,12 @@ def test_former_names_and_other_tools_names_get_a_hint(write: Write, key: str, m
     with pytest.raises(ValueError) as caught:
         read_recipe(write(""), [f"--{key.replace('_', '-')}", "1"])
     assert str(caught.value) == f"command line: there is no setting {key!r}; {meant}"
+
+
+def test_every_hint_for_the_model_names_a_field_of_the_configuration() -> None:
+    fields = VanillaTransformerConfig().to_dict()
+    assert set(FIELDS_OF_THE_MODEL.values()) <= fields.keys()
+    assert not fields.keys() & {*FIELDS_OF_THE_MODEL, *COMMON_MISTAKES}
 
 
 def test_every_hint_is_for_an_unknown_name_and_suggests_a_known_one(write: Write) -> None:
