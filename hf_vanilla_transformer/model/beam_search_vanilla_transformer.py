@@ -28,6 +28,7 @@ from .beam_search_state_vanilla_transformer import (
     gather_beams,
 )
 from .incremental_decoder_vanilla_transformer import IncrementalDecoder
+from .linear_kernels_vanilla_transformer import project
 from .loss_vanilla_transformer import IGNORE_INDEX
 from .special_tokens_vanilla_transformer import SpecialTokens
 
@@ -337,7 +338,7 @@ class _BeamSearch:
             states, attention = decoder.step(open_hypotheses.last_tokens, parents, with_attention)
             if attention is not None:
                 open_hypotheses = open_hypotheses.add_attention(attention)
-            best = self._best_continuations(open_hypotheses, lm_head(states), sentences, length)
+            best = self._best_continuations(open_hypotheses, project(lm_head, states), sentences, length)
             is_eos = torch.isin(best.tokens, self.eos_ids)  # (B, C)
             first = best.first(self.config.num_beams)
             ended = is_eos[:, : first.totals.shape[1]] & (first.totals > -math.inf)  # (B, W)
