@@ -92,12 +92,12 @@ def choose_settings(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
     vocab_size = given.get("vocab_size", _vocab_size(size))
     if not (given.get("tokenizer") or given.get("model_name_or_path")):
         choose("vocab_size", vocab_size, "joint; the less text, the fewer tokens are frequent enough to be learned")
-    batch = choose(
-        "max_tokens_per_batch", _batch(size, given), "per update; small, since the number of updates matters"
-    )
+    batch = _batch(size, given)
+    reason = "the paper's (section 5.1)" if batch == _LARGE_BATCH else "small, since the number of updates matters"
+    batch = choose("max_tokens_per_batch", batch, f"per update; {reason}")
     choose("max_sentence_tokens", min(_MOST_SENTENCE_TOKENS, batch), "the few longer texts would mostly add padding")
     updates = _choose_length(size, given, choose, max(size.tokens(vocab_size)), batch)
-    _choose_schedule(given, choose, updates, d_model, _preset(size, given))
+    _choose_schedule(given, choose, updates, d_model)
     _choose_checkpoints(given, choose, updates, evaluates)
     return choices
 
@@ -115,9 +115,8 @@ def summary(size: TextSize, settings: Mapping[str, str]) -> list[str]:
         return f"{int(value):,}" if value.isdecimal() else value
 
     fields = json.loads(get("config_overrides") or "{}")
-    layers = f", {fields['encoder_layers']}+{fields['decoder_layers']} layers" if "encoder_layers" in fields else ""
-    dropout = f", dropout {fields['dropout']}" if "dropout" in fields else ""
-    architecture = f"preset {get('preset')}{layers}{dropout}; a larger one would memorize {size.pairs:,} pairs"
+    changes = "".join(f", {name} {value}" for name, value in fields.items())
+    architecture = f"preset {get('preset')}{changes}; a larger one would memorize {size.pairs:,} pairs"
     if "model_name_or_path" in settings:
         architecture = f"{settings['model_name_or_path']}, trained further"
     vocabulary = f"{get('vocab_size')} tokens; rarer subwords could not be learned from this much text"
@@ -135,7 +134,7 @@ def summary(size: TextSize, settings: Mapping[str, str]) -> list[str]:
         f"model: {architecture}",
         f"vocabulary: {vocabulary}",
         f"length: {length} of up to {get('max_tokens_per_batch')} tokens, about {_epochs(size, settings)} passes over "
-        "the text; small batches, since the number of updates matters",
+        "the text",
         f"learning rate: up to {rate} in {get('warmup_steps')} updates{cooldown}",
     ]
     if held_out != "0":
@@ -198,7 +197,7 @@ def _batch(size: TextSize, given: Mapping[str, Any]) -> int:
 
 
 def _choose_length(size: TextSize, given: Mapping[str, Any], choose: Any, tokens: int, batch: int) -> int:
-    """Choose the number of updates for a text of so many tokens, and return it."""
+    """Choose the number of updates from the number of tokens, and return it."""
     updates_per_epoch = tokens * _PADDING / max(batch, 1)  # a batch of 0 is reported when the settings are checked
     epochs = given.get("num_train_epochs")
     if given.get("max_steps", -1) <= 0 and ("max_steps" in given or epochs is not None):
@@ -216,7 +215,7 @@ def _choose_length(size: TextSize, given: Mapping[str, Any], choose: Any, tokens
     return max(choose("max_steps", updates, reason), 1)
 
 
-def _choose_schedule(given: Mapping[str, Any], choose: Any, updates: int, d_model: int | None, name: str) -> None:
+def _choose_schedule(given: Mapping[str, Any], choose: Any, updates: int, d_model: int | None) -> None:
     warmup = max(min(_rounded(updates / 10), _PAPER_WARMUP), 1)
     choose("warmup_steps", warmup, f"a tenth of the updates, at most the paper's {_PAPER_WARMUP:,}")
     if d_model is None:

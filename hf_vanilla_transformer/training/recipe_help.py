@@ -42,7 +42,7 @@ _TOPICS = (
 _OTHER = "Other arguments of transformers' Trainer"
 _SHOWN_ELSEWHERE = {"overwrite": "Checkpoints, output and resuming"}
 _WIDTH = 118
-# Inherited arguments whose own help speaks of batches in sentences, of scripts, or of other models.
+# Inherited arguments whose own help is about batches in sentences, scripts, or other models.
 _INHERITED = {
     "max_steps": "Number of updates; -1: as many as num_train_epochs needs.",
     "num_train_epochs": "Number of passes over the training text, if max_steps is not set.",
