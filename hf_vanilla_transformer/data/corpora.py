@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ..hub_access import hub_or_cache
 from .arrow_pairs import dataset_of_pairs
-from .corpus_report import CorpusReport, check_encoding
+from .corpus_report import INVALID_UTF8, CorpusReport, check_encoding
 from .embedded_corpus import draw_expressions
 from .file_names import Files, existing_files, listed, paired_files
 from .rows import choose_column, dictionary_rows, feature_names, nested_names, text_rows
@@ -253,15 +253,17 @@ def read_sentences(files: Files, report: CorpusReport) -> Iterator[str]:
             text, problem = checked_text(raw, MAX_CHARACTERS)
             if problem is not None:
                 report.count(problem, f"{path}:{line}")
+                if problem == INVALID_UTF8:
+                    report.keep_invalid(raw)
                 continue
             report.pairs_kept += 1
             digest.update(f"{text}\n".encode())
             yield text
     report.sha256 = digest.hexdigest()
     report.complete = True
+    check_encoding(report)
     if not report.pairs_kept:
         raise ValueError(f"no usable sentence is left: {report}")
-    check_encoding(report)
 
 
 def _corpus(
@@ -283,7 +285,6 @@ def _corpus(
         return ParallelCorpus(IterableDataset.from_generator(stream, features=features, gen_kwargs=arguments), report)
     checked = checked_pairs(parts, report, keep_all, max_characters)
     dataset = dataset_of_pairs(checked, features, (source_lang, target_lang))
-    check_encoding(report)
     return ParallelCorpus(dataset, report)
 
 

@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report on a corpus: pairs read and kept, problems by kind, and the hash."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
+
+from .text_encodings import likely_encoding
 
 NOT_TEXT = "neither text nor empty"
 INVALID_UTF8 = "invalid UTF-8"
@@ -14,6 +18,8 @@ IDENTICAL = "identical source and target"  # counted; the pair is kept, for name
 
 _MIN_INVALID_LINES = 10  # fewer are no sign of another encoding
 _EXAMPLES_PER_KIND = 3
+_LINES_FOR_GUESS = 200  # lines of invalid UTF-8 from which the encoding is guessed
+_EASTERN = ("LATIN1", "CP1252")  # the same letters of other languages have other encodings
 
 
 @dataclass
@@ -30,6 +36,7 @@ class CorpusReport:
             by ordinary ones (see `plain_spaces`). For two text files without problems, it is the output of
             `paste source.txt target.txt | sha256sum`.
         complete: whether the whole corpus has been read; a streamed corpus sets it at its end.
+        invalid_lines: the first lines of invalid UTF-8, as they were read.
     """
 
     name: str
@@ -39,6 +46,7 @@ class CorpusReport:
     examples: dict[str, list[str]] = field(default_factory=dict)
     sha256: str = ""
     complete: bool = False
+    invalid_lines: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     def count(self, kind: str, place: str) -> None:
         """Count one problem."""
@@ -46,6 +54,12 @@ class CorpusReport:
         places = self.examples.setdefault(kind, [])
         if len(places) < _EXAMPLES_PER_KIND:
             places.append(place)
+
+    def keep_invalid(self, raw: Any) -> None:
+        """Keep a line of invalid UTF-8, from which the encoding is guessed."""
+        if len(self.invalid_lines) < _LINES_FOR_GUESS:
+            with suppress(UnicodeEncodeError):  # half a surrogate pair in JSON is no byte of another encoding
+                self.invalid_lines.append(raw if isinstance(raw, bytes) else raw.encode(errors="surrogateescape"))
 
     def __str__(self) -> str:
         if not self.complete:
@@ -60,6 +74,28 @@ class CorpusReport:
         )
 
 
+def encoding_problem(report: CorpusReport) -> str | None:
+    """Describe the lines that are not UTF-8, with the likely encoding and the command that converts it; None if none.
+
+    Args:
+        report: of the lines read so far.
+    """
+    bad = report.problems.get(INVALID_UTF8, 0)
+    if not bad:
+        return None
+    place = report.examples[INVALID_UTF8][0]
+    file = place.rpartition(":")[0] or "FILE"
+    encoding = likely_encoding(report.invalid_lines)
+    guess = "the text has another encoding or is damaged"
+    if encoding is not None:
+        other = " (languages of Eastern Europe: CP1250)" if encoding in _EASTERN else ""
+        guess = f"the text looks like {encoding}{other}"
+    return (
+        f"{report.name}: {bad:,} of {report.pairs_read:,} lines ({bad / report.pairs_read:.0%}) are not UTF-8, the "
+        f"first at {place}; {guess}: convert it, e.g. with `iconv -f {encoding or 'LATIN1'} -t UTF-8 {file} > NEW_FILE`"
+    )
+
+
 def check_encoding(report: CorpusReport) -> None:
     """Check that most of the text is UTF-8; a few invalid lines are only left out.
 
@@ -68,11 +104,7 @@ def check_encoding(report: CorpusReport) -> None:
     """
     bad = report.problems.get(INVALID_UTF8, 0)
     if bad >= _MIN_INVALID_LINES and bad * 4 >= report.pairs_read:
-        raise ValueError(
-            f"{report.name}: {bad:,} of {report.pairs_read:,} lines ({bad / report.pairs_read:.0%}) are not UTF-8, the "
-            f"first at {report.examples[INVALID_UTF8][0]}; the text has another encoding or is damaged: convert it, "
-            "e.g. with `iconv -f LATIN1 -t UTF-8`"
-        )
+        raise ValueError(encoding_problem(report))
 
 
 __all__ = [
@@ -85,4 +117,5 @@ __all__ = [
     "TOO_LONG",
     "CorpusReport",
     "check_encoding",
+    "encoding_problem",
 ]

@@ -20,6 +20,7 @@ from .corpus_report import (
     TOO_LONG,
     CorpusReport,
     check_encoding,
+    encoding_problem,
 )
 from .rows import EMPTY, SEVERAL_LINES, Row
 from .text_lines import plain_spaces
@@ -73,7 +74,10 @@ def checked_pairs(
             problem = None if note else problem
             if problem or source_problem or target_problem:
                 place = part.source_place if problem or source_problem else part.target_place
-                report.count(problem or source_problem or target_problem or "", f"{place}{line}")
+                kind = problem or source_problem or target_problem or ""
+                report.count(kind, f"{place}{line}")
+                if kind == INVALID_UTF8:
+                    report.keep_invalid(raw_source if source_problem == INVALID_UTF8 else raw_target)
                 if not keep_all:
                     continue
             elif note or source == target:
@@ -85,10 +89,14 @@ def checked_pairs(
             yield source, target
     report.sha256 = digest.hexdigest()
     report.complete = True
+    check_encoding(report)
     if not report.pairs_kept:
         raise ValueError(f"no usable pair is left: {report}")
-    if report.problems.keys() - _KEPT:
+    if report.problems.keys() - _KEPT - {INVALID_UTF8}:
         logger.warning(str(report))
+    if INVALID_UTF8 in report.problems:
+        lost = "invalid bytes are replaced by U+FFFD" if keep_all else "these pairs are left out"
+        logger.warning(f"{encoding_problem(report)}; {lost}")
 
 
 def checked_text(raw: Any, max_characters: int) -> tuple[str, str | None]:

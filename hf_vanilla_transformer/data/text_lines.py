@@ -132,7 +132,7 @@ def _check_unmarked(first: bytes, name: str) -> None:
     if utf_16 or (zeros >= 3 and zeros * 2 >= len(head)):
         raise TextEncodingError(
             f"{name} looks like UTF-16 or UTF-32 without a byte order mark, or is not text; convert it to UTF-8 first, "
-            "e.g. with `iconv -f UTF-16LE -t UTF-8`"
+            f"e.g. with `iconv -f UTF-16{'BE' if even else 'LE'} -t UTF-8 {name} > NEW_FILE`"
         )
 
 
