@@ -30,6 +30,7 @@ from hf_vanilla_transformer import (
     paper_beam_search,
     quantize,
 )
+from hf_vanilla_transformer.worker_processes import WorkerProcesses, workers_are_supported
 
 MARIAN = "transformers MarianMT generate"
 CTRANSLATE2 = {"fp32": "float32", "int8": "int8"}  # its names of our precisions
@@ -62,6 +63,22 @@ def our_search(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -
     return lambda: paper_beam_search(
         model, **source, config=BeamSearchConfig(num_beams=beams, max_target_tokens=tokens)
     )
+
+
+def our_search_in_workers(model: Any, source: dict[str, Tensor], beams: int, tokens: int, workers: int) -> Decode:
+    """Return the same search by worker processes with one thread each, as in `translate`; a part of the batch each."""
+    config = BeamSearchConfig(num_beams=beams, max_target_tokens=tokens)
+
+    def search(part: slice) -> list[list[list[int]]]:
+        return paper_beam_search(
+            model, **{name: rows[part] for name, rows in source.items()}, config=config
+        ).hypotheses()
+
+    rows = len(source["input_ids"])
+    size = -(-rows // workers)
+    parts = [slice(start, start + size) for start in range(0, rows, size)]
+    processes = WorkerProcesses(search, workers)
+    return lambda: [hypotheses for found in processes.map(parts) for hypotheses in found]
 
 
 def generate(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
@@ -219,13 +236,21 @@ def measure(options: Options) -> Result:
             batch = example_batch(config.vocab_size, sentences, 8 if options.quick else 24)
             source = {name: batch[name] for name in ("input_ids", "attention_mask")}
             contenders: dict[str, Decode] = {}
+            our_ways: dict[str, dict[str, int]] = {}  # by precision: name -> workers
             for precision, model in models.items():
                 contenders[f"{OURS}, {precision}"] = our_search(model, source, beams, tokens)
+                our_ways[precision] = {f"{OURS}, {precision}": 1}
             for precision, marian in marians.items():
                 contenders[f"{OURS} generate, {precision}"] = generate(models[precision], source, beams, tokens)
                 contenders[f"{MARIAN}, {precision}"] = generate(marian, source, beams, tokens)
             for name, decode in contenders.items():
                 check_lengths(decode, tokens, name)
+            workers = min(torch.get_num_threads(), sentences)
+            if workers > 1 and workers_are_supported():
+                for precision, model in models.items():
+                    name = f"{OURS}, {precision}, workers: {workers}"
+                    contenders[name] = our_search_in_workers(model, source, beams, tokens, workers)
+                    our_ways[precision][name] = workers
             ways: dict[str, dict[str, int]] = {precision: {} for precision in CTRANSLATE2}  # name -> workers
             if folder is not None:
                 for precision, compute_type in CTRANSLATE2.items():
@@ -238,15 +263,17 @@ def measure(options: Options) -> Result:
 
             what = f"{case}, {tokens} tokens out"
             if "int8" not in models and ways["int8"]:
-                best, ours = fastest(seconds, ways["int8"]), fastest(seconds, [f"{OURS}, {name}" for name in models])
+                best = fastest(seconds, ways["int8"])
+                ours = fastest(seconds, [name for names in our_ways.values() for name in names])
                 title, peer = f"{what}, int8 beside our best precision", f"CTranslate2 int8, {SAME_WEIGHTS}"
                 note = f"{ours}, which has no int8 here"
                 table.append(
                     Row(title, "tokens/s", speeds[ours], speeds[best], peer, goal=Goal(least=goals["int8"]), note=note)
                 )
             for precision in sorted(models, reverse=True):  # int8, fp32, bf16
-                ours = f"{OURS}, {precision}"
+                ours = fastest(seconds, our_ways[precision])
                 title, marian = f"{what}, {precision}", f"{MARIAN}, {precision}"
+                workers_note = f"our workers: {our_ways[precision][ours]}"
                 if ways.get(precision):
                     best = fastest(seconds, ways[precision])
                     table.append(
@@ -257,20 +284,20 @@ def measure(options: Options) -> Result:
                             speeds[best],
                             f"CTranslate2 {CTRANSLATE2[precision]}, {SAME_WEIGHTS}",
                             goal=Goal(least=goals[precision]) if precision in goals else None,
-                            note=f"CTranslate2's fastest number of workers: {ways[precision][best]}",
+                            note=f"{workers_note}; CTranslate2's: {ways[precision][best]}; the fastest of each",
                         )
                     )
                 if precision in marians:
-                    table.append(Row(title, "tokens/s", speeds[ours], speeds[marian], marian))
+                    table.append(Row(title, "tokens/s", speeds[ours], speeds[marian], marian, note=workers_note))
                     generated = speeds[f"{OURS} generate, {precision}"]
                     plain = f"{what}, plain generate(), {precision}"
                     table.append(Row(plain, "tokens/s", generated, speeds[marian], marian))
                 elif not ways.get(precision):
-                    table.append(Row(title, "tokens/s", speeds[ours]))
+                    table.append(Row(title, "tokens/s", speeds[ours], note=workers_note))
                 profile["floor"][title] = decoding_floor(
                     models["fp32"], contenders[f"{OURS}, fp32"], tokens, precision, rates[precision], bandwidth
                 )
-                profile["operators"][f"{ours}, {what}"] = profile_of(contenders[ours])
+                profile["operators"][f"{OURS}, {precision}, {what}"] = profile_of(contenders[f"{OURS}, {precision}"])
     return Result(
         "decoding",
         "Tokens written per second by models of preset base's size with random weights.",

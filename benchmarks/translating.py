@@ -1,9 +1,10 @@
 """Translating Multi30k's test text with a trained model of preset tiny: lines in, lines out, beside CTranslate2.
 
 Both sides get the same 1,000 lines of text and tokenize, sort, batch, search and join the tokens again. Both run the
-same weights with beam 5 and length penalty 1.0, each with the batch size that was fastest in a trial of several. The
-record contains BLEU of every contender, and the share of lines that int8 translates as fp32 does, so that no speed is
-bought by quality.
+same weights with beam 5 and length penalty 1.0, each with the batch size and workers that were fastest in a trial of
+several. CTranslate2 ends the search of a sentence when as many hypotheses as beams have ended, so ours does the same
+here (``early_stopping=True``); our exact search, the default, has rows of its own. The record contains BLEU of every
+contender, and the share of lines that int8 translates as fp32 does, so that no speed is bought by quality.
 """
 
 import os
@@ -32,10 +33,12 @@ from hf_vanilla_transformer import (
     train_tokenizer,
     translate,
 )
+from hf_vanilla_transformer.worker_processes import workers_are_supported
 
 CHECKPOINT_VARIABLE = "VANILLA_TRANSFORMER_CHECKPOINT"
 TEXT = "multi30k/lc.norm.tok/test_2016_flickr"  # .en and .de, in the folder that --data names
-SEARCH = BeamSearchConfig(num_beams=5, length_penalty=1.0)
+SEARCH = BeamSearchConfig(num_beams=5, length_penalty=1.0, early_stopping=True)
+EXACT_SEARCH = SEARCH.replace(early_stopping=False)
 OUR_BATCHES = (64, 128, 256)  # sentences; 64 is the default
 THEIR_BATCHES = (
     ("examples", 32),
@@ -56,21 +59,36 @@ class Contender:
         who: ours or the peer's name, with the precision.
         way: batch size and workers, in words.
         run: translates all lines.
+        batches: of ours, batch size and workers.
     """
 
     who: str
     way: str
     run: Translate
+    batches: tuple[int, int] = (0, 0)
 
 
 def our_contenders(model: Any, tokenizer: Any, lines: Sequence[str], precision: str) -> list[Contender]:
-    """Return `translate` with several batch sizes."""
+    """Return `translate` with several batch sizes and one worker per thread, and with one worker."""
+    most = torch.get_num_threads() if workers_are_supported() else 1
+    ways = [(size, most) for size in OUR_BATCHES] + [(OUR_BATCHES[0], 1)] * (most > 1)
+    return [
+        Contender(
+            f"{OURS}, {precision}",
+            f"batch {size}, {workers} worker{'s' if workers > 1 else ''}",
+            our_translate(model, tokenizer, lines, SEARCH, size, workers),
+            (size, workers),
+        )
+        for size, workers in ways
+    ]
 
-    def with_batches(size: int) -> Translate:
-        # No batch is split because of its tokens: 64 tokens is more than Multi30k's sentences have.
-        return lambda: translate(model, tokenizer, list(lines), SEARCH, batch_size=size, batch_tokens=64 * size)
 
-    return [Contender(f"{OURS}, {precision}", f"batch {size}", with_batches(size)) for size in OUR_BATCHES]
+def our_translate(
+    model: Any, tokenizer: Any, lines: Sequence[str], search: BeamSearchConfig, size: int, workers: int
+) -> Translate:
+    """Return `translate`; no batch is split because of its tokens: Multi30k's sentences have fewer than 64."""
+    options: Any = {"batch_size": size, "batch_tokens": 64 * size, "workers": workers}
+    return lambda: translate(model, tokenizer, list(lines), search, **options)
 
 
 def ctranslate2_contenders(folder: Path, tokenizer: Any, lines: Sequence[str], compute_type: str) -> list[Contender]:
@@ -163,7 +181,11 @@ def measure(options: Options) -> Result:
             trials += [ctranslate2_contenders(exported, tokenizer, source, name) for name in CTRANSLATE2.values()]
         except ImportError as error:  # it is an extra
             skipped.append(f"CTranslate2: {error}")
-        contenders = {ways[0].who: fastest_way(ways, 1 if options.quick else 2) for ways in trials}
+        contenders = {ways[0].who: fastest_way(ways, 1) for ways in trials}
+        for precision, model in models.items():
+            name, way = f"{OURS}, exact search, {precision}", contenders[f"{OURS}, {precision}"]
+            run = our_translate(model, tokenizer, source, EXACT_SEARCH, *way.batches)
+            contenders[name] = Contender(name, way.way, run)
         outputs = {name: contender.run() for name, contender in contenders.items()}
         seconds = take_turns({name: contender.run for name, contender in contenders.items()}, rounds, warm_up=0)
 
@@ -199,6 +221,15 @@ def measure(options: Options) -> Result:
         note = ways(name, peer) if peer else contenders[name].way
         table.append(
             Row(f"{what}, {precision}", "sentences/s", speeds[name], speeds[peer] if peer else [], peer, note=note)
+        )
+    for precision in ours:
+        name, peer = f"{OURS}, exact search, {precision}", peers.get(precision)
+        title = f"{what}, our exact search, {precision}"
+        theirs = speeds[peer] if peer else []
+        table.append(Row(title, "sentences/s", speeds[name], theirs, peer, note=contenders[name].way))
+        bleu = [scores[name]["bleu"]]
+        table.append(
+            Row(f"BLEU, our exact search, {precision}", "BLEU", bleu, [scores[peer]["bleu"]] if peer else [], peer)
         )
     for precision, name in ours.items():
         peer, bleu = peers.get(precision), [scores[name]["bleu"]]

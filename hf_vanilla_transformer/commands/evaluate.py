@@ -5,7 +5,7 @@
 import argparse
 import sys
 
-from .messages import warnings_in_option_words, without_loading_bar
+from .messages import warnings_in_option_words
 from .options import (
     chosen_device,
     device_option,
@@ -57,6 +57,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     _check_text(options)
+    from ..messages import other_progress_bars_hidden
     from ..training.evaluation_request import EvaluationRequest, run_evaluation
     from ..translation_stream import choose_engine
 
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         engine=engine,
         **given(options, "batch_size", "max_source_tokens", "workers"),
     )
-    with warnings_in_option_words(options), without_loading_bar():
+    with warnings_in_option_words(options), other_progress_bars_hidden():
         result = run_evaluation(request, device=device, on_split=_print_progress)
     for name, scores in result.record["scores"].items():
         for label, group in scores.get("by_group", {}).items():

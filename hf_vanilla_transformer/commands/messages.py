@@ -51,20 +51,6 @@ def warnings_in_option_words(options: argparse.Namespace) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-@contextmanager
-def without_loading_bar() -> Iterator[None]:
-    """Hide the progress bar that transformers shows while it loads weights."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
 def print_warning(message: str, options: argparse.Namespace) -> None:
     """Print a warning to standard error, on one line."""
     text = " ".join(in_option_words(message, options).split())
@@ -81,4 +67,4 @@ class _WarningHandler(logging.Handler):
         print_warning(record.getMessage(), self._options)
 
 
-__all__ = ["in_option_words", "print_warning", "warnings_in_option_words", "without_loading_bar"]
+__all__ = ["in_option_words", "print_warning", "warnings_in_option_words"]

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from .messages import print_warning, warnings_in_option_words, without_loading_bar
+from .messages import print_warning, warnings_in_option_words
 from .options import (
     chosen_device,
     device_option,
@@ -78,6 +78,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     from ..atomic_files import staged_file
+    from ..messages import other_progress_bars_hidden
     from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
     from ..translation_input import (
         STANDARD_INPUT,
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     progress = Progress(terminal, None if terminal is None else count_all_lines(files))
     source = LineSource(files, stdin, wait, progress)
     with warnings_in_option_words(options):
-        with without_loading_bar():
+        with other_progress_bars_hidden():  # that of the weights
             model, tokenizer = load_translator(engine, options.model, device, options.precision)
         if stdin is not None and stdin.isatty():
             print("type one line per translation; end with Ctrl-D", file=sys.stderr, flush=True)
