@@ -64,7 +64,8 @@ class StopSignals:
         self.received, self._when = signal.Signals(number), now
         if os.getpid() == self._owner:
             line = f"{self.received.name}: finishing this update, saving, then stopping; a second signal stops at once"
-            os.write(2, f"{line}\n".encode("ascii"))  # a logger may hold its lock when the signal arrives
+            start = "\n" if os.isatty(2) else ""  # a terminal shows ^C, maybe behind a progress line
+            os.write(2, f"{start}{line}\n".encode("ascii"))  # a logger may hold its lock when the signal arrives
 
 
 class StopBySignal(TrainerCallback):
