@@ -85,7 +85,7 @@ class Progress:
         if self._terminal is None or now - self._shown < _INTERVAL:
             return
         self._shown = now
-        rate = self._translated / (now - self._started)
+        rate = self._translated / max(now - self._started, 1e-9)
         of, left = "", ""
         if self._total is not None:
             of = f" of {self._total:,}"
