@@ -19,7 +19,7 @@ from transformers.modeling_utils import AttentionInterface
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
-from .attention_kernels_vanilla_transformer import prefers_plain_products
+from .attention_kernels_vanilla_transformer import plain_attention, prefers_plain_products
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .layers_vanilla_transformer import (
     DecoderLayer,
@@ -99,7 +99,8 @@ def fastest_attention_forward(
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         hidden = torch.finfo(query.dtype).min  # not −inf: a row without any visible position would become NaN
         attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, hidden)
-    return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout)[0], None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return plain_attention(query, key, value, attention_mask, dropout, scaling).transpose(1, 2), None  # (B, T, H, K)
 
 
 # transformers' attention functions, with our own for "sdpa", which is the default: of the two ways to compute scaled

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .attention_kernels_vanilla_transformer import prefers_plain_products
+from .attention_kernels_vanilla_transformer import plain_attention, prefers_plain_products
 from .layers_vanilla_transformer import scaled_dot_product_attention
 from .loss_vanilla_transformer import on_accelerator
 
@@ -219,7 +219,7 @@ def _fastest_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Attend by plain products or torch's fused kernel, whichever is faster; return no weights."""
     if prefers_plain_products(query, key):
-        return scaled_dot_product_attention(query, key, value, mask, dropout, scale)[0], None
+        return plain_attention(query, key, value, mask, dropout, scale), None
     context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
     return context, None
 

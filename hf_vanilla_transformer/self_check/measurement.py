@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..model.attention_kernels_vanilla_transformer import prefers_plain_products
-from ..model.layers_vanilla_transformer import scaled_dot_product_attention
+from ..model.attention_kernels_vanilla_transformer import plain_attention, prefers_plain_products
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..presets import preset
 from ..training.precision import best_precision, bf16_hardware
@@ -118,7 +117,7 @@ def _attention(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> Mea
     mask = torch.zeros(batch, 1, 1, keys, dtype=dtype)
 
     def plain() -> None:
-        _backward(scaled_dot_product_attention(query, key, value, mask)[0])
+        _backward(plain_attention(query, key, value, mask, 0.0, query.shape[-1] ** -0.5))
 
     def fused() -> None:
         _backward(functional.scaled_dot_product_attention(query, key, value, mask))

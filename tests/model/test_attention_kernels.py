@@ -6,6 +6,7 @@ import torch
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, paper_beam_search, preset
 from hf_vanilla_transformer.model import attention_kernels_vanilla_transformer as kernels
 from hf_vanilla_transformer.model.attention_kernels_vanilla_transformer import prefers_plain_products
+from hf_vanilla_transformer.model.layers_vanilla_transformer import scaled_dot_product_attention
 
 
 @pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
@@ -33,12 +34,46 @@ def test_a_search_step_uses_plain_products_for_many_sentences_with_few_keys(has_
     assert not prefers_plain_products(few_sentences, heads(63, 64, torch.bfloat16))
 
 
-def test_fp32_uses_plain_products_only_in_a_search_step_for_many_sentences_with_few_keys(has_amx):
+def test_fp32_uses_plain_products_in_a_search_step_for_many_sentences_with_few_keys(has_amx):
     step, few_sentences = heads(64, 8, torch.float32), heads(63, 8, torch.float32)
     assert prefers_plain_products(step, heads(64, 48, torch.float32))
     assert not prefers_plain_products(step, heads(64, 49, torch.float32))
     assert not prefers_plain_products(few_sentences, heads(63, 48, torch.float32))
     assert not prefers_plain_products(heads(64, 9, torch.float32), heads(64, 48, torch.float32))
+
+
+def test_fp32_uses_plain_products_for_short_sentences(has_amx):
+    for length, without_gradients, with_gradients in ((15, True, True), (32, False, True), (33, False, False)):
+        query = heads(32, length, torch.float32)
+        assert prefers_plain_products(query, query) is without_gradients
+        assert prefers_plain_products(query.requires_grad_(), query) is with_gradients
+    few = heads(31, 12, torch.float32)
+    assert not prefers_plain_products(few, few)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("keys", [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64])
+@pytest.mark.parametrize("register", [4, 8, 16])
+def test_plain_attention_agrees_with_the_reference_forward_and_backward(dtype, keys, register, monkeypatch):
+    monkeypatch.setattr(kernels, "numbers_per_register", lambda: register)
+    torch.manual_seed(keys)
+    inputs = [torch.randn(2, 3, length, 8, dtype=torch.float64) for length in (5, keys, keys)]
+    mask = torch.zeros(2, 1, 5, keys, dtype=torch.float64)
+    mask[0, :, :, keys // 2 + 1 :] = torch.finfo(dtype).min
+    mask[1, :, 2] = torch.finfo(dtype).min  # a row that sees nothing
+    gradient = torch.randn(2, 3, 5, 8, dtype=torch.float64)
+
+    def run(attention, dtype):
+        leaves = [values.to(dtype).requires_grad_() for values in inputs]
+        context = attention(*leaves, mask.to(dtype), 0.0, 0.3)
+        return [context.detach(), *torch.autograd.grad(context, leaves, gradient.to(dtype))]
+
+    found = run(kernels.plain_attention, dtype)
+    expected = run(lambda *arguments: scaled_dot_product_attention(*arguments)[0], dtype)
+    exact = run(lambda *arguments: scaled_dot_product_attention(*arguments)[0], torch.float64)
+    for ours, same_dtype, reference in zip(found, expected, exact, strict=True):
+        error, allowed = (ours.double() - reference).norm(), (same_dtype.double() - reference).norm()
+        assert error <= 1.5 * allowed + 4 * torch.finfo(dtype).eps * reference.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
@@ -59,10 +94,8 @@ def calls(monkeypatch):
     from hf_vanilla_transformer.model import attention_vanilla_transformer as attention
 
     counted = []
-    plain = attention.eager_attention_forward
-    monkeypatch.setattr(
-        attention, "eager_attention_forward", lambda *args, **kwargs: counted.append(1) or plain(*args, **kwargs)
-    )
+    plain = attention.plain_attention
+    monkeypatch.setattr(attention, "plain_attention", lambda *arguments: counted.append(1) or plain(*arguments))
     return counted
 
 
