@@ -141,11 +141,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         fits = self.budget.fits(source, target)
         self.skipped: list[int] = np.flatnonzero(~fits).tolist()
         if self.skipped:
-            empty = int((np.minimum(source, target) <= 0).sum())
-            logger.warning(
-                f"{len(self.skipped)} of {len(source)} examples are left out of training: {len(self.skipped) - empty} "
-                f"with more than {self.budget.longest_example} tokens on one side, {empty} with an empty side"
-            )
+            logger.warning(self._skipped_message(source, target))
         if not fits.any():
             raise ValueError(
                 f"none of {len(source)} examples fits: a batch takes {self.budget.longest_example} tokens per side "
@@ -161,6 +157,24 @@ class TokenBudgetSampler(Sampler[list[int]]):
         self._starts = starts  # start of each slot among the members, and the number of members at the end
         self._source = source
         self._target = target
+
+    def _skipped_message(self, source: np.ndarray, target: np.ndarray) -> str:
+        """Describe the examples that are left out, and what to do."""
+        count, limit = len(self.skipped), self.budget.longest_example
+        empty = int((np.minimum(source, target) <= 0).sum())
+        limited_by_length = self.budget.max_length is not None and limit == self.budget.max_length
+        option = "the maximum length (max_sentence_tokens)" if limited_by_length else "max_tokens_per_batch"
+        longest = int(np.maximum(source, target).max())
+        return (
+            f"{count:,} of {len(source):,} examples ({count / len(source):.1%}) are left out of training, the first is "
+            f"example {self.skipped[0] + 1:,}: {count - empty:,} with more than {limit:,} tokens on one side, "
+            f"{empty:,} with an empty side"
+            + (
+                f"; the longest has {longest:,} tokens: split long texts into sentences, or raise {option}"
+                if count > empty
+                else ""
+            )
+        )
 
     @classmethod
     def from_budget(

@@ -87,10 +87,10 @@ def _split_warnings(split: str, corpus: ParallelCorpus) -> Iterator[str]:
         start += len(columns[0])
     if not start:
         return
-    for side, language, texts in zip(("source", "target"), corpus.languages, samples, strict=True):
+    for name, language, texts in zip(("source", "target"), corpus.languages, samples, strict=True):
         if script := unexpected_script(texts, language):
             yield (
-                f"the {side} text is mostly {script}, but {side}_lang is {language!r}; correct {side}_lang, or swap "
+                f"the {name} text is mostly {script}, but {name}_lang is {language!r}; correct {name}_lang, or swap "
                 "source and target"
             )
     if identical.many(start, _IDENTICAL):
@@ -113,8 +113,8 @@ def _split_warnings(split: str, corpus: ParallelCorpus) -> Iterator[str]:
                 f"{duplicate.of(start)} repeat an earlier pair, {duplicate.example}; the model sees them more often "
                 "than the others: remove them, and check that no file is given twice"
             )
-    sizes = [np.concatenate(side).astype(np.float64) for side in lengths]
-    yield from _alignment_warnings(*sizes, corpus)
+    source_sizes, target_sizes = (np.concatenate(side).astype(np.float64) for side in lengths)
+    yield from _alignment_warnings(source_sizes, target_sizes, corpus)
 
 
 def _alignment_warnings(source: np.ndarray, target: np.ndarray, corpus: ParallelCorpus) -> Iterator[str]:

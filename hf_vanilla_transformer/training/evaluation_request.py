@@ -112,8 +112,8 @@ def run_evaluation(
     for warning in corpus_warnings(corpora):
         logger.warning(warning)
     only = next(iter(corpora))
-    if recipe is None and (warning := _script_warning(corpora[only].sides()[1], request, tokenize)):
-        logger.warning(warning)
+    if recipe is None and (doubt := _script_warning(corpora[only].sides()[1], request, tokenize)):
+        logger.warning(doubt)
     engine = choose_engine(request.engine, request.model, device, request.precision)
     config = default_search(engine, BeamSearchConfig() if recipe is None else recipe.search, **request.search)
     result = evaluate_checkpoint(

@@ -147,7 +147,9 @@ def test_long_and_empty_examples_are_counted_and_reported(monkeypatch):
     sampler = TokenBudgetSampler([3, 5, 3, 4, 0], [3, 1, 9, 1, 2], 8, num_ranks=2, max_length=3)
     assert sampler.skipped == [1, 2, 3, 4]
     assert messages == [
-        "4 of 5 examples are left out of training: 3 with more than 3 tokens on one side, 1 with an empty side"
+        "4 of 5 examples (80.0%) are left out of training, the first is example 2: 3 with more than 3 tokens on one "
+        "side, 1 with an empty side; the longest has 9 tokens: split long texts into sentences, or raise the maximum "
+        "length (max_sentence_tokens)"
     ]
 
 
