@@ -24,7 +24,7 @@ _LEAST_KNOWN_PAIRS, _KNOWN_PAIRS = 2, 0.01  # evaluation pairs that are in the t
 _LEAST_KNOWN_SOURCES, _KNOWN_SOURCES = 5, 0.05
 
 _ODD_RATIO = 4  # times longer or shorter than usual, the lengths of source and target are odd
-_ODD_CHARACTERS = 30  # the longer side of a pair with odd lengths has at least so many
+_ODD_CHARACTERS = 30  # minimum length of the longer side of a pair with odd lengths
 _BLOCK = 1000  # neighbouring pairs whose lengths are correlated
 _LEAST_CORRELATED = 200  # fewer pairs are not correlated
 _SHIFTS = (1, -1, 2, -2, 3, -3)  # lines by which one side may be shifted
