@@ -326,13 +326,15 @@ def draw(model: Any, tokenizer: Any, kind: str, layer: int, path: Path) -> None:
         translation = translate(model, tokenizer, text, BeamSearchConfig(num_beams=1))
         spelled = [*text.split(), "</s>"]
         axis.set_xticks(range(len(spelled)), spelled, rotation=45, ha="right", fontsize=11)
-        axis.set_title(translation, fontsize=9)
+        axis.set_title(f"“{translation}”", fontsize=9)
         if kind in found:
             image = axis.imshow(found[kind][layer], vmin=0, vmax=1, cmap="Blues", aspect="auto")
             heads = range(len(found[kind][layer]))
             axis.set_yticks(heads, [f"head {head}" for head in heads])
-    who = "배 looks at" if kind == "encoder" else "written: belly, pear or boat; the decoder looks at"
-    figure.suptitle(f"{who} … ({kind} attention, layer {layer})", fontsize=11)
+    name = "Encoder self-attention" if kind == "encoder" else "Cross-attention"
+    query = "the word 배가 (belly, pear or boat)" if kind == "encoder" else "the predicted word belly, pear or boat"
+    figure.suptitle(f"{name}, layer {layer}: what each head attends to for {query}", fontsize=11)
+    figure.supxlabel("source word (key); above each map the model's translation", fontsize=10)
     if image is not None:
         figure.colorbar(image, ax=axes, label="attention weight", shrink=0.9)
     figure.savefig(path, dpi=120)

@@ -24,8 +24,14 @@ TOKENS = ["<s>", "the", "cat", "sat", "down"]
 WARMUPS, UPDATES = (1000, 4000, 8000), 20_000
 SMOOTHING = 0.1
 MODELS = ("tiny", "small", "base", "big")
+DRAWN_PARTS = {  # part of a parameter's name → its place in the model
+    "embed": "embedding (shared)",
+    "self_attn.": "self-attention",
+    "cross_attn.": "encoder-decoder attention",
+    "feed_forward.": "feed-forward",
+}
 # Told apart by lightness as well as by hue, so also without colour vision and in print.
-COLOURS = ("#08306b", "#2171b5", "#6baed6", "#c6dbef", "#fdae6b")
+COLOURS = ("#08306b", "#2171b5", "#6baed6", "#c6dbef")
 
 
 def sinusoids() -> Figure:
@@ -37,22 +43,24 @@ def sinusoids() -> Figure:
     left, right = figure.subplots(1, 2)
     image = left.imshow(table.numpy(), aspect="auto", cmap="cividis", vmin=-1, vmax=1)
     left.set(
-        title=f"PE(pos, i), d_model = {WIDTH}", xlabel="dimension i (sine and cosine alternate)", ylabel="position"
+        title=f"Sinusoidal positional encoding PE(pos, i), d_model = {WIDTH}",
+        xlabel="dimension i (sine and cosine alternate)",
+        ylabel="position pos",
     )
-    figure.colorbar(image, ax=left)
+    figure.colorbar(image, ax=left, label="value of PE(pos, i)")
     for colour, position in zip(COLOURS, (10, 50, 80), strict=False):
         products = (table @ table[position]).numpy()
-        right.plot(products, color=colour, label=f"with PE({position})")
-    right.axhline(WIDTH / 2, color="0.6", linewidth=0.8, linestyle=":")
-    right.set(title="PE(pos) · PE(k) depends on the distance alone", xlabel="position",
-              ylabel=f"dot product (with itself: d_model / 2 = {WIDTH // 2})")  # fmt: skip
+        right.plot(products, color=colour, label=f"k = {position}")
+    right.axhline(WIDTH / 2, color="0.6", linewidth=0.8, linestyle=":", label=f"d_model / 2 = {WIDTH // 2}")
+    right.set(title="PE(pos) · PE(k) depends only on the distance", xlabel="position pos",
+              ylabel="dot product PE(pos) · PE(k)")  # fmt: skip
     right.margins(y=0.28)
-    right.legend(loc="upper right", ncols=3, fontsize=8, columnspacing=1.0, handlelength=1.2)
+    right.legend(loc="upper right", ncols=4, fontsize=8, columnspacing=1.0, handlelength=1.2)
     return figure
 
 
 def causal_mask() -> Figure:
-    """Who may look at whom in the decoder's self-attention."""
+    """Which tokens each token may attend to in the decoder's self-attention."""
     allowed = torch.ones(len(TOKENS), len(TOKENS)).tril()
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -62,7 +70,9 @@ def causal_mask() -> Figure:
             axes.text(column, row, "0" if column <= row else "−∞", ha="center", va="center")
     axes.set_xticks(range(len(TOKENS)), TOKENS)
     axes.set_yticks(range(len(TOKENS)), TOKENS)
-    axes.set(title="added to Q Kᵀ / √d_k before the softmax", xlabel="is looked at", ylabel="looks")
+    axes.set(
+        title="Decoder mask, added to Q Kᵀ / √d_k", xlabel="attended token (key)", ylabel="token that attends (query)"
+    )
     return figure
 
 
@@ -73,12 +83,12 @@ def learning_rate() -> Figure:
     updates = range(1, UPDATES + 1)
     for colour, style, warmup in zip(COLOURS, ("--", "-", "-."), WARMUPS, strict=False):
         rates = [512**-0.5 * min(update**-0.5, update * warmup**-1.5) for update in updates]
-        axes.plot(updates, rates, color=colour, linestyle=style, label=f"warm-up {warmup:,}")
-        axes.annotate(f"{max(rates):.1e}", (warmup, max(rates)), (6, 3), textcoords="offset points", fontsize=8)
-    axes.set(title="Equation 3, d_model = 512", xlabel="update",
+        axes.plot(updates, rates, color=colour, linestyle=style, label=f"{warmup:,}")
+        axes.annotate(f"{max(rates):.5f}", (warmup, max(rates)), (6, 3), textcoords="offset points", fontsize=8)
+    axes.set(title="Learning rate by Equation 3, d_model = 512", xlabel="update",
              ylabel="learning rate", ylim=(0, None))  # fmt: skip
     axes.margins(y=0.12)
-    axes.legend()
+    axes.legend(title="warm-up updates")
     return figure
 
 
@@ -94,7 +104,8 @@ def label_smoothing() -> Figure:
     axes.annotate(f"1 − ε + ε / V = {smoothed[right_word]:.2f}", (right_word + 0.45, smoothed[right_word]), va="center")
     axes.annotate(f"ε / V = {smoothed[0]:.2f}", (7, smoothed[0] + 0.04), ha="center")
     entropy = -sum(share * math.log(share) for share in smoothed)
-    axes.set(title=f"§5.4: no model can get its loss below {entropy:.2f} nats here", xlabel="word", ylabel="target",
+    axes.set(title=f"Label smoothing (§5.4): the lowest possible loss is {entropy:.2f} nats per token",
+             xlabel=f"token id, vocabulary of V = {words}", ylabel="target probability",
              xticks=range(words))  # fmt: skip
     axes.legend()
     return figure
@@ -102,10 +113,10 @@ def label_smoothing() -> Figure:
 
 def parameter_budget() -> Figure:
     """Where the parameters of several models are, counted from the models themselves."""
-    parts = {"embed": "embedding (shared)", "self_attn.": "self-attention", "cross_attn.": "encoder-decoder attention",
-             "feed_forward.": "feed-forward", "norm": "layer normalisation"}  # fmt: skip
+    parts = {**DRAWN_PARTS, "norm": "layer normalization"}
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
+    not_drawn = 0.0
     for row, name in enumerate(MODELS):
         with torch.device("meta"):  # shapes without memory
             model = VanillaTransformerForConditionalGeneration(preset(name))
@@ -114,19 +125,20 @@ def parameter_budget() -> Figure:
         for parameter_name, parameter in model.named_parameters():  # a shared matrix is named once
             counts[next(title for part, title in parts.items() if part in parameter_name)] += parameter.numel()
         total, left = sum(counts.values()), 0.0
-        for colour, title in zip(COLOURS, parts.values(), strict=True):
+        for colour, title in zip(COLOURS, DRAWN_PARTS.values(), strict=True):
             share = counts[title] / total
             axes.barh(row, share, left=left, color=colour, edgecolor="white", label=title if row == 0 else None)
-            if share > 0.05:
-                dark = colour in COLOURS[:2]
-                axes.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", color="w" if dark else "k")
+            dark = colour in COLOURS[:2]
+            axes.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", color="w" if dark else "k")
             left += share
+        not_drawn = max(not_drawn, 1 - left)
         axes.text(1.01, row, f"{total / 1e6:.2f} M", va="center")
     axes.set_yticks(range(len(MODELS)), MODELS)
     axes.invert_yaxis()
-    axes.set(title="Share of the parameters, 37,000 words", xlim=(0, 1.16), xlabel="share")
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    axes.set(title="Parameters of the presets by part, vocabulary of 37,000 tokens", xlim=(0, 1.16), ylabel="preset",
+             xlabel=f"share of all parameters; layer normalization, at most {not_drawn:.1%}, is not drawn")  # fmt: skip
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

@@ -51,7 +51,16 @@ D_MODEL = 128
 NAMES = ("rnn", "rnn+attention", "transformer")
 COLOURS = {"rnn": "#d95f02", "rnn+attention": "#7570b3", "transformer": "#1b9e77"}  # told apart by the colour-blind
 OTHER_COLOURS = ("#0072b2", "#e69f00", "#56b4e9", "#d55e00", "#cc79a7", "#000000", "#999999", "#009e73")  # likewise
-UNTRAINED = ", untrained"
+TRAINED, UNTRAINED = ", trained", ", untrained"
+TITLES = {  # in the legends
+    "rnn": "RNN",
+    "rnn+attention": "RNN with attention",
+    "transformer": "Transformer",
+    "self-attention": "self-attention",
+    "recurrent": "recurrent (LSTM)",
+    "large start, 12 + 12 layers": "post-norm, 12 + 12 layers, Glorot gain everywhere",
+    "no positions, 2 + 2 layers": "post-norm, 2 + 2 layers, no positions",
+}
 # Of Adam; round numbers, not searched for: whoever claims more for one of the three should search for all three alike.
 PEAK_RATE = {"rnn": 2e-3, "rnn+attention": 2e-3, "transformer": 1.5e-3}
 TRAINED_ON = (1, 10)  # numbers a list
@@ -342,21 +351,35 @@ def gradient_norms(model: Any, tokenizer: Any, length: int) -> list[float]:
 
 
 def save_plot(
-    path: Path, title: str, x_label: str, y_label: str, lines: dict[str, tuple[list, list]], **scales: str
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    lines: dict[str, tuple[list, list]],
+    x_ticks: Sequence[int] = (),
+    **scales: str,
 ) -> None:
-    """Draw lines, each with a marker of its own beside its colour."""
+    """Draw lines, each with a marker of its own beside its colour; the ticks of logarithmic axes are plain numbers."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axis = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
     axis.set_prop_cycle(color=OTHER_COLOURS)
     for marker, (name, (x, y)) in zip("osD^v*PX", lines.items(), strict=False):
-        colour = COLOURS.get(name.removesuffix(UNTRAINED))
+        of_model = name.removesuffix(UNTRAINED).removesuffix(TRAINED)
         style = "--" if name.endswith(UNTRAINED) else "-"
-        axis.plot(x, y, style, marker=marker, markersize=4, label=name, **({"color": colour} if colour else {}))
+        colour = {"color": COLOURS[of_model]} if of_model in COLOURS else {}
+        label = TITLES.get(of_model, of_model) + name.removeprefix(of_model)
+        axis.plot(x, y, style, marker=marker, markersize=4, label=label, **colour)
     axis.set(title=title, xlabel=x_label, ylabel=y_label, **scales)
+    if x_ticks:
+        axis.set_xticks(x_ticks, [f"{tick:,}" for tick in x_ticks])
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
@@ -370,8 +393,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("examples/results/claims"))
     parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
+    parser.add_argument("--redraw", action="store_true", help="draw the figures of results.json in --output again")
     options = parser.parse_args(arguments)
     plan, output = QUICK if options.quick else Plan(), options.output
+    if options.redraw:
+        draw(json.loads((output / "results.json").read_text(encoding="utf-8")), output)
+        print(f"compare_with_rnn: figures drawn again in {output}")
+        return
     output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     set_seed(1)
@@ -515,40 +543,51 @@ def draw(results: dict[str, Any], output: Path) -> None:
     log = {"xscale": "log", "yscale": "log"}
     speeds, costs, lengths = (results[key] for key in ("tokens_per_second", "layer_milliseconds", "quality_by_length"))
     save_plot(
-        output / "speed.png", "Training speed", "tokens per sentence", "tokens per second",
-        {name: (speeds["lengths"], speeds[name]) for name in NAMES}, **log,
+        output / "speed.png", "Training speed by length of the sentences", "tokens per sentence", "tokens per second",
+        {name: (speeds["lengths"], speeds[name]) for name in NAMES}, x_ticks=speeds["lengths"], **log,
     )  # fmt: skip
     save_plot(
-        output / "layer_cost.png", "One layer, forward and backward (Table 1)", "positions n", "milliseconds",
-        {name: (costs["n"], costs[name]) for name in ("self-attention", "recurrent")}, **log,
+        output / "layer_cost.png", "One layer on one sentence, forward and backward (Table 1)",
+        "positions n", "milliseconds",
+        {name: (costs["n"], costs[name]) for name in ("self-attention", "recurrent")}, x_ticks=costs["n"], **log,
+    )  # fmt: skip
+    shortest, longest = results["trained_on_numbers"]
+    save_plot(
+        output / "quality_by_length.png",
+        f"Quality by length, after training on lists of {shortest} to {longest} numbers",
+        "numbers per list", "share of correct words", {name: (lengths["numbers"], lengths[name]) for name in NAMES},
     )  # fmt: skip
     save_plot(
-        output / "quality_by_length.png", f"Quality by length; trained on {TRAINED_ON[0]} to {TRAINED_ON[1]} numbers",
-        "numbers in the list", "share of words right", {name: (lengths["numbers"], lengths[name]) for name in NAMES},
-    )  # fmt: skip
-    save_plot(
-        output / "quality_by_time.png", "Quality by training time", "seconds", "share of words right",
+        output / "quality_by_time.png", "Quality by training time", "training time (seconds)", "share of correct words",
         {
             name: ([row["seconds"] for row in rows], [row["quality"] for row in rows])
             for name, rows in results["quality_by_time"].items()
         },
     )  # fmt: skip
     save_plot(
-        output / "gradients.png", "Gradient from the last output to each input", "source position", "norm (largest 1)",
+        output / "gradients.png", "Gradient of the last target word with respect to each source token",
+        "position of the source token (norms below 10⁻⁶ are not drawn)", "norm, divided by the largest of its curve",
         {
-            name if when == "trained" else name + UNTRAINED: (list(range(len(norms))), norms)
+            name + (TRAINED if when == "trained" else UNTRAINED): above_zero(norms)
             for name, both in results["gradient_norms"].items()
             for when, norms in both.items()
         },
         yscale="log",
     )  # fmt: skip
     save_plot(
-        output / "depth.png", "Depth, norm and positions", "updates", "training loss (nats per token)",
+        output / "depth.png", "Training loss by depth, normalization and positions", "updates",
+        "training loss (nats per token)",
         {
             name: ([row["updates"] for row in found["losses"]], [row["loss"] for row in found["losses"]])
             for name, found in results["depth"].items()
         },
     )  # fmt: skip
+
+
+def above_zero(norms: list[float]) -> tuple[list[int], list[float]]:
+    """Return positions and norms without those that were rounded to 0, which a logarithmic axis does not have."""
+    positions = [position for position, norm in enumerate(norms) if norm > 0]
+    return positions, [norms[position] for position in positions]
 
 
 if __name__ == "__main__":

@@ -32,10 +32,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--layer",
         type=whole_number(0, 1_000),
-        help="layer, counted from 0 (default: the average over all layers for cross, else the last layer)",
+        help="layer, counted from 0 (default: the mean over all layers for cross, else the last layer)",
     )
     parser.add_argument(
-        "--head", type=whole_number(0, 1_000), help="head, counted from 0; needs --layer (default: all heads)"
+        "--head",
+        type=whole_number(0, 1_000),
+        help="head, counted from 0; needs --layer (default: all heads; the page shows their mean first)",
     )
     parser.set_defaults(run=run, speaks_options=True)
 

@@ -100,7 +100,7 @@ def layer_figure(maps: AttentionMaps, kind: str, layer: int) -> Figure:
 
 
 def alignment_figure(maps: AttentionMaps, layer: int | None = None, head: int | None = None) -> Figure:
-    """Draw the encoder-decoder attention, averaged: which source tokens each target token attends to.
+    """Draw the mean of the encoder-decoder attention: which source tokens each target token attends to.
 
     Args:
         maps: from `attention_maps`.
@@ -193,11 +193,9 @@ def _one_map(maps: AttentionMaps, kind: str, weights: NDArray[np.float32], title
 
 def _draw(axes: Axes, weights: NDArray[np.float32], rows: Sequence[Token], columns: Sequence[Token]) -> Any:
     image = axes.imshow(weights, cmap=COLOUR_MAP, vmin=0.0, vmax=1.0, interpolation="nearest")
-    axes.set_xticks(range(len(columns)), [_literal(token) for token in columns], fontsize=8)
+    axes.set_xticks(range(len(columns)), [_across(_literal(token)) for token in columns], fontsize=8)
     for label in axes.get_xticklabels():
-        if all(east_asian_width(character) == "W" for character in label.get_text()):
-            label.set_text("\n".join(label.get_text()))  # written from top to bottom, as Korean may be
-        else:
+        if not _is_wide(label.get_text().replace("\n", "")):
             label.set_rotation(90)
     axes.set_yticks(range(len(rows)), [_literal(token) for token in rows], fontsize=8)
     axes.tick_params(length=0)
@@ -206,6 +204,16 @@ def _draw(axes: Axes, weights: NDArray[np.float32], rows: Sequence[Token], colum
     axes.grid(which="minor", color="#d9d9d9", linewidth=0.4)
     axes.tick_params(which="minor", length=0)
     return image
+
+
+def _is_wide(text: str) -> bool:
+    """Return whether all characters are as wide as high, such as Hangul syllables."""
+    return all(east_asian_width(character) == "W" for character in text)
+
+
+def _across(text: str) -> str:
+    """Return the label of a column: wide characters are written from top to bottom, as Korean may be."""
+    return "\n".join(text) if _is_wide(text) else text
 
 
 def _literal(token: Token) -> str:

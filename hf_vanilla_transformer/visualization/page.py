@@ -38,7 +38,7 @@ def attention_page(
         title: title and heading of the page.
         kind: kind of attention shown first: "encoder", "decoder" or "cross".
         layer: index of the layer shown first, from 0; None is the last layer.
-        head: index of the head shown first, from 0; None is the average of all heads.
+        head: index of the head shown first, from 0; None is the mean of all heads.
 
     Returns:
         The HTML document.
@@ -53,7 +53,7 @@ def attention_page(
         "source": maps.source,
         "target": maps.target,
         "targetIsOwn": maps.target_is_own,
-        "first": {"kind": kind, "layer": layer, "head": "average" if head is None else head},
+        "first": {"kind": kind, "layer": layer, "head": "mean" if head is None else head},
         "kinds": {kind: _data_of(maps, kind) for kind in KINDS},
         "statistics": [asdict(statistics) for statistics in maps.statistics()],
     }

@@ -52,8 +52,8 @@ def visualize_checkpoint(
         page: HTML file to write.
         figure: picture file to write; the suffix selects the format.
         kind: "encoder", "decoder" or "cross": what the figure shows, and the page shows first.
-        layer, head: counted from 0. The figure shows one head, one layer, or without either the average of the
-            encoder-decoder attention, or the last layer of another kind.
+        layer, head: counted from 0. The figure shows one head, one layer, or without either the mean of the
+            encoder-decoder attention over layers and heads, or the last layer of another kind.
         overwrite: replace files that an earlier call wrote.
         device: None selects the accelerator if there is one, else the CPU.
 

@@ -250,7 +250,7 @@ def test_kind_layer_and_head_are_chosen(visit: Any, maps: AttentionMaps) -> None
     page.get_by_label("encoder self-attention", exact=True).check()
     assert page.locator("#rows button").count() == len(maps.source_tokens)
     assert page.locator("#layer option").count() == 1  # this model's encoder has one layer, its decoder two
-    page.locator("#head").select_option("average")
+    page.locator("#head").select_option("mean")
     page.locator("#rows button").nth(3).hover()
     mean = maps.encoder[0, :, 3].mean(axis=0)
     assert f"attends to “{maps.source_tokens[int(mean.argmax())].text}”" in page.locator("#said").inner_text()

@@ -83,7 +83,7 @@ def test_what_is_shown_first_is_chosen_and_checked(maps: AttentionMaps) -> None:
     def first(**choice: Any) -> dict[str, Any]:
         return json.loads(Elements(attention_page(maps, **choice)).texts["data"])["first"]
 
-    assert first() == {"kind": "cross", "layer": 1, "head": "average"}
+    assert first() == {"kind": "cross", "layer": 1, "head": "mean"}
     assert first(kind="encoder", layer=0, head=2) == {"kind": "encoder", "layer": 0, "head": 2}
     with pytest.raises(ValueError, match="there is no head 3 in cross attention"):
         attention_page(maps, head=3)
