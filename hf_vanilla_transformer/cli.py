@@ -24,6 +24,7 @@ from .commands import (
     translate,
     visualize,
 )
+from .commands.inputs import check_inputs
 from .commands.interrupts import INTERRUPTED, Program, one_line_interrupts
 from .commands.messages import in_option_words
 from .commands.options import in_effect
@@ -56,6 +57,7 @@ def _main(arguments: Sequence[str] | None, interrupted: Program) -> int:
     try:
         options = _parse(arguments)
         program = interrupted.name = f"{PROGRAM} {options.command}"
+        check_inputs(options)
         return options.run(options)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

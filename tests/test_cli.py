@@ -214,6 +214,32 @@ def test_help_and_version_import_neither_torch_nor_transformers():
     assert run("--version").stdout.startswith(b"vanilla-transformer 0.")
 
 
+def test_wrong_arguments_and_missing_checkpoints_are_reported_before_torch_is_imported(tmp_path):
+    (tmp_path / "file").write_text("not a checkpoint")
+    file = str(tmp_path / "file")
+    commands = {
+        "translate no-such": "there is no directory no-such",
+        f"translate {file}": "; it is a file",
+        "translate no-such --num-beams x": "--num-beams: x is not a whole number",
+        "evaluate no/such/checkpoint": "there is no directory no/such/checkpoint",
+        "visualize no-such --source a --output b.html": "there is no directory no-such",
+        "push no-such someone/toy": "there is no directory no-such",
+        "average no-such --output x": "there is no directory no-such",
+        "convert no-such x --to onnx": "there is no file or directory no-such",
+        "convert no-such x --to onnx --set a=b": "",
+    }
+    code = (
+        "import sys\nfrom hf_vanilla_transformer.cli import main\n"
+        f"assert [main(words.split()) for words in {list(commands)}] == [2] * {len(commands)}\n"
+        "print({'torch', 'transformers', 'numpy', 'datasets', 'yaml', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "set()"
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == len(commands)
+    assert all(message in line for message, line in zip(commands.values(), lines, strict=True)), lines
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_an_interrupt_during_the_imports_is_no_traceback(tmp_path):
     (tmp_path / "torch").mkdir()
