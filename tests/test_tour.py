@@ -1,11 +1,14 @@
 """The guided tour in both languages: every block runs, prints what the page says, and both pages run the same code."""
 
+import argparse
 import ast
 import contextlib
 import io
 import json
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,31 @@ def test_the_examples_head_says_how_to_run_what_the_page_says() -> None:
     for script, arguments in commands:
         docstring = ast.get_docstring(ast.parse((EXAMPLES.parent / script).read_text(encoding="utf-8"))) or ""
         assert f"python {script}{arguments}" in docstring, script
+
+
+class Parsed(Exception):
+    """The arguments of a script were accepted."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_script_accepts_the_arguments_on_the_page(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def stop_after_parsing(self, *words, **names):
+        parse(self, *words, **names)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop_after_parsing)
+    commands = re.findall(r"`python (examples/[\w/]+\.py)([^`]*)`", (EXAMPLES / page).read_text(encoding="utf-8"))
+    assert len(commands) >= 11
+    for script, arguments in commands:
+        source = (EXAMPLES.parent / script).read_text(encoding="utf-8")
+        if "argparse" not in source:  # the two that run in seconds, which test_teaching_examples runs
+            assert len(arguments.split()) == source.count("sys.argv[1]"), script
+            continue
+        monkeypatch.setattr(sys, "argv", [script, *arguments.split()])
+        with pytest.raises(Parsed):  # SystemExit if an argument is missing or unknown
+            runpy.run_path(str(EXAMPLES.parent / script), run_name="__main__")
 
 
 @pytest.mark.parametrize("page", PAGES)
