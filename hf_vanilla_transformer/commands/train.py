@@ -54,8 +54,6 @@ def run(options: argparse.Namespace) -> int:
     if is_first_process():
         for line in recipe.summary:
             print(line, file=sys.stderr)
-        if recipe.chosen_text is not None:
-            print(f"  the run writes all of them, with the reasons, to {recipe.path}", file=sys.stderr)
     result = train(recipe)
     if is_first_process():  # the scores are shown on standard error already, and are in results.json
         print(f"train: output={result.output_dir}")

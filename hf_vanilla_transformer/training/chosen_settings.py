@@ -234,7 +234,10 @@ def _choose_checkpoints(given: Mapping[str, Any], choose: Any, updates: int, eva
         return
     every = choose("save_steps", every, f"{_CHECKPOINTS} checkpoints; a run that is killed resumes from the last")
     if evaluates and str(given.get("eval_strategy", "steps")) == "steps":
-        choose("eval_steps", every, "at every checkpoint")
+        if given.get("average_best"):
+            choose("eval_steps", every, "at every checkpoint, to select the best")
+        else:
+            choose("eval_steps", 2 * every, "at every second checkpoint")
     averaged = given.get("average_last") or given.get("average_best") or 0
     if not ({"average_last", "average_best"} & given.keys()):
         averaged = choose("average_last", _AVERAGED, "section 6.1; the average is better than each")

@@ -76,11 +76,12 @@ def choose_recipe(given: Mapping[str, Setting], values: Mapping[str, Any]) -> Ch
         "File names are relative to the directory in which that command runs.",
     ]
     settings = {key: str(words[0]) for key, words in written.items() if words}
-    lines = [f"settings for {_described(size, data)}:", *(f"  {line}" for line in summary(size, settings))]
+    path = Path(output_dir) / RECIPE_FILE
+    title = f"settings for {_described(size, data)}, with their reasons in {path}:"
     return ChosenRecipe(
-        path=Path(output_dir) / RECIPE_FILE,
+        path=path,
         text=recipe_text(header, written, comments),
-        summary=lines,
+        summary=[title, *(f"  {line}" for line in summary(size, settings))],
         command_only={key: setting for key, setting in given.items() if key in _NOT_WRITTEN},
     )
 

@@ -87,7 +87,7 @@ def test_the_vocabulary_has_room_for_every_character() -> None:
 def test_the_schedule_adapts_to_a_given_length() -> None:
     settings = chosen(MULTI30K, max_steps=1_000)
     assert (settings["warmup_steps"], settings["cooldown_steps"]) == ("100", "400")
-    assert (settings["save_steps"], settings["eval_steps"]) == ("50", "50")
+    assert (settings["save_steps"], settings["eval_steps"]) == ("50", "100")
     assert chosen(MULTI30K, max_steps=-1)["warmup_steps"] == chosen(MULTI30K, num_train_epochs=3.0)["warmup_steps"]
     epochs = chosen(MULTI30K, num_train_epochs=1.0)
     assert "max_steps" not in epochs and 40 <= int(epochs["warmup_steps"]) <= 70
@@ -116,6 +116,7 @@ def test_nothing_is_held_out_if_there_is_validation_text_or_no_evaluation() -> N
 def test_a_given_average_decides_how_many_checkpoints_are_kept() -> None:
     settings = chosen(MULTI30K, average_best=8)
     assert "average_last" not in settings and settings["save_total_limit"] == "9"
+    assert settings["eval_steps"] == settings["save_steps"]  # each has the loss that selects it
 
 
 def test_a_trained_model_keeps_its_architecture_and_tokenizer_and_gets_a_low_rate() -> None:
