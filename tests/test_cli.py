@@ -49,7 +49,7 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
-    "--overwrite",
+    "--extra-token --overwrite",
     "train": "--verbose --recipe --print-recipe",
     "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",

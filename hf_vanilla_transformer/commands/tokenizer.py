@@ -49,7 +49,6 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--extra-token",
         action="append",
-        default=[],
         metavar="TOKEN",
         help='further special token, e.g. the language tag "<2ko>": one token anywhere in a text, and left out of '
         "translations; may be given several times",
@@ -70,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         normalization=None if options.normalization == "none" else options.normalization,
         lowercase=options.lowercase,
         character_coverage=options.character_coverage,
-        extra_tokens=options.extra_token,
+        extra_tokens=options.extra_token or (),
         overwrite=options.overwrite,
     )
     for folder, vocabulary in vocabularies.items():
