@@ -23,10 +23,9 @@ import torch
 from machine import DTYPES
 from side_by_side import Options, Result, Row
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-from hf_vanilla_transformer.model import attention_kernels_vanilla_transformer as kernels
-
+REGISTER = {"AVX512": 64, "AVX2": 32}.get(torch.backends.cpu.get_cpu_capability(), 16)  # bytes
 HEADS = ((4, 32), (8, 64))  # H and K of presets tiny and base
 TOKENS = 1024  # of a training batch: its sentences are TOKENS / length
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
@@ -131,8 +130,11 @@ def disagreements(
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Compute softmax(scale · Q Kᵀ + mask) V by the package's two products and softmax."""
-    return kernels.plain_attention(query, key, value, mask, 0.0, scale)
+    """Compute softmax(scale · Q Kᵀ + mask) V by two products and a softmax, whose rows fill a vector register."""
+    scores = (query * scale) @ key.transpose(-2, -1) + mask
+    keys = scores.shape[-1]
+    missing = max(0, REGISTER // scores.element_size() - keys)
+    return pad(scores, (0, missing), value=float("-inf")).softmax(dim=-1)[..., :keys] @ value
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:

@@ -7,6 +7,7 @@ each on a part of it; the faster way counts. Every row compares one precision.
 
 # Shapes: B batch · S source length · V vocabulary
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,8 +30,8 @@ from hf_vanilla_transformer import (
     export_checkpoint,
     paper_beam_search,
     quantize,
+    translate,
 )
-from hf_vanilla_transformer.worker_processes import WorkerProcesses, workers_are_supported
 
 MARIAN = "transformers MarianMT generate"
 CTRANSLATE2 = {"fp32": "float32", "int8": "int8"}  # its names of our precisions
@@ -66,19 +67,13 @@ def our_search(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -
 
 
 def our_search_in_workers(model: Any, source: dict[str, Tensor], beams: int, tokens: int, workers: int) -> Decode:
-    """Return the same search by worker processes with one thread each, as in `translate`; a part of the batch each."""
+    """Return `translate` with worker processes, which it starts at each call: a part of the batch for each."""
     config = BeamSearchConfig(num_beams=beams, max_target_tokens=tokens)
-
-    def search(part: slice) -> list[list[list[int]]]:
-        return paper_beam_search(
-            model, **{name: rows[part] for name, rows in source.items()}, config=config
-        ).hypotheses()
-
-    rows = len(source["input_ids"])
-    size = -(-rows // workers)
-    parts = [slice(start, start + size) for start in range(0, rows, size)]
-    processes = WorkerProcesses(search, workers)
-    return lambda: [hypotheses for found in processes.map(parts) for hypotheses in found]
+    tokenizer = word_tokenizer(model.config)
+    lengths = source["attention_mask"].sum(dim=1).tolist()
+    rows = [ids[:length] for ids, length in zip(source["input_ids"].tolist(), lengths, strict=True)]
+    texts = [" ".join(tokenizer.convert_ids_to_tokens(row)) for row in rows]
+    return lambda: translate(model, tokenizer, texts, config, batch_size=-(-len(texts) // workers), workers=workers)
 
 
 def generate(model: Any, source: dict[str, Tensor], beams: int, tokens: int) -> Decode:
@@ -246,7 +241,7 @@ def measure(options: Options) -> Result:
             for name, decode in contenders.items():
                 check_lengths(decode, tokens, name)
             workers = min(torch.get_num_threads(), sentences)
-            if workers > 1 and workers_are_supported():
+            if workers > 1 and sys.platform == "linux":
                 for precision, model in models.items():
                     name = f"{OURS}, {precision}, workers: {workers}"
                     contenders[name] = our_search_in_workers(model, source, beams, tokens, workers)

@@ -8,6 +8,7 @@ contender, and the share of lines that int8 translates as fp32 does, so that no 
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,6 @@ from hf_vanilla_transformer import (
     train_tokenizer,
     translate,
 )
-from hf_vanilla_transformer.worker_processes import workers_are_supported
 
 CHECKPOINT_VARIABLE = "VANILLA_TRANSFORMER_CHECKPOINT"
 TEXT = "multi30k/lc.norm.tok/test_2016_flickr"  # .en and .de, in the folder that --data names
@@ -70,7 +70,7 @@ class Contender:
 
 def our_contenders(model: Any, tokenizer: Any, lines: Sequence[str], precision: str) -> list[Contender]:
     """Return `translate` with several batch sizes and one worker per thread, and with one worker."""
-    most = torch.get_num_threads() if workers_are_supported() else 1
+    most = torch.get_num_threads() if sys.platform == "linux" else 1
     ways = [(size, most) for size in OUR_BATCHES] + [(OUR_BATCHES[0], 1)] * (most > 1)
     return [
         Contender(

@@ -383,9 +383,9 @@ def test_a_notebook_shows_the_report_as_a_table_with_escaped_text(two_checks):
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "device='gpu' is not the name of a device; "),
-        ("cuda:99", "device='cuda:99' is not available; "),
-        ("meta", "torch cannot compute on device='meta' (it has no numbers); choose cpu or another one"),
+        ("gpu", "--device gpu is not the name of a device; "),
+        ("cuda:99", "--device cuda:99 is not available; "),
+        ("meta", "torch cannot compute on --device meta (it has no numbers); choose cpu or another one"),
     ],
 )
 def test_a_device_that_cannot_compute_is_one_sentence(device, message, capsys):

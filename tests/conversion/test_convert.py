@@ -1,5 +1,6 @@
 """The functions for all formats, and the command: where results are written, and what is never overwritten."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ def test_a_name_on_the_hub_is_fetched_and_a_failure_is_one_sentence(tmp_path, mo
         (tmp_path / "cache").mkdir()
         return str(tmp_path / "cache")
 
+    monkeypatch.setattr(download, "hub_or_cache", nullcontext)
     monkeypatch.setattr(download, "snapshot_download", fetch)
     with pytest.raises(ValueError, match="cache has no config.json"):
         convert_checkpoint("marian", "someone/opus-mt-en-ko", tmp_path / "ours")
