@@ -85,7 +85,7 @@ COMMON_MISTAKES = {
     "merges": "vocab_size",
     "mini_batch_size": "max_tokens_per_batch",
     "mixed_precision": "precision",
-    "model": "preset",
+    "model": "model_name_or_path",
     "model_dir": "output_dir",
     "n_epochs": "num_train_epochs",
     "nb_epochs": "num_train_epochs",
