@@ -73,8 +73,8 @@ def _start(function: Callable[[Any], Any], parent: int) -> None:
     """Prepare a worker process."""
     global _function
     _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches all processes: workers end without a message
+        signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

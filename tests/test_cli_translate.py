@@ -28,6 +28,7 @@ from hf_vanilla_transformer import (
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.translation_input import PIPE_WAIT, LineSource, count_all_lines, suggested_wait
 from hf_vanilla_transformer.translation_output import Progress, clock_time
+from hf_vanilla_transformer.worker_processes import workers_are_supported
 
 TEXTS = ["three million and five", "", "two hundred", "   ", "nine o'clock a.m.", "the fifth of May"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes, terminals and signals of POSIX")
@@ -283,12 +284,13 @@ def test_an_error_in_a_pipe_follows_the_lines_before_it() -> None:
         source.take(10)
 
 
-def start(checkpoint: Path, *words: str, stdin: int = subprocess.PIPE) -> subprocess.Popen:
+def start(checkpoint: Path, *words: str, stdin: int = subprocess.PIPE, new_group: bool = False) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "hf_vanilla_transformer", "translate", str(checkpoint), "--num-beams", "1", *words],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=new_group,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the background jobs of a shell ignore it
     )
 
@@ -332,6 +334,36 @@ def test_a_terminal_is_answered_line_by_line(checkpoint: Path) -> None:
     output, error = process.communicate(timeout=60)
     os.close(master)
     assert (process.returncode, output) == (0, b"") and b"Traceback" not in error
+
+
+@pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
+@pytest.mark.parametrize("from_a_pipe", [False, True])
+def test_worker_processes_write_the_lines_of_a_file_or_a_pipe_in_order(
+    checkpoint: Path, tmp_path: Path, from_a_pipe: bool
+) -> None:
+    texts = TEXTS * 8
+    file = tmp_path / "many.en"
+    file.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    words = ["--workers", "2", "--batch-size", "4", *([] if from_a_pipe else [str(file)])]
+    output, errors = start(checkpoint, *words).communicate(file.read_bytes() if from_a_pipe else None, timeout=120)
+    found = [one_line(translation.text) for translation in expected(checkpoint, texts, num_beams=1)]
+    assert output.decode().split("\n")[:-1] == found and b"Traceback" not in errors
+
+
+@pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
+def test_ctrl_c_ends_the_command_and_its_workers_quietly(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "many.en"
+    file.write_text("".join(text + "\n" for text in TEXTS * 3000), encoding="utf-8")
+    process = start(checkpoint, "--workers", "2", "--batch-size", "4", str(file), new_group=True)
+    assert process.stdout is not None and process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        errors.decode().splitlines()[-1] == "vanilla-transformer translate: interrupted" and b"Traceback" not in errors
+    )
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nothing of the group is left
 
 
 @posix
