@@ -39,7 +39,7 @@ def why_unreachable() -> str | None:
 
 @contextmanager
 def hub_or_cache() -> Iterator[str | None]:
-    """Let the libraries of Hugging Face read only their caches within the context if the Hub cannot be reached.
+    """Restrict the libraries of Hugging Face to their caches inside the context if the Hub cannot be reached.
 
     They would otherwise repeat each request, with growing waits: half a minute for one dataset. Yields the result of
     `why_unreachable`.

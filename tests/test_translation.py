@@ -240,3 +240,17 @@ def test_workers_are_refused_where_they_cannot_help(
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ValueError, match="worker processes need Linux"):
         translate(model, tokenizer, SENTENCES, workers=2)
+
+
+def test_the_chosen_number_of_workers_is_that_of_torch_s_threads_where_workers_can_help(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = SimpleNamespace(config=model.config, device=torch.device("cpu"))
+    monkeypatch.setattr(translation, "workers_are_supported", lambda: True)
+    for threads, workers in ((1, 1), (3, 3), (64, 16)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert translation._number_of_workers(model, None) == workers
+    assert translation._number_of_workers(exported, None) == 1
+    assert translation._number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
+    monkeypatch.setattr(translation, "workers_are_supported", lambda: False)
+    assert translation._number_of_workers(model, None) == 1

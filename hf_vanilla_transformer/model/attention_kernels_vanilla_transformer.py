@@ -89,8 +89,8 @@ def plain_attention(
 def _softmax(scores: Tensor) -> Tensor:
     """Compute the softmax over the keys.
 
-    For rows that don't fill a vector register, torch's CPU kernel computes number by number, forward and backward, and
-    takes up to ten times as long. They are filled up with −inf, whose weight is 0.
+    For rows that don't fill a vector register, torch's CPU kernel computes number by number, forward and backward,
+    which takes longer than a full register does. They are filled up with −inf, whose weight is 0.
     """
     keys = scores.shape[-1]
     missing = 0 if scores.device.type != "cpu" else numbers_per_register() * 4 // scores.element_size() - keys

@@ -500,7 +500,7 @@ def _best_of_all_beams(logits: Tensor, normalizer: Tensor, totals: Tensor, numbe
     normalizer, totals = normalizer.unsqueeze(-1), totals.unsqueeze(-1)
     chunks = vocabulary // _CHUNK
     if width * chunks <= 4 * number:
-        chunks = 0  # so few tokens that all of them are sorted
+        chunks = 0  # sorting all tokens costs less than selecting chunks
     tail = logits[..., chunks * _CHUNK :].to(totals.dtype) - normalizer  # (B, W, fewer than a chunk)
     log_probs, candidates = tail.flatten(1), (totals + tail).flatten(1)
     if chunks:

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which kernel is faster for the output projection in fp32 on a CPU: MKL's, which torch uses, or oneDNN's.
 
-On processors of other makers than Intel, MKL does not use its fastest kernels: 128 × 512 by 512 × 37,000 takes oneDNN
-0.7 of MKL's time on an AMD EPYC with AVX512. Results differ in rounding only.
+On AMD processors MKL does not use its fastest kernels, and oneDNN's is faster. Results differ in rounding only.
 """
 
 from functools import lru_cache

@@ -381,7 +381,7 @@ def _metric_during_training(metric: Any, tokenizers: TranslationTokenizers) -> A
             ids = torch.as_tensor(ids)
             ids = ids.masked_fill(ids < 0, padding)  # -100 marks padding
             sides.append(tokenizers.batch_decode(ids))
-        if warning := tally_translations(sides[1], sides[0]).warning():  # the references stand for the sources
+        if warning := tally_translations(sides[1], sides[0]).warning():  # Trainer passes no sources
             logger.warning(f"evaluation: {warning}")
         scores = metric.compute(predictions=sides[0], references=sides[1])
         return {name: value for name, value in scores.items() if isinstance(value, float)}
