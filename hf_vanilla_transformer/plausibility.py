@@ -6,9 +6,10 @@ A warning contains the number that caused it and what to do. It is not an error,
 intended.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PAPER_WARMUP_STEPS = 4000  # §5.3
@@ -24,6 +25,8 @@ _LEAST_REPEATED = 12  # characters of a loop after its first unit
 _MOST_IN_NUMBERS = 6  # occurrences in a row of a unit without a letter, from which on they are a loop
 _HIGH_PEAK, _LOW_PEAK = 6.0, 1 / 20  # relative to the peak of Equation 3 with the paper's warmup
 _FEW_PAIRS = 1000
+_LEAST_EVALUATIONS = 4  # fewer say nothing about overfitting
+_CHANGED = 0.05  # nats per token by which a validation loss has changed: 5 % of perplexity
 _LOOP = re.compile(r"(\S.{0,59}?)\1{2,}", re.DOTALL)  # a unit of 1 to 60 characters, three times or more in a row
 
 
@@ -178,6 +181,37 @@ def odd_peak_rate(peak: float, d_model: int, warmup_steps: int) -> str | None:
     )
 
 
+def validation_verdict(losses: Sequence[tuple[int, float]], taken: Sequence[int]) -> str | None:
+    """Describe whether the validation loss rose or was still falling at the end of a run; None if it did neither.
+
+    Args:
+        losses: number of the update and validation loss, in nats per token, of each evaluation, in order.
+        taken: updates of the checkpoints that the final model is made of.
+    """
+    losses = [(update, loss) for update, loss in losses if math.isfinite(loss)]
+    if len(losses) < _LEAST_EVALUATIONS:
+        return None
+    last_update, last = losses[-1]
+    best_update, best = min(losses, key=lambda of_update: of_update[1])
+    if last >= best + _CHANGED:
+        after = sum(update > best_update for update in taken)
+        where = "all" if after == len(taken) else "none" if not after else f"{after} of {len(taken)}"
+        checkpoints = f"the final model averages {len(taken)} checkpoints, {where} from after that minimum"
+        if len(taken) == 1:
+            checkpoints = f"the final model is the checkpoint of update {taken[0]:,}"
+        return (
+            f"the model overfits: the validation loss was lowest at update {best_update:,} ({best:.3f}) and rose to "
+            f"{last:.3f} at update {last_update:,}; {checkpoints}; more text or more dropout may help"
+        )
+    before = [of_update for of_update in losses if of_update[0] <= 0.75 * last_update]  # without the last quarter
+    if last_update == best_update and before and before[-1][1] >= last + _CHANGED:
+        return (
+            f"the validation loss was still falling: {before[-1][1]:.3f} at update {before[-1][0]:,}, {last:.3f} at "
+            f"update {last_update:,}; a longer run (max_steps) may lower it further"
+        )
+    return None
+
+
 def few_pairs(pairs: int) -> str | None:
     """Return a warning if there are very few training pairs, else None."""
     if pairs >= _FEW_PAIRS:
@@ -199,4 +233,5 @@ __all__ = [
     "repeats_itself",
     "run_inside_warmup",
     "tally_translations",
+    "validation_verdict",
 ]

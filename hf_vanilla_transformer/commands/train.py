@@ -3,7 +3,6 @@
 """`vanilla-transformer train`: train from two text files, or by a recipe."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from .log import is_first_process, log_to_standard_error, verbose_option
@@ -51,9 +50,6 @@ def run(options: argparse.Namespace) -> int:
 
     log_to_standard_error(options.verbose)
     recipe = read_recipe(name, words)
-    if is_first_process():
-        for line in recipe.summary:
-            print(line, file=sys.stderr)
     result = train(recipe)
     if is_first_process():  # the scores are shown on standard error already, and are in results.json
         print(f"train: output={result.output_dir}")

@@ -104,49 +104,6 @@ def choose_settings(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
     return choices
 
 
-def summary(size: TextSize, settings: Mapping[str, str]) -> list[str]:
-    """Describe the settings of a run in a few lines, each with the reason.
-
-    Args:
-        size: amount of training text, before pairs are held out.
-        settings: all settings of the run, as text.
-    """
-
-    def get(key: str, default: str = "") -> str:
-        value = settings.get(key, default)
-        return f"{int(value):,}" if value.isdecimal() else value
-
-    fields = json.loads(get("config_overrides") or "{}")
-    changes = "".join(f", {name} {value}" for name, value in fields.items())
-    architecture = f"preset {get('preset')}{changes}; a larger one would memorize {size.pairs:,} pairs"
-    if "model_name_or_path" in settings:
-        architecture = f"{settings['model_name_or_path']}, trained further"
-    vocabulary = f"{get('vocab_size')} tokens; rarer subwords could not be learned from this much text"
-    if "vocab_size" not in settings:
-        vocabulary = get("tokenizer", "the checkpoint's")
-    length = f"{get('max_steps')} updates"
-    if int(settings.get("max_steps", -1)) <= 0:
-        length = f"{_epochs(size, settings)} epochs"
-    rate = get("learning_rate", "Equation 3")
-    cooldown = f"; then {settings.get('lr_scheduler_type', 'as in section 5.3')}"
-    if get("cooldown_steps", "0") != "0":
-        cooldown = f", down to 0 in the last {get('cooldown_steps')}; a short run needs a cooldown"
-    held_out = get("held_out_pairs", "0")
-    lines = [
-        f"model: {architecture}",
-        f"vocabulary: {vocabulary}",
-        f"length: {length} of up to {get('max_tokens_per_batch')} tokens, about {_epochs(size, settings)} passes over "
-        "the text",
-        f"learning rate: up to {rate} in {get('warmup_steps')} updates{cooldown}",
-    ]
-    if held_out != "0":
-        lines.append(
-            f"validation: {held_out} pairs held out, loss every {get('eval_steps', get('save_steps'))} updates; it "
-            "shows whether the model overfits"
-        )
-    return lines
-
-
 def _choose_validation(size: TextSize, given: Mapping[str, Any], choose: Any) -> bool:
     """Choose the held-out pairs, and return whether there is validation text."""
     has_text = bool(given.get("validation_source") or given.get("validation_file"))
@@ -213,8 +170,7 @@ def _choose_length(size: TextSize, given: Mapping[str, Any], choose: Any, tokens
     if epochs is None:
         return max(choose("max_steps", _PAPER_UPDATES, "section 5.2"), 1)
     updates = _rounded(epochs * updates_per_epoch)
-    reason = f"about {updates / updates_per_epoch:.0f} passes over the text; the less text, the more passes"
-    return max(choose("max_steps", updates, reason), 1)
+    return max(choose("max_steps", updates, "updates; the less text, the more epochs"), 1)
 
 
 def _choose_schedule(given: Mapping[str, Any], choose: Any, updates: int, d_model: int | None) -> None:
@@ -251,12 +207,4 @@ def _rounded(number: float) -> int:
     return int(float(f"{max(number, 1):.2g}"))
 
 
-def _epochs(size: TextSize, settings: Mapping[str, str]) -> str:
-    if int(settings.get("max_steps", -1)) <= 0:
-        return settings.get("num_train_epochs", f"{_DEFAULT_EPOCHS:g}")
-    vocab_size = int(settings.get("vocab_size", _vocab_size(size)))
-    per_epoch = max(size.tokens(vocab_size)) * _PADDING / max(int(settings["max_tokens_per_batch"]), 1)
-    return f"{int(settings['max_steps']) / per_epoch:.2g}"
-
-
-__all__ = ["Choice", "choose_settings", "held_out_pairs", "summary"]
+__all__ = ["Choice", "choose_settings", "held_out_pairs"]

@@ -27,11 +27,14 @@ class RecentValues:
 
     Attributes:
         loss: mean loss per update, with label smoothing.
-        perplexity: of the target tokens, without label smoothing; None if a custom loss was computed without it.
+        nll: mean negative log-likelihood per target token in nats, without label smoothing; None if a custom loss was
+            computed without it.
+        perplexity: e^nll; None if that is unknown.
         target_tokens_per_second: number of target tokens trained on per second, by all ranks.
     """
 
     loss: float
+    nll: float | None
     perplexity: float | None
     target_tokens_per_second: float
 
@@ -100,9 +103,11 @@ class LogWindow:
         """Return the values of this rank, without waiting for the others; the speed is that of all ranks together."""
         loss, nats, target_tokens, _ = self.sums.tolist()
         seconds = time.perf_counter() - self.started - self.paused
+        nll = nats / target_tokens if self.has_nats and target_tokens else None
         return RecentValues(
             loss=loss / self.updates if self.updates else math.nan,
-            perplexity=perplexity(nats / target_tokens) if self.has_nats and target_tokens else None,
+            nll=nll,
+            perplexity=None if nll is None else perplexity(nll),
             target_tokens_per_second=target_tokens * world_size / max(seconds, 1e-9),
         )
 

@@ -9,7 +9,7 @@ the command line. Without a recipe, the settings are chosen from the amount of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -39,7 +39,7 @@ class Recipe:
         search: settings of the beam search with which the run is evaluated.
         settings: all keys that were given or chosen, as text.
         chosen_text: the chosen settings as YAML, which the run writes to its directory; None for a recipe's file.
-        summary: lines of text that say what was chosen and why.
+        summary: what the settings were chosen for, as text; "" if none were chosen.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Recipe:
     search: BeamSearchConfig
     settings: dict[str, str | list[str] | None]
     chosen_text: str | None = None
-    summary: list[str] = field(default_factory=list)
+    summary: str = ""
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ def read_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """
     parser = _Parser(ARGUMENTS, allow_abbrev=False, add_help=False)
     given = _read_overrides(overrides)
-    chosen_text, summary = None, []
+    chosen_text, summary = None, ""
     if path is None:
         chosen = choose_recipe(given, _convert(parser, given))
         path, chosen_text, summary = chosen.path, chosen.text, chosen.summary
@@ -118,8 +118,8 @@ def read_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         settings = {**read_yaml(path), **given}
     values = {"output_dir": str(Path("runs") / path.stem), **_convert(parser, settings)}
     if _lacks_validation(path, values):
-        pairs, line = choose_held_out(values)
-        settings["held_out_pairs"], summary = Setting([str(pairs)], "chosen"), [line]
+        pairs, summary = choose_held_out(values)
+        settings["held_out_pairs"] = Setting([str(pairs)], "chosen")
         values["held_out_pairs"] = pairs
     if values.get("eval_strategy", "no") != "no":
         values.setdefault("metric_for_best_model", "loss")  # so that the best checkpoint is tracked and kept

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.splits import Tables, TextFiles
 from ..data.text_size import TextSize, measure_text
-from .chosen_settings import choose_settings, held_out_pairs, summary
+from .chosen_settings import choose_settings, held_out_pairs
 from .recipe_arguments import EMBEDDED, DataArguments, ModelArguments
 from .recipe_text import recipe_text
 from .recipe_yaml import Setting
@@ -26,13 +26,13 @@ class ChosenRecipe:
     Attributes:
         path: where the run writes it.
         text: the recipe as YAML.
-        summary: lines of text that say what was chosen and why.
+        summary: text that says what the settings were chosen for.
         command_only: given settings that are not in the YAML.
     """
 
     path: Path
     text: str
-    summary: list[str]
+    summary: str
     command_only: dict[str, Setting]
 
 
@@ -75,26 +75,24 @@ def choose_recipe(given: Mapping[str, Setting], values: Mapping[str, Any]) -> Ch
         f"  vanilla-transformer train {Path(output_dir) / RECIPE_FILE} --output-dir DIRECTORY",
         "File names are relative to the directory in which that command runs.",
     ]
-    settings = {key: str(words[0]) for key, words in written.items() if words}
     path = Path(output_dir) / RECIPE_FILE
-    title = f"settings for {_described(size, data)}, with their reasons in {path}:"
     return ChosenRecipe(
         path=path,
         text=recipe_text(header, written, comments),
-        summary=[title, *(f"  {line}" for line in summary(size, settings))],
+        summary=f"chosen for {_described(size, data)}; reasons in {path}",
         command_only={key: setting for key, setting in given.items() if key in _NOT_WRITTEN},
     )
 
 
 def choose_held_out(values: Mapping[str, Any]) -> tuple[int, str]:
-    """Return how many training pairs to hold out for a recipe without validation text, and a line that reports it.
+    """Return how many training pairs to hold out for a recipe without validation text, and a text that reports it.
 
     Args:
         values: settings of the recipe, with the types of their fields.
     """
     size = _measure(_data_arguments(values))
     pairs = held_out_pairs(size.pairs)
-    return pairs, f"validation: {pairs:,} of {size.pairs:,} pairs held out, since no validation text is given"
+    return pairs, f"{pairs:,} of {size.pairs:,} pairs are held out for validation, since no validation text is given"
 
 
 def _data_arguments(values: Mapping[str, Any]) -> DataArguments:

@@ -36,9 +36,18 @@ from ..messages import messages_shown, other_progress_bars_hidden
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
 from ..model.tokenizers_vanilla_transformer import TARGET_TOKENIZER, TranslationTokenizers
-from ..plausibility import few_pairs, tally_translations
+from ..plausibility import few_pairs, tally_translations, validation_verdict
 from ..presets import preset
-from .display import RunDisplay, describe_model, describe_vocabulary, show, show_scores
+from .display import (
+    RunDisplay,
+    describe_average,
+    describe_model,
+    describe_text,
+    describe_vocabulary,
+    show,
+    show_result,
+    show_scores,
+)
 from .evaluation import load_corpora, score_corpus, translate_corpus
 from .non_finite import check_finite
 from .preflight import PlausibilityWatch, check_settings
@@ -126,11 +135,13 @@ def train_and_show(
         run_lock(str(directory.path), holding=is_first),
         ExitStack() as until_the_end,
     ):
+        if recipe.summary:
+            show("settings", recipe.summary)
         corpora = _load_text(recipe)
         checkpoint, tokenizers = _start(recipe, directory, corpora)
         model = _build_model(recipe, tokenizers)
         show("vocabulary", describe_vocabulary(tokenizers, _tokenizer_origin(recipe, checkpoint)))
-        show("model", describe_model(model, recipe.model.model_name_or_path or recipe.model.preset))
+        show("model", describe_model(model, recipe.model.model_name_or_path or f"preset {recipe.model.preset}"))
         until_the_end.enter_context(other_progress_bars_hidden())  # not before: downloads have some
         encoded = {split: encode_corpus(corpus, tokenizers) for split, corpus in corpora.items()}
         trainer = _build_trainer(recipe, model, tokenizers, encoded, metric, callbacks)
@@ -152,6 +163,8 @@ def train_and_show(
                 trainer.log(_entry_of_scores(split, scores))
             directory.write_results(record)
             show_scores(record["scores"])
+            if output_dir is None:
+                show_result(directory.path)
         if recipe.training.push_to_hub:  # again: the final model may be an average, and the card now has scores
             trainer.push_to_hub()
     return TrainingResult(directory.path, final, _tokenizer_of(tokenizers), record)
@@ -164,7 +177,7 @@ def _load_text(recipe: Recipe) -> dict[str, ParallelCorpus]:
     """Load the splits, and report what was read and left out."""
     corpora = load_corpora(recipe.data)
     for split, corpus in corpora.items():
-        show("training" if split == "train" else split, str(corpus.report))
+        show("training" if split == "train" else split, describe_text(corpus.report))
     training = corpora["train"].report
     from_scratch = recipe.model.model_name_or_path is None
     if training.complete and from_scratch and (warning := few_pairs(training.pairs_kept)):
@@ -235,7 +248,7 @@ def _tokenizer_origin(recipe: Recipe, checkpoint: str | None) -> str:
     name = recipe.data.tokenizer or recipe.model.model_name_or_path
     if checkpoint is not None:
         return "of the run that is resumed"
-    return f"learned from the training text ({recipe.data.tokenizer_model})" if name is None else f"of {name}"
+    return f"learned from the training text ({recipe.data.tokenizer_model.upper()})" if name is None else f"of {name}"
 
 
 def _tokenizer_of(tokenizers: TranslationTokenizers) -> Any:
@@ -344,15 +357,27 @@ def _load_final_weights(
     recipe: Recipe, directory: RunDirectory, trainer: VanillaTransformerTrainer, model: Any
 ) -> None:
     """Load the average that the recipe asks for; without one, the weights stay those of the last or best checkpoint."""
+    taken = [_final_update(trainer)]
     if not (recipe.run.average_last or recipe.run.average_best):
         final = trainer.accelerator.unwrap_model(trainer.model)
     else:
         with recipe.training.main_process_first(desc="average"):
             if recipe.training.process_index == 0:
                 directory.write_average(recipe.run.average_last, recipe.run.average_best)
-                show("averaged", ", ".join(directory.averaged_checkpoints()))
+                taken = directory.averaged_updates()
+                show("averaged", describe_average(taken))
             final = directory.load_average()
     model.load_state_dict(final.state_dict())
+    losses = [(entry["step"], entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
+    verdict = validation_verdict(losses, taken)
+    if verdict is not None and trainer.is_world_process_zero():
+        show("convergence", verdict)
+
+
+def _final_update(trainer: VanillaTransformerTrainer) -> int:
+    """Return the update of the checkpoint whose weights the trainer's model has after the training."""
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    return trainer.state.global_step if best is None else int(best.rpartition("-")[2])
 
 
 def _unwrap(trainer: VanillaTransformerTrainer) -> Any:
@@ -411,7 +436,8 @@ def _translation_scores(
     corpus: ParallelCorpus,
 ) -> dict[str, Any]:
     """Translate a split by beam search, write the translations and score them."""
-    logger.info(f"translating {split}: {corpus.report.pairs_kept:,} sentences")
+    beam_search = f"beam size {recipe.search.num_beams}, length penalty {recipe.search.length_penalty:g}"
+    show("translating", f"{corpus.report.pairs_kept:,} sentences of {split}, {beam_search}")
     translations = translate_corpus(
         model, tokenizers, corpus, recipe.search, max_source_tokens=recipe.run.max_source_tokens
     )

@@ -176,6 +176,11 @@ class RunDirectory:
         provenance = json.loads((self.path / PROVENANCE_NAME).read_text(encoding="utf-8"))
         return [member["name"] for member in provenance["checkpoints"]]
 
+    def averaged_updates(self) -> list[int]:
+        """List the updates after which the averaged checkpoints were saved."""
+        provenance = json.loads((self.path / PROVENANCE_NAME).read_text(encoding="utf-8"))
+        return [member["step"] for member in provenance["checkpoints"]]
+
     # ------------------------------------------------------------------ results
 
     def save_tokenizer(self, tokenizer: Any) -> None:

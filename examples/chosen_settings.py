@@ -1,0 +1,157 @@
+"""Measure the settings that `train` chooses for an amount of text: train on N pairs, score on others, keep the record.
+
+You learn: what two files and no setting give, in minutes, BLEU and chrF, beside the chrF of copying the source, which
+every translation should exceed. Training text is the first N pairs, or N pairs spread over the text (`--spread`), for a
+text that is sorted. Test text is what `--test-source` and `--test-target` name; else other pairs of the same text, none
+of whose sources or targets is in the training text.
+
+    python examples/chosen_settings.py train.en train.de --pairs 3000 --name multi30k-3000
+    python examples/chosen_settings.py --render docs/training.md  # the table, from the records in examples/results/
+
+Hardware: two CPU cores. Minutes: 3 for 300 pairs, 15 for 3,000. Further arguments are settings of `train`.
+The last line is "chosen_settings: bleu=… chrf=… copied=… minutes=… model=runs/chosen/NAME".
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_vanilla_transformer import TranslationMetric, read_recipe, train
+
+RECORDS = Path(__file__).resolve().parent / "results" / "chosen_settings"
+MOST_TEST_PAIRS = 1000
+START, END = "<!-- chosen:start -->", "<!-- chosen:end -->"
+HEADINGS = (
+    "text", "pairs", "updates", "epochs", "minutes", "of the processor", "BLEU", "chrF", "chrF of the copied source",
+    "empty or repeating", "held-out chrF", "measured",
+)  # fmt: skip
+
+Pairs = list[tuple[str, str]]
+
+
+def read_pairs(source: Path, target: Path) -> Pairs:
+    """Read the pairs with text on both sides."""
+    sides = [path.read_text(encoding="utf-8").removesuffix("\n").split("\n") for path in (source, target)]
+    if len(sides[0]) != len(sides[1]):
+        raise SystemExit(f"{source} has {len(sides[0]):,} lines and {target} has {len(sides[1]):,}")
+    return [pair for pair in zip(*sides, strict=True) if pair[0].strip() and pair[1].strip()]
+
+
+def spread(pairs: Pairs, number: int) -> Pairs:
+    """Return this number of pairs at equal distances."""
+    return [pairs[place * len(pairs) // number] for place in range(min(number, len(pairs)))]
+
+
+def unseen(pairs: Pairs, training: Pairs) -> Pairs:
+    """Return test pairs whose source and target are not in the training text."""
+    sources, targets = ({pair[side] for pair in training} for side in (0, 1))
+    return spread([pair for pair in pairs if pair[0] not in sources and pair[1] not in targets], MOST_TEST_PAIRS)
+
+
+def write_pairs(stem: Path, pairs: Pairs, languages: Sequence[str]) -> list[Path]:
+    """Write the two sides of pairs as text files; return their paths."""
+    paths = [stem.with_suffix(f".{language}") for language in languages]
+    for side, path in enumerate(paths):
+        path.write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
+    return paths
+
+
+def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, Any]:
+    """Train with the chosen settings and return the run's record, with the text, the minutes and the copied source."""
+    languages = [path.suffix.removeprefix(".") for path in (options.source, options.target)]
+    pairs = read_pairs(options.source, options.target)
+    training = spread(pairs, options.pairs) if options.spread else pairs[: options.pairs]
+    test = read_pairs(options.test_source, options.test_target) if options.test_source else unseen(pairs, training)
+    folder = options.runs / f"{options.name}-text"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = write_pairs(folder / "train", training, languages) + write_pairs(folder / "test", test, languages)
+
+    words = [
+        word
+        for key, path in zip(("train_source", "train_target", "test_source", "test_target"), files, strict=True)
+        for word in (f"--{key}", str(path))
+    ]
+    started = time.perf_counter()
+    result = train(read_recipe(None, [*words, "--output_dir", str(options.runs / options.name), *settings]))
+    minutes = (time.perf_counter() - started) / 60
+
+    sources, references = map(list, zip(*test, strict=True))
+    copied = TranslationMetric("char").compute(predictions=sources, references=references)  # chrF splits no words
+    return {
+        "text": options.text or options.name,
+        "pairs": len(training),
+        "minutes": round(minutes, 1),  # with vocabulary, evaluations and translations
+        "copied_source": {"chrf": copied["chrf"]},
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": torch.get_num_threads(),
+        **result.record,
+    }
+
+
+def table(folder: Path) -> str:
+    """Return the table of all records in Markdown."""
+    rows: list[tuple[str, ...]] = [HEADINGS, ("---",) * len(HEADINGS)]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    for record in sorted(records, key=lambda record: (record["text"], record["pairs"])):
+        training, threads = record["training"], record["threads"]
+        test, held_out = record["scores"]["test"], record["scores"].get("validation")
+        rows.append((
+            record["text"], f"{record['pairs']:,}", f"{training['updates']:,}", f"{training['epochs']:.3g}",
+            f"{record['minutes']:.1f}", f"{training['processor_seconds'] / 60:.1f}", f"{test['bleu']:.1f}",
+            f"{test['chrf']:.1f}", f"{record['copied_source']['chrf']:.1f}",
+            f"{100 * (test['empty'] + test['repeating']):.1f} %", f"{held_out['chrf']:.1f}" if held_out else "–",
+            f"{record['date']}, {threads} {'thread' if threads == 1 else 'threads'}",
+        ))  # fmt: skip
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def render(text: str, folder: Path = RECORDS) -> str:
+    """Return a page with the table of the records between its markers."""
+    before, after = text.split(START)[0], text.split(END)[1]
+    return f"{before}{START}\n{table(folder)}\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, nargs="?", help="text file, named by its language, as train.en")
+    parser.add_argument("target", type=Path, nargs="?")
+    parser.add_argument("--pairs", type=int, default=3000)
+    parser.add_argument("--spread", action="store_true", help="pairs spread over the text, instead of the first ones")
+    parser.add_argument("--name", default="mine", help="of the run and its record")
+    parser.add_argument("--text", help="description of the text in the table (default: the name)")
+    parser.add_argument("--test-source", type=Path)
+    parser.add_argument("--test-target", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs/chosen"))
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page, and train nothing")
+    options, settings = parser.parse_known_args(arguments)
+    if options.render is not None:
+        page = options.render.read_text(encoding="utf-8")
+        options.render.write_text(render(page, options.records), encoding="utf-8")
+        return
+    if (
+        options.source is None
+        or options.target is None
+        or (options.test_source is None) != (options.test_target is None)
+    ):
+        parser.error("give the source and the target of the text, and of the test text both or neither")
+
+    record = measure(options, settings)
+    options.records.mkdir(parents=True, exist_ok=True)
+    path = options.records / f"{options.name}.json"
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    test = record["scores"]["test"]
+    copied = record["copied_source"]["chrf"]
+    print(
+        f"chosen_settings: bleu={test['bleu']:.1f} chrf={test['chrf']:.1f} copied={copied:.1f} "
+        f"minutes={record['minutes']:.1f} model={options.runs / options.name}"
+    )
+
+
+if __name__ == "__main__":
+    main()
