@@ -20,6 +20,7 @@ from .worker_processes import WorkerProcesses, workers_are_supported
 logger = logging.get_logger(__name__)
 
 _MOST_CHOSEN_WORKERS = 16  # each needs the memory of a batch
+_MAX_TAGS_LISTED = 20  # in an error
 _MAX_LINES_LISTED = 10  # in a warning; further lines are only counted
 
 
@@ -59,6 +60,7 @@ class TranslateOptions(TypedDict, total=False):
     batch_tokens: int
     window: int
     max_source_tokens: int
+    source_tag: str
     target_tokenizer: Any
     workers: int | None
 
@@ -104,6 +106,7 @@ def translate(
     batch_tokens: int = 4096,
     window: int = 1024,
     max_source_tokens: int = 1024,
+    source_tag: str = "",
     return_scores: bool = False,
     target_tokenizer: Any = None,
     workers: int | None = 1,
@@ -123,6 +126,8 @@ def translate(
         batch_tokens: most source tokens per batch, with padding; one text with more tokens is a batch by itself.
         window: texts that are read, and sorted by length, at a time.
         max_source_tokens: most tokens per text, with the EOS token; a text with more is not translated.
+        source_tag: put before each text, e.g. "<2de>" for a model that was trained with such tags; its words must be
+            tokens of the model.
         return_scores: return `ScoredTranslation` objects instead of strings.
         target_tokenizer: decodes the translations where source and target have separate vocabularies; None loads the
             directory target_tokenizer beside the weights.
@@ -136,7 +141,7 @@ def translate(
 
     Raises:
         ValueError: If the tokenizer doesn't fit the model, the model doesn't support the settings, an argument is out
-            of range, or a text is not a string.
+            of range, ``source_tag`` is not in the vocabulary, or a text is not a string.
         ChildProcessError: If a worker process was killed.
     """
     check_integer("batch_size", batch_size, minimum=1)
@@ -146,6 +151,7 @@ def translate(
     workers = _number_of_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+    check_source_tag(tokenizers.source, source_tag)
     vocabulary = model.config.output_vocab_size
     if config.num_beams > vocabulary:
         raise ValueError(
@@ -155,7 +161,9 @@ def translate(
     check_beam_search(model, config)
     if model.max_sequence_length is not None:
         max_source_tokens = min(max_source_tokens, model.max_sequence_length)
-    translator = _Translator(model, tokenizers, config, window, batch_size, batch_tokens, max_source_tokens, workers)
+    translator = _Translator(
+        model, tokenizers, config, window, batch_size, batch_tokens, max_source_tokens, source_tag, workers
+    )
 
     def as_requested(hypotheses: list[ScoredTranslation]) -> Any:
         results: list[Any] = hypotheses if return_scores else [hypothesis.text for hypothesis in hypotheses]
@@ -166,6 +174,27 @@ def translate(
         return translation
     translations = map(as_requested, translator.translate(texts))
     return list(translations) if isinstance(texts, Sequence) else translations
+
+
+def check_source_tag(tokenizer: Any, source_tag: str) -> None:
+    """Check that each word of a tag is a token of the source vocabulary.
+
+    Raises:
+        ValueError: If one is not; it would be split into subwords that the model was not trained with.
+    """
+    if not isinstance(source_tag, str):
+        raise ValueError(f"source_tag={source_tag!r} is not a string; give a tag such as '<2de>'")
+    vocabulary = tokenizer.get_vocab() if source_tag.split() else {}
+    for word in source_tag.split():
+        if word not in vocabulary:
+            known = [token for token in tokenizer.get_added_vocab() if token not in _standard_tokens(tokenizer)]
+            has = f"it has {', '.join(known[:_MAX_TAGS_LISTED])}" if known else "it has no tags"
+            raise ValueError(f"source_tag: {word!r} is not a token of the model's vocabulary; {has}")
+
+
+def _standard_tokens(tokenizer: Any) -> set[str]:
+    """Return the padding, BOS, EOS and unknown tokens."""
+    return {getattr(tokenizer, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk")} - {None}
 
 
 def _number_of_workers(model: Any, workers: int | None) -> int:
@@ -226,6 +255,7 @@ class _Translator:
     batch_size: int
     batch_tokens: int
     max_source_tokens: int
+    source_tag: str
     workers: int
 
     def translate(self, texts: Iterable[str]) -> Iterator[list[ScoredTranslation]]:
@@ -259,8 +289,11 @@ class _Translator:
             if not isinstance(text, str):
                 raise ValueError(f"line {line} is of type {type(text).__name__}, not a string")
         places = [place for place, text in enumerate(texts) if text.strip()]
-        encoded = self.tokenizers.encode_sources([texts[place] for place in places])
+        prefix = f"{self.source_tag} " if self.source_tag else ""
+        encoded = self.tokenizers.encode_sources([prefix + texts[place] for place in places])
         special = {self.tokenizers.pad_token_id, self.tokenizers.source.bos_token_id, self.tokenizers.eos_token_id}
+        if self.source_tag:
+            special.update(self.tokenizers.source.convert_tokens_to_ids(self.source_tag.split()))
         sources: dict[int, list[int]] = {}
         for place, ids in zip(places, encoded, strict=True):
             if len(ids) > self.max_source_tokens:

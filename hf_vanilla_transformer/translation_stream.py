@@ -114,6 +114,7 @@ def translate_stream(
     progress: Progress | None = None,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
+    source_tag: str = "",
     workers: int | None = None,
 ) -> list[str]:
     """Translate each line of a source and write the translations in UTF-8.
@@ -122,7 +123,7 @@ def translate_stream(
     translation becomes a space. Translations are written as soon as the lines that were read together are translated.
 
     Args:
-        model, tokenizer, config, batch_size, max_source_tokens, workers: see `translate`.
+        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers: see `translate`.
         source: the lines.
         target: binary stream to write to.
         output_format: a key of `translation_output.FORMATS`.
@@ -146,6 +147,7 @@ def translate_stream(
         config,
         batch_size=batch_size,
         max_source_tokens=max_source_tokens,
+        source_tag=source_tag,
         return_scores=True,
         workers=workers,
     )

@@ -24,9 +24,11 @@ LETTERS = [
     EXAMPLES / f"{name}.py"
     for name in (
         "accelerate_loop",
+        "back_translation",
         "english_korean",
         "finetune_with_stock_trainer",
         "korean_qa",
+        "multilingual",
         "scan",
         "train_from_two_files",
     )
@@ -161,6 +163,85 @@ def test_korean_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(map(len, rows.values())) == 120
     assert not set(rows["train"]) & {*rows["validation"], *rows["test"]}
     assert loads(tmp_path / "out")
+
+
+def test_back_translation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, name, size in (("train", "train", 40), ("test", "test", 4), ("test", "talk", 3)):
+        write_pairs(tmp_path, split, name, size)
+    (tmp_path / "test.source").write_text("talk\nmanual\n" * 2)
+    with (tmp_path / "chat.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("Q", "A", "label"), ("삼백만", "오", 0), ("오", " 칠\n팔 ", 1), ("", "오", 2)])
+    files = [str(tmp_path), str(tmp_path / "chat.csv"), "--also", str(tmp_path / "talk")]
+    words = [*files, "--output", str(tmp_path / "out"), *SMALLEST, "--vocab_size", "350", "--average_last", "0"]
+    module = example("back_translation")
+    module.main(words)
+    pattern = r"back_translation: test bleu=[\d.]+ without bleu=[\d.]+ model=.*augmented"
+    assert re.fullmatch(pattern, last_line(capsys))
+    assert (tmp_path / "out" / "synthetic.ko").read_text(encoding="utf-8") == "삼백만\n오\n칠 팔\n"
+    assert (tmp_path / "out" / "synthetic.en").read_text(encoding="utf-8").count("\n") == 3
+    record = json.loads((tmp_path / "out" / "back_translation.json").read_text(encoding="utf-8"))
+    groups = record["scores"]["augmented"]["test"]
+    assert {origin: found["sentences"] for origin, found in groups.items()} == {"all": 4, "manual": 2, "talk": 2}
+    assert record["scores"]["baseline"]["talk"]["all"]["sentences"] == 3
+    assert record["runs"]["augmented"]["recipe"]["settings"]["train_source_tags"] == ["", "<bt>"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "augmented")
+    assert tokenizer("<bt> five")["input_ids"][0] == tokenizer.convert_tokens_to_ids("<bt>") != tokenizer.unk_token_id
+    assert loads(tmp_path / "out" / "augmented")
+
+    # A second call trains nothing.
+    weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("model.safetensors")}
+    module.main(words)
+    assert re.fullmatch(pattern, last_line(capsys))
+    assert weights == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("model.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("monolingual", "message"),
+    [
+        (None, "there is no .*mono.csv; --help lists the files"),
+        ("question,answer\na,b\n", "mono.csv has no text; a CSV file needs the columns Q and A"),
+    ],
+)
+def test_back_translation_rejects_bad_text_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monolingual: str | None, message: str
+) -> None:
+    for split, name in (("train", "train"), ("test", "test")):
+        write_pairs(tmp_path, split, name, 4)
+    if monolingual is not None:
+        (tmp_path / "mono.csv").write_text(monolingual)
+    words = [str(tmp_path), str(tmp_path / "mono.csv"), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stopped:
+        example("back_translation").main(words)
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_multilingual(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, name, size in (("train", "my", 40), ("test", "held", 4)):
+        write_pairs(tmp_path, split, name, size)
+    words = [str(tmp_path / "my"), str(tmp_path / "held"), "--languages", "en", "ko", "--tokenize", "char"]
+    words += ["--updates", "2", "--output", str(tmp_path / "out"), "--vocab_size", "350", "--average_last", "0"]
+    example("multilingual").main([*words, *(SMALLEST[:2] + SMALLEST[8:])])  # without max_steps and its schedule
+    pattern = r"multilingual: en-ko bleu=\S+ single bleu=\S+ ko-en bleu=\S+ single bleu=\S+ model=.*joint"
+    assert re.fullmatch(pattern, last_line(capsys))
+    record = json.loads((tmp_path / "out" / "multilingual.json").read_text(encoding="utf-8"))
+    assert {name: run["training"]["updates"] for name, run in record["runs"].items()} == {
+        "joint": 4, "en-ko": 2, "ko-en": 2
+    }  # fmt: skip
+    assert len({run["model"]["parameters"] for run in record["runs"].values()}) == 1
+    assert record["runs"]["joint"]["data"]["train"]["pairs"] == 80
+    assert {kind: found["sentences"] for kind, found in record["scores"]["ko-en"].items()} == {"single": 4, "joint": 4}
+    assert loads(tmp_path / "out" / "joint")
+
+
+def test_multilingual_misses_a_file_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(tmp_path, "train", "my", 4)
+    with pytest.raises(SystemExit) as stopped:
+        example("multilingual").main([str(tmp_path / "my"), str(tmp_path / "held"), "--output", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "my.de" in (message := capsys.readouterr().err) and "held.en" in message
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("path", LETTERS, ids=lambda path: path.stem)

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         precision=options.precision,
         engine=engine,
-        **given(options, "batch_size", "max_source_tokens", "workers"),
+        **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
     )
     with warnings_in_option_words(options), other_progress_bars_hidden():
         result = run_evaluation(request, device=device, on_split=_print_progress)

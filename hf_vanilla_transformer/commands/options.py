@@ -119,7 +119,7 @@ def search_options() -> Parser:
 
 
 def translation_options() -> Parser:
-    """Declare ``--batch-size``, ``--workers`` and ``--max-source-tokens``; None where not given, see `given`."""
+    """Declare the options of `translate` that are not of the search; None where not given, see `given`."""
     parent = Parser(add_help=False)
     parent.add_argument(
         "--batch-size",
@@ -137,6 +137,11 @@ def translation_options() -> Parser:
         type=whole_number(1, 10_000_000),
         help="maximum length of a source in tokens; longer sources get an empty translation and a warning "
         f"{_default('max_source_tokens')}",
+    )
+    parent.add_argument(
+        "--source-tag",
+        metavar="TAG",
+        help="put this tag before each source, e.g. <2de> for a model that was trained with --train-source-tags",
     )
     return parent
 

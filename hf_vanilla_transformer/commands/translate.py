@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
                 scores=options.scores,
                 flush=output is not None,
                 progress=progress,
-                **given(options, "batch_size", "max_source_tokens", "workers"),
+                **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
             )
     for warning in warnings:
         print_warning(warning, options)

@@ -67,6 +67,7 @@ def load_text_files(
     source_lang: str = "source",
     target_lang: str = "target",
     keep_all: bool = False,
+    source_tags: Sequence[str] = (),
     streaming: bool = False,
     max_characters: int = MAX_CHARACTERS,
 ) -> ParallelCorpus:
@@ -81,17 +82,19 @@ def load_text_files(
             that the wildcards match.
         source_lang, target_lang: names of the two sides in the ``translation`` column.
         keep_all: keep every pair, as evaluation must; problems are only counted.
+        source_tags: one text per entry of ``source_files``, put before each of its lines, e.g. "<2de>"; "" adds
+            nothing.
         streaming: read during training instead of before it.
         max_characters: pairs with this many characters or more on one side are left out.
 
     Raises:
         ValueError: If a file is missing or has no partner, a quarter or more of the text is not UTF-8, the files have
-            different numbers of lines, or no pair is left.
+            different numbers of lines, the number of tags is not that of the source files, or no pair is left.
     """
-    pairs = paired_files(source_files, target_files)
-    sources, targets = zip(*pairs, strict=True)
+    tagged = _tagged_files(source_files, target_files, source_tags)
+    sources, targets, _ = zip(*tagged, strict=True)
     parts = []
-    for source, target in pairs:
+    for source, target, tag in tagged:
         source_lines, target_lines = count_lines(source), count_lines(target)
         if source_lines != target_lines:
             raise ValueError(
@@ -99,9 +102,26 @@ def load_text_files(
                 "the translation of line n of the other; only a line feed ends a line (or, in a file without any, a "
                 "carriage return)"
             )
-        parts.append(Part(f"{source}:", f"{target}:", partial(text_rows, source, target)))
+        parts.append(Part(f"{source}:", f"{target}:", partial(text_rows, source, target, tag)))
     name = f"{listed(map(str, sources))} + {listed(map(str, targets))}"
     return _corpus(parts, name, source_lang, target_lang, keep_all, streaming, max_characters)
+
+
+def _tagged_files(source_files: Files, target_files: Files, tags: Sequence[str]) -> list[tuple[Path, Path, str]]:
+    """Return source file, target file and tag of each pair of files."""
+    if not tags:
+        return [(source, target, "") for source, target in paired_files(source_files, target_files)]
+    sides = [[files] if isinstance(files, str | Path) else list(files) for files in (source_files, target_files)]
+    if not len(sides[0]) == len(sides[1]) == len(tags):
+        raise ValueError(
+            f"there are {len(tags)} source tags for {len(sides[0])} source files and {len(sides[1])} target files; "
+            'give one tag per file, in the same order ("" adds none)'
+        )
+    return [
+        (source, target, tag)
+        for names, tag in zip(zip(*sides, strict=True), tags, strict=True)
+        for source, target in paired_files(*names)
+    ]
 
 
 def load_table(

@@ -3,13 +3,13 @@
 """Hold out pairs of the training text for validation.
 
 The choice depends on the text alone: the pairs with the smallest hashes are held out, whatever the order of the lines.
-No source and no target of a held-out pair stays in the training text.
+No source and no target of a held-out pair stays in the training text; with source tags, in no direction.
 """
 
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from datasets import Dataset
@@ -21,7 +21,9 @@ _BATCH_ROWS = 10_000
 _CANDIDATES = 8  # candidates per pair to hold out; those whose texts occur once are preferred
 
 
-def hold_out(corpus: ParallelCorpus, pairs: int) -> tuple[ParallelCorpus, ParallelCorpus]:
+def hold_out(
+    corpus: ParallelCorpus, pairs: int, source_tags: Sequence[str] = ()
+) -> tuple[ParallelCorpus, ParallelCorpus]:
     """Split a corpus into training pairs and held-out pairs.
 
     Pairs whose source and target occur once are preferred, so that few other pairs have to leave the training text.
@@ -29,6 +31,8 @@ def hold_out(corpus: ParallelCorpus, pairs: int) -> tuple[ParallelCorpus, Parall
     Args:
         corpus: the training text; not streamed.
         pairs: number of pairs to hold out.
+        source_tags: tags that the sources may begin with. With tags, the text of a held-out pair stays on neither side
+            of the training text, because the same pairs may be in it in the opposite direction.
 
     Returns:
         The remaining corpus and the held-out pairs, both in the order of the text.
@@ -41,10 +45,13 @@ def hold_out(corpus: ParallelCorpus, pairs: int) -> tuple[ParallelCorpus, Parall
             "held_out_pairs needs text that is read before the training, and streaming is set; name validation text "
             "(validation_source and validation_target), or set held_out_pairs: 0"
         )
-    chosen = _choose(corpus, pairs)
+    prefixes = tuple(sorted({f"{tag} " for tag in source_tags if tag}, key=len, reverse=True))
+    chosen = _choose(corpus, pairs, prefixes)
     sources, targets = ({keys[side] for keys in chosen} for side in (0, 1))
+    if prefixes:
+        sources = targets = sources | targets
     kept, held, seen = [], [], set()
-    for place, keys in enumerate(_keys(corpus)):
+    for place, keys in enumerate(_keys(corpus, prefixes)):
         if keys in chosen and keys not in seen:
             seen.add(keys)
             held.append(place)
@@ -62,13 +69,13 @@ def hold_out(corpus: ParallelCorpus, pairs: int) -> tuple[ParallelCorpus, Parall
     return _part(corpus, kept, training), _part(corpus, held, validation)
 
 
-def _choose(corpus: ParallelCorpus, pairs: int) -> set[tuple[bytes, bytes]]:
+def _choose(corpus: ParallelCorpus, pairs: int, prefixes: tuple[str, ...]) -> set[tuple[bytes, bytes]]:
     """Return the keys of the pairs to hold out."""
-    candidates = _smallest(_keys(corpus), _CANDIDATES * pairs)
+    candidates = _smallest(_keys(corpus, prefixes), _CANDIDATES * pairs)
     candidate_sources, candidate_targets = ({keys[side] for keys in candidates} for side in (0, 1))
     source_counts: Counter[bytes] = Counter()
     target_counts: Counter[bytes] = Counter()
-    for source, target in _keys(corpus):
+    for source, target in _keys(corpus, prefixes):
         if source in candidate_sources:
             source_counts[source] += 1
         if target in candidate_targets:
@@ -90,10 +97,11 @@ def _smallest(items: Iterable[tuple[bytes, bytes]], number: int) -> set[tuple[by
     return set(heapq.nsmallest(number, found))
 
 
-def _keys(corpus: ParallelCorpus) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the hashes of source and target of each pair; case and white space do not count."""
+def _keys(corpus: ParallelCorpus, prefixes: tuple[str, ...]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the hashes of source and target of each pair; case, white space and prefixes do not count."""
     for source, target in _texts(corpus):
-        yield _key(source), _key(target)
+        prefix = next(filter(source.startswith, prefixes), "")
+        yield _key(source.removeprefix(prefix)), _key(target)
 
 
 def _key(text: str) -> bytes:

@@ -26,10 +26,16 @@ SEVERAL_LINES = "row of several lines"  # counted; the pair is kept, since a quo
 _MISSING = object()
 
 
-def text_rows(source: Path, target: Path) -> Iterator[Row]:
-    """Yield line n of one file with line n of the other; both must have the same number of lines."""
+def text_rows(source: Path, target: Path, source_tag: str = "") -> Iterator[Row]:
+    """Yield line n of one file with line n of the other; both must have the same number of lines.
+
+    Args:
+        source, target: the files.
+        source_tag: text that is put before each source line that is not blank, e.g. "<2de>".
+    """
+    prefix = f"{source_tag} ".encode() if source_tag else b""
     for number, (left, right) in enumerate(zip(read_lines(source), read_lines(target), strict=True), start=1):
-        yield left, right, number, None
+        yield prefix + left if left.strip() else left, right, number, None
 
 
 def choose_column(column: str | None, language: str, available: Sequence[str], where: str) -> str:

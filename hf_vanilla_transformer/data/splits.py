@@ -19,6 +19,7 @@ class TextFiles:
 
     source: Files
     target: Files
+    source_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def load_splits(
             continue
         if repr(source) not in parts:
             text = _load_split("train", source.text, source_lang, target_lang, streaming)
-            parts[repr(source)] = hold_out(text, source.pairs)
+            tags = source.text.source_tags if isinstance(source.text, TextFiles) else ()
+            parts[repr(source)] = hold_out(text, source.pairs, source_tags=tags)
         corpora[split] = parts[repr(source)][0 if split == "train" else 1]
     return corpora
 
@@ -98,7 +100,7 @@ def _load_split(split: str, source: Any, source_lang: str, target_lang: str, str
         return load_embedded(split, source.size, seed=source.seed, **common)
     common["streaming"] = streaming
     if isinstance(source, TextFiles):
-        return load_text_files(source.source, source.target, **common)
+        return load_text_files(source.source, source.target, source_tags=source.source_tags, **common)
     columns = (source.source_column, source.target_column)
     if isinstance(source, Tables):
         return load_table(source.files, *columns, **common)

@@ -12,6 +12,7 @@ the pipeline treat that as text as well.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -52,7 +53,7 @@ def train_tokenizer(
             are encoded as bytes, so that rare Hangul syllables or ideographs don't fill the vocabulary.
         extra_tokens: further special tokens, e.g. the language tags "<2ko>" and "<2de>"; ``vocab_size`` includes them,
             and they have the last ids. Each is one token anywhere in a text, and is matched before normalization and
-            lower case. Decoding leaves them out with ``skip_special_tokens=True``.
+            lower case; no subword is learned from it. Decoding leaves them out with ``skip_special_tokens=True``.
 
     Returns:
         A fast tokenizer. It appends ``</s>`` to every sentence, source and target; names of special tokens in a text
@@ -67,6 +68,9 @@ def train_tokenizer(
         raise ValueError(f"character_coverage={character_coverage} is out of range; choose 0 < coverage ≤ 1")
     check_extra_tokens(extra_tokens)
     tokenizer = _empty_tokenizer(normalization, lowercase)
+    if extra_tokens:
+        names = re.compile("|".join(map(re.escape, sorted(extra_tokens, key=len, reverse=True))))
+        texts = (names.sub(" ", text) for text in texts)
     normalized = [tokenizer.normalizer.normalize_str(text).replace(_PLACEHOLDER, "<") for text in texts]
     characters = Counter(character for text in normalized for character in text if not character.isspace())
     if not characters:

@@ -100,6 +100,7 @@ def evaluate_checkpoint(
     *,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
+    source_tag: str = "",
     tokenize: str = "13a",
     lowercase: bool = False,
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -117,6 +118,7 @@ def evaluate_checkpoint(
         config: settings of the beam search; None uses the paper's.
         batch_size: maximum number of sentences per batch.
         max_source_tokens: sources with more tokens become empty translations, which are scored as such.
+        source_tag: put before each source, e.g. "<2de>"; see `translate`.
         tokenize: sacreBLEU's tokenizer; see `TranslationMetric`.
         lowercase: compute case-insensitive scores.
         groups: a label for each line of a test set, by its name; each label is also scored separately.
@@ -153,6 +155,7 @@ def evaluate_checkpoint(
             config,
             batch_size=batch_size,
             max_source_tokens=max_source_tokens,
+            source_tag=source_tag,
             workers=workers,
         )
         seconds[name] = round(time.perf_counter() - started, 1)
@@ -165,7 +168,11 @@ def evaluate_checkpoint(
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": _model_record(model),
         "engine": engine,
-        "decoding": {**decoding_record(config), "batch_size": batch_size},
+        "decoding": {
+            **decoding_record(config),
+            "batch_size": batch_size,
+            **({"source_tag": source_tag} if source_tag else {}),
+        },
         "precision": _precision(model),
         "scores": scores,
         "seconds": seconds,
@@ -198,12 +205,13 @@ def translate_corpus(
     *,
     batch_size: int = 64,
     max_source_tokens: int = 1024,
+    source_tag: str = "",
     workers: int | None = 1,
 ) -> list[str]:
     """Translate the sources of a corpus.
 
     Args:
-        model, tokenizer, config, batch_size, max_source_tokens, workers: see `translate`.
+        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers: see `translate`.
         corpus: its first language is the source.
     """
     sources, _ = corpus.sides()
@@ -214,6 +222,7 @@ def translate_corpus(
         config,
         batch_size=batch_size,
         max_source_tokens=max_source_tokens,
+        source_tag=source_tag,
         workers=workers,
     )
 

@@ -50,6 +50,7 @@ class EvaluationRequest:
         search: fields of `BeamSearchConfig` that take precedence over the recipe's.
         batch_size: maximum number of sentences per batch.
         max_source_tokens: longer sources get an empty translation.
+        source_tag: put before each line of ``source``; the recipe's test_source_tags are for a recipe.
         groups: file with one label per line; each label is scored separately as well.
         translations: file for the translations, one per line.
         output: file for the record, in JSON.
@@ -71,6 +72,7 @@ class EvaluationRequest:
     search: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 64
     max_source_tokens: int | None = None
+    source_tag: str = ""
     groups: str | None = None
     translations: str | None = None
     output: str | None = None
@@ -96,6 +98,11 @@ def run_evaluation(
         ValueError: If a setting is invalid, or the text cannot be read.
         OSError: If an output file exists and must not be replaced, or cannot be written.
     """
+    if request.source_tag and request.recipe is not None:
+        raise ValueError(
+            "source_tag is put before the lines of source; for a recipe, set test_source_tags and "
+            "validation_source_tags"
+        )
     recipe = _read_recipe(request)
     _check_languages(request, recipe)
     tokenize = request.tokenize or _tokenizer_of(request, recipe)
@@ -124,6 +131,7 @@ def run_evaluation(
         lowercase=lowercase,
         batch_size=request.batch_size,
         max_source_tokens=_max_source_tokens(request, recipe),
+        source_tag=request.source_tag,
         groups={only: read_labels(request.groups)} if request.groups else None,
         on_split=on_split,
         device=device,

@@ -98,11 +98,24 @@ class DataArguments:
         default=None,
         metadata={"help": "Table(s) instead of text files: .tsv, .csv, .jsonl or .parquet with a column per language."},
     )
+    train_source_tags: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Tags that are put before each line of train_source, e.g. <2de> for the language to translate "
+            'into: one for all files, or one per file in the same order ("" adds none). Each is a special token.'
+        },
+    )
     validation_source: list[str] | None = field(default=None, metadata={"help": "As train_source, for validation."})
     validation_target: list[str] | None = field(default=None, metadata={"help": "As train_target, for validation."})
+    validation_source_tags: list[str] | None = field(
+        default=None, metadata={"help": "As train_source_tags, for validation."}
+    )
     validation_file: list[str] | None = field(default=None, metadata={"help": "As train_file, for validation."})
     test_source: list[str] | None = field(default=None, metadata={"help": "As train_source, for the test."})
     test_target: list[str] | None = field(default=None, metadata={"help": "As train_target, for the test."})
+    test_source_tags: list[str] | None = field(
+        default=None, metadata={"help": "As train_source_tags, for the test."}
+    )
     test_file: list[str] | None = field(default=None, metadata={"help": "As train_file, for the test."})
     held_out_pairs: int = field(
         default=0,
@@ -179,6 +192,12 @@ class DataArguments:
         sides = (getattr(self, f"{split}_{side}") for split in SPLITS for side in ("source", "target", "file"))
         return [name for names in sides for name in names or ()]
 
+    @property
+    def special_tokens(self) -> list[str]:
+        """``extra_tokens`` and the source tags, each once."""
+        tags = (word for split in SPLITS for tag in getattr(self, f"{split}_source_tags") or () for word in tag.split())
+        return list(dict.fromkeys([*(self.extra_tokens or ()), *tags]))
+
     def split_source(self, split: str) -> SplitSource | None:
         """Return where the text of a split comes from; None if the settings name none."""
         if self.held_out_pairs and split != "test":
@@ -191,7 +210,7 @@ class DataArguments:
         columns = (self.source_column, self.target_column)
         source, target, table = (getattr(self, f"{split}_{side}") for side in ("source", "target", "file"))
         if source is not None:
-            return TextFiles(source, target)
+            return TextFiles(source, target, self._tags_of(split))
         if table is not None:
             return Tables(table, *columns)
         name = getattr(self, f"{split}_split")
@@ -200,6 +219,11 @@ class DataArguments:
         if self.dataset_name == EMBEDDED:
             return EmbeddedPairs(getattr(self, f"embedded_{split}"), self.embedded_seed)
         return HubDataset(self.dataset_name, self.dataset_config, name, *columns)
+
+    def _tags_of(self, split: str) -> tuple[str, ...]:
+        """Return the tag of each entry of ``{split}_source``; () if there are none."""
+        tags = tuple(getattr(self, f"{split}_source_tags") or ())
+        return tags * len(getattr(self, f"{split}_source")) if len(tags) == 1 else tags
 
     def check_has_training_text(self) -> None:
         """Raise ValueError if there is nothing to train on; a recipe that is only evaluated needs no training text."""
@@ -224,6 +248,7 @@ class DataArguments:
         if self.dataset_name == EMBEDDED:
             self._check_embedded()
         check_extra_tokens(self.extra_tokens or ())
+        self._check_source_tags()
         self._infer_languages()
         self._check_held_out()
         if self.source_lang == self.target_lang:
@@ -233,6 +258,26 @@ class DataArguments:
         for name in ("vocab_size", "embedded_train", "embedded_validation", "embedded_test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+    def _check_source_tags(self) -> None:
+        for split in SPLITS:
+            key, source = f"{split}_source_tags", getattr(self, f"{split}_source")
+            tags = getattr(self, key)
+            if tags is None:
+                if source is not None and self.train_source_tags and all(self.train_source_tags):
+                    raise ValueError(
+                        f"every training source begins with a tag, and {key} is not set; give it as train_source_tags, "
+                        f'or {key}: "" for sources that need none'
+                    )
+                continue
+            if source is None:
+                raise ValueError(f"{key} is set, but not {split}_source; tags are put before the lines of text files")
+            if len(tags) not in (1, len(source)):
+                raise ValueError(
+                    f"{key} has {len(tags)} tags and {split}_source has {len(source)} files; give one tag for all, or "
+                    'one per file in the same order ("" adds none)'
+                )
+        check_extra_tokens(self.special_tokens)
 
     def _infer_languages(self) -> None:
         """Take the languages from the names of the files, such as my.en and my.ko, where they are not set."""

@@ -206,7 +206,7 @@ def _new_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationTokeni
     """Load the tokenizers that the recipe names, or train one on the training text."""
     data = recipe.data
     name = data.tokenizer or recipe.model.model_name_or_path
-    extra_tokens = data.extra_tokens or ()
+    extra_tokens = data.special_tokens
     if recipe.model.model_name_or_path is not None and (recipe.model.extend_vocabulary or extra_tokens):
         tokenizers = _extended_tokenizers(recipe, corpus)
     elif name is not None:
@@ -240,7 +240,7 @@ def _extended_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> TranslationT
         return (row["translation"][language] for row in corpus.dataset)
 
     request = None if asked is None else ExtensionRequest.parse(asked)
-    return extend_tokenizers(load_any_tokenizers(name), request, recipe.data.extra_tokens or (), texts, name)
+    return extend_tokenizers(load_any_tokenizers(name), request, recipe.data.special_tokens, texts, name)
 
 
 def _tokenizer_origin(recipe: Recipe, checkpoint: str | None) -> str:
@@ -272,7 +272,7 @@ def _build_model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
                 f"{name} has a separate target vocabulary of {model.config.decoder_vocab_size} tokens, but only one "
                 f"tokenizer; save the target's tokenizer in its folder {TARGET_TOKENIZER}"
             )
-        if recipe.model.extend_vocabulary or recipe.data.extra_tokens:
+        if recipe.model.extend_vocabulary or recipe.data.special_tokens:
             before = load_any_tokenizers(name)
             before.check_fit(model.config)
             model = grow_vocabulary(model, before, tokenizers)
