@@ -145,10 +145,37 @@ class TranslationTokenizers:
         Raises:
             ValueError: If the side's tokenizer is not a fast one.
         """
-        if not getattr(getattr(self, side), "is_fast", False):
-            raise ValueError(f"the {side} tokenizer has no character offsets; load a fast tokenizer")
+        self._check_fast(side, "character offsets")
         encoded = self._encode(side, texts, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
+
+    def encode_with_words(self, side: str, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int | None]]]:
+        """Encode texts and return the word to which each token belongs.
+
+        Args:
+            side: "source" or "target".
+            texts: sentences.
+
+        Returns:
+            The token ids as `encode_sources` and `encode_targets` return them, and for each token the number of the
+            word in its sentence, as the tokenizer splits text into words before it splits words into tokens; None for
+            special tokens.
+
+        Raises:
+            ValueError: If the side's tokenizer is not a fast one.
+        """
+        self._check_fast(side, "word numbers")
+        if not texts:
+            return [], []
+        encoded = self._call(side, texts)
+        removes_bos, appends_eos = self._special_tokens[side]
+        end = getattr(self, side).eos_token_id
+        ids, words = [], []
+        for row in range(len(texts)):
+            first = 1 if removes_bos else 0
+            ids.append([*encoded["input_ids"][row][first:], *([] if appends_eos else [end])])
+            words.append([*encoded.word_ids(row)[first:], *([] if appends_eos else [None])])
+        return ids, words
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Decode the token ids of a target."""
@@ -169,6 +196,11 @@ class TranslationTokenizers:
         if unknown in (None, self.eos_token_id):  # GPT-2 has one special token for all purposes
             return 0
         return sum(list(row).count(unknown) for row in rows)
+
+    def _check_fast(self, side: str, what: str) -> None:
+        """Raise an error if a side's tokenizer is not a fast one, which alone knows ``what``."""
+        if not getattr(getattr(self, side), "is_fast", False):
+            raise ValueError(f"the {side} tokenizer has no {what}; load a fast tokenizer")
 
     def _encode(self, side: str, texts: Sequence[str], **settings: Any) -> dict[str, list[list[Any]]]:
         """Call a side's tokenizer, remove a target's BOS token and append missing EOS tokens."""

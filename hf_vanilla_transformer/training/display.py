@@ -192,8 +192,8 @@ class RunDisplay(TrainerCallback):
         args, sampler = self.trainer.args, self.trainer._batches.sampler
         text = f"{state.max_steps:,} updates"
         if sampler is not None:
-            per_epoch = updates_per_epoch(sampler, args)
-            text += f" = {_epochs(state.max_steps / per_epoch)} epochs of {per_epoch:,} updates"
+            per_epoch = updates_per_epoch(sampler, args) / self.trainer.passes_per_epoch
+            text += f" = {_epochs(state.max_steps / per_epoch)} epochs of {round(per_epoch):,} updates"
         if state.global_step:
             text += f", resumed after update {state.global_step:,}"
         return text
@@ -274,7 +274,7 @@ class RunDisplay(TrainerCallback):
         self.close()
         text = f"{state.global_step:,} updates"
         if self.trainer._batches.sampler is not None:
-            text += f" = {_epochs(state.epoch or 0.0)} epochs"
+            text += f" = {_epochs((state.epoch or 0.0) * self.trainer.passes_per_epoch)} epochs"
         text += f" in {duration(self.trainer.seconds)}"
         recent = self.trainer._meter.recent(args.world_size)
         if recent is not None:

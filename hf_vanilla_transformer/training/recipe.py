@@ -239,6 +239,11 @@ def _check_combination(recipe: Recipe) -> None:
             f"{recipe.path}: average_best and early_stopping_patience need the validation loss; set eval_strategy: "
             "steps"
         )
+    if recipe.data.bpe_dropout and training.max_steps <= 0:
+        raise ValueError(
+            f"{recipe.path}: with bpe_dropout={recipe.data.bpe_dropout} every pass over the text differs, so the length "
+            "of the run is counted in updates; set max_steps instead of num_train_epochs"
+        )
     if recipe.data.streaming and training.max_steps <= 0:
         raise ValueError(f"{recipe.path}: a stream has no length from which to count epochs; set max_steps")
 

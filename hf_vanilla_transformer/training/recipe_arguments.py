@@ -113,9 +113,7 @@ class DataArguments:
     validation_file: list[str] | None = field(default=None, metadata={"help": "As train_file, for validation."})
     test_source: list[str] | None = field(default=None, metadata={"help": "As train_source, for the test."})
     test_target: list[str] | None = field(default=None, metadata={"help": "As train_target, for the test."})
-    test_source_tags: list[str] | None = field(
-        default=None, metadata={"help": "As train_source_tags, for the test."}
-    )
+    test_source_tags: list[str] | None = field(default=None, metadata={"help": "As train_source_tags, for the test."})
     test_file: list[str] | None = field(default=None, metadata={"help": "As train_file, for the test."})
     held_out_pairs: int = field(
         default=0,
@@ -185,6 +183,13 @@ class DataArguments:
         default="NFC",
         metadata={"help": "Unicode normalization of the trained tokenizer: NFC or NFKC; null applies none."},
     )
+    bpe_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability that a merge of byte-pair encoding is left out in the training text, anew for each "
+            "pass over it (Provilkov et al. 2020 take 0.1); 0 leaves out none. Needs max_steps."
+        },
+    )
 
     @property
     def files(self) -> list[str]:
@@ -251,6 +256,7 @@ class DataArguments:
         self._check_source_tags()
         self._infer_languages()
         self._check_held_out()
+        self._check_bpe_dropout()
         if self.source_lang == self.target_lang:
             raise ValueError(f"source_lang and target_lang are both {self.source_lang!r}; give them different names")
         check_language(self.source_lang, "source_lang")
@@ -308,6 +314,22 @@ class DataArguments:
             raise ValueError(
                 f"held_out_pairs={self.held_out_pairs} needs text that is read before the training, and streaming is "
                 "set; name validation text (validation_source and validation_target), or set held_out_pairs: 0"
+            )
+
+    def _check_bpe_dropout(self) -> None:
+        if not 0.0 <= self.bpe_dropout < 1.0:
+            raise ValueError(f"bpe_dropout={self.bpe_dropout} must be 0 (none) or a probability below 1; 0.1 is usual")
+        if not self.bpe_dropout:
+            return
+        if self.tokenizer is None and self.tokenizer_model != "bpe":
+            raise ValueError(
+                f"bpe_dropout={self.bpe_dropout} leaves out merges of byte-pair encoding, and tokenizer_model is "
+                f"{self.tokenizer_model}; set tokenizer_model: bpe, or bpe_dropout: 0"
+            )
+        if self.streaming:
+            raise ValueError(
+                f"bpe_dropout={self.bpe_dropout} needs text that is read before the training, and streaming is set; "
+                "set one of them only"
             )
 
     def _check_embedded(self) -> None:

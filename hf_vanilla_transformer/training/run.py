@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from ..checkpoints.loading import load_any_tokenizers, load_tokenizers
 from ..data.batching import example_lengths
+from ..data.bpe_dropout import encode_with_bpe_dropout
 from ..data.collator import DataCollatorForTranslation
 from ..data.corpora import ParallelCorpus
 from ..data.corpus_warnings import corpus_warnings
@@ -144,7 +145,11 @@ def train_and_show(
         show("model", describe_model(model, recipe.model.model_name_or_path or f"preset {recipe.model.preset}"))
         until_the_end.enter_context(other_progress_bars_hidden())  # not before: downloads have some
         encoded = {split: encode_corpus(corpus, tokenizers) for split, corpus in corpora.items()}
+        passes = 1  # over the training text, in one epoch of the trainer
+        if recipe.data.bpe_dropout:
+            passes = _leave_out_merges(recipe, corpora["train"], tokenizers, encoded)
         trainer = _build_trainer(recipe, model, tokenizers, encoded, metric, callbacks)
+        trainer.passes_per_epoch = passes
         display = _show_instead_of_trainer(trainer, output_dir or directory.path)
         until_the_end.callback(display.close)
         # The last checkpoint may be damaged; given True, the trainer resumes from the last valid one.
@@ -281,6 +286,20 @@ def _build_model(recipe: Recipe, tokenizers: TranslationTokenizers) -> Any:
         model = VanillaTransformerForConditionalGeneration(preset(recipe.model.preset, **fields))
     tokenizers.check_fit(model.config)
     return model
+
+
+def _leave_out_merges(
+    recipe: Recipe,
+    corpus: ParallelCorpus,
+    tokenizers: TranslationTokenizers,
+    encoded: dict[str, Dataset | IterableDataset],
+) -> int:
+    """Replace the training text by segmentations with BPE-dropout, one per pass; return the number of passes."""
+    seed = recipe.training.seed if recipe.training.data_seed is None else recipe.training.data_seed
+    pairs = len(encoded["train"])
+    # The same in every process, and in a longer run: it depends on text, tokenizer and seed only.
+    encoded["train"] = encode_with_bpe_dropout(corpus, tokenizers, recipe.data.bpe_dropout, seed)
+    return len(encoded["train"]) // pairs
 
 
 def _vocabulary_fields(tokenizers: TranslationTokenizers) -> dict[str, Any]:
@@ -501,7 +520,7 @@ def _training_record(
         tokens = round(per_epoch * (state.epoch or 0.0))
     return {
         "updates": state.global_step,
-        "epochs": round(state.epoch or 0.0, 3),
+        "epochs": round((state.epoch or 0.0) * trainer.passes_per_epoch, 3),
         "seconds": round(trainer.seconds, 1),
         "processor_seconds": None if processor_seconds is None else round(processor_seconds, 1),
         "tokens_per_second": round(sum(speeds) / len(speeds)) if speeds else None,

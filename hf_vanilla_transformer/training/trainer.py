@@ -101,6 +101,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
     """
 
     args: VanillaTransformerTrainingArguments
+    passes_per_epoch = 1  # copies of the training text in the dataset: several with BPE-dropout
 
     def __init__(
         self,

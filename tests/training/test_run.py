@@ -133,6 +133,22 @@ def test_a_longer_run_is_resumed_too(finished: tuple[Path, TrainingResult], tmp_
     assert longer.record["training"]["updates"] == 8
 
 
+def test_a_run_with_bpe_dropout_resumes_with_the_same_segmentations(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(RECIPE)
+    words = ["--bpe-dropout", "0.2", "--average-last", "0"]
+    whole = again(tmp_path, tmp_path / "whole", *words)
+    again(tmp_path, tmp_path / "parts", *words, "--max-steps", "4")
+    parts = again(tmp_path, tmp_path / "parts", *words)
+    assert parts.record["training"]["resumed_from"] == "checkpoint-4"
+    for name, tensor in parts.model.state_dict().items():
+        assert torch.equal(tensor, whole.model.state_dict()[name]), name
+    training = whole.record["training"]
+    tokens = training["tokens"] / training["epochs"]  # of one pass
+    plain = again(tmp_path, tmp_path / "plain", "--average-last", "0").record["training"]
+    assert tokens > 1.05 * plain["tokens"] / plain["epochs"]  # fewer merges, more tokens
+    assert json.loads((tmp_path / "whole" / "tokenizer.json").read_text())["model"]["dropout"] is None
+
+
 def test_another_recipe_or_other_data_need_another_directory(
     finished: tuple[Path, TrainingResult], tmp_path: Path
 ) -> None:
