@@ -241,8 +241,8 @@ def _check_combination(recipe: Recipe) -> None:
         )
     if recipe.data.bpe_dropout and training.max_steps <= 0:
         raise ValueError(
-            f"{recipe.path}: with bpe_dropout={recipe.data.bpe_dropout} every pass over the text differs, so the length "
-            "of the run is counted in updates; set max_steps instead of num_train_epochs"
+            f"{recipe.path}: with bpe_dropout={recipe.data.bpe_dropout} every pass over the text differs, so the run's "
+            "length is counted in updates; set max_steps instead of num_train_epochs"
         )
     if recipe.data.streaming and training.max_steps <= 0:
         raise ValueError(f"{recipe.path}: a stream has no length from which to count epochs; set max_steps")

@@ -96,7 +96,11 @@ class TrainingResult:
         return self.record["scores"]
 
 
-def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> TrainingResult:
+def train(
+    recipe: Recipe,
+    callbacks: Sequence[TrainerCallback] = (),
+    trainer_class: type[VanillaTransformerTrainer] = VanillaTransformerTrainer,
+) -> TrainingResult:
     """Train by a recipe: load text, train a tokenizer, train a model, average checkpoints, evaluate, save.
 
     If ``output_dir`` contains a run of the same recipe on the same data, that run is resumed from its last checkpoint.
@@ -106,6 +110,8 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
     Args:
         recipe: from `read_recipe`.
         callbacks: Trainer callbacks, in addition to the run's own.
+        trainer_class: a subclass of `VanillaTransformerTrainer`, e.g. with another loss (``compute_loss``) or optimizer
+            (``create_optimizer``).
 
     Returns:
         The final model, which is also in ``output_dir``, and the record. Under torchrun every process returns the
@@ -115,11 +121,14 @@ def train(recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> Training
         ValueError: If text, tokenizer, model and output directory do not fit together, or another process is training
             in the directory.
     """
-    return train_and_show(recipe, callbacks)
+    return train_and_show(recipe, callbacks, trainer_class=trainer_class)
 
 
 def train_and_show(
-    recipe: Recipe, callbacks: Sequence[TrainerCallback] = (), output_dir: Path | None = None
+    recipe: Recipe,
+    callbacks: Sequence[TrainerCallback] = (),
+    output_dir: Path | None = None,
+    trainer_class: type[VanillaTransformerTrainer] = VanillaTransformerTrainer,
 ) -> TrainingResult:
     """Train as `train` does.
 
@@ -127,6 +136,7 @@ def train_and_show(
         recipe: see `train`.
         callbacks: see `train`.
         output_dir: directory that the header names, if the run's own is a temporary one.
+        trainer_class: see `train`.
     """
     check_settings(recipe)
     metric = _metric(recipe)  # raises for an unknown tokenizer now, not after the training
@@ -148,7 +158,7 @@ def train_and_show(
         passes = 1  # over the training text, in one epoch of the trainer
         if recipe.data.bpe_dropout:
             passes = _leave_out_merges(recipe, corpora["train"], tokenizers, encoded)
-        trainer = _build_trainer(recipe, model, tokenizers, encoded, metric, callbacks)
+        trainer = _build_trainer(recipe, model, tokenizers, encoded, metric, callbacks, trainer_class)
         trainer.passes_per_epoch = passes
         display = _show_instead_of_trainer(trainer, output_dir or directory.path)
         until_the_end.callback(display.close)
@@ -335,6 +345,7 @@ def _build_trainer(
     encoded: dict[str, Dataset | IterableDataset],
     metric: Any,
     callbacks: Sequence[TrainerCallback],
+    trainer_class: type[VanillaTransformerTrainer],
 ) -> VanillaTransformerTrainer:
     arguments, config, tokenizer = recipe.training, model.config, _tokenizer_of(tokenizers)
     if config.position_embedding_type == "learned":
@@ -343,7 +354,7 @@ def _build_trainer(
     if recipe.run.early_stopping_patience:
         callbacks = [*callbacks, EarlyStoppingCallback(recipe.run.early_stopping_patience)]
         arguments.restore_callback_states_from_checkpoint = True  # so that a resumed run continues its count
-    return VanillaTransformerTrainer(
+    return trainer_class(
         model=model,
         args=arguments,
         train_dataset=encoded["train"],

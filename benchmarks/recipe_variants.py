@@ -1,0 +1,225 @@
+"""Train variants of the recipe `tiny` for the same number of updates, and score each on validation text.
+
+    python benchmarks/recipe_variants.py runs/variants --data DATA --updates 6000 --variants recipe muon bpe-dropout
+
+DATA holds multi30k/lc.norm.tok. Every variant changes one thing about the recipe as it is (`--list` shows them) and
+keeps the model that of the paper. A variant that was trained before is not trained again. The test text is not read.
+The table has the processor time, so that a variant which makes an update slower is not preferred for its score alone.
+With `--only-table`, nothing is trained. The last line is "recipe_variants: N trained".
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import commit, hardware, versions
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from hf_vanilla_transformer import VanillaTransformerTrainer, read_recipe, train
+
+TEXT = "multi30k/lc.norm.tok"
+SETTINGS = {"source_lang": "en", "target_lang": "de", "metric_tokenize": "none", "report_to": "none"}
+
+
+class RDrop(VanillaTransformerTrainer):
+    """R-Drop (Liang et al. 2021): each batch goes through the model twice, and the two outputs shall agree."""
+
+    weight = 5.0  # of the divergence; the paper's α for IWSLT14
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Add the symmetric Kullback-Leibler divergence between two dropout masks to the mean of both losses."""
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        twice = {name: torch.cat([value, value]) for name, value in inputs.items()}
+        items = None if num_items_in_batch is None else 2 * num_items_in_batch
+        loss, outputs = super().compute_loss(model, twice, True, items)
+        first, second = outputs.logits.float().log_softmax(-1).chunk(2)
+        divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1) / 2
+        real = inputs["labels"] != -100
+        tokens = real.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = loss + self.weight * (divergence * real).sum() / tokens
+        return (loss, outputs) if return_outputs else loss
+
+
+class MuonAndAdam(torch.optim.Optimizer):
+    """Muon (Jordan 2024) for the matrices of the layers, Adam for the embedding, biases and normalizations."""
+
+    def __init__(self, model: nn.Module, adam: torch.optim.Optimizer, learning_rate: float) -> None:
+        """Take the matrices out of Adam's parameters."""
+        embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+        matrices = [weight for weight in model.parameters() if weight.ndim == 2 and id(weight) not in embeddings]
+        taken = {id(weight) for weight in matrices}
+        for group in adam.param_groups:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in taken]
+        # A matrix is changed by as much as Adam would change it with this learning rate (Liu et al. 2025).
+        muon = torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        self.parts = (muon, adam)
+        super().__init__(
+            [weight for part in self.parts for group in part.param_groups for weight in group["params"]], {}
+        )
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Let both make their update."""
+        for part in self.parts:
+            part.step()
+
+
+class Muon(VanillaTransformerTrainer):
+    """Trains the matrices with Muon, at the recipe's learning rate."""
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Wrap the recipe's optimizer."""
+        if not isinstance(self.optimizer, MuonAndAdam):
+            adam = super().create_optimizer(model)
+            self.optimizer = MuonAndAdam(self.model, adam, float(self.args.learning_rate or 0))
+        return self.optimizer
+
+
+class ExponentialAverage(TrainerCallback):
+    """Keeps an exponential moving average of the weights, which becomes the model at the end."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: list[Tensor] = []
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Move the average towards the weights."""
+        weights = list(model.parameters())
+        if not self.average:
+            self.average = [weight.clone() for weight in weights]
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        torch._foreach_lerp_(self.average, weights, 1 - decay)
+
+    @torch.no_grad()
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Replace the weights by their average."""
+        for weight, average in zip(model.parameters(), self.average, strict=True):
+            weight.copy_(average)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change of the recipe.
+
+    Attributes:
+        settings: keys of the recipe with their values.
+        trainer: class that trains.
+        decay: of an exponential moving average instead of the mean of checkpoints; 0 keeps the mean.
+    """
+
+    settings: dict[str, str] = field(default_factory=dict)
+    trainer: type[VanillaTransformerTrainer] = VanillaTransformerTrainer
+    decay: float = 0.0
+
+
+VARIANTS = {
+    "recipe": Variant(),
+    "no-bpe-dropout": Variant({"bpe_dropout": "0"}),
+    "bpe-dropout": Variant({"bpe_dropout": "0.1"}),
+    "bpe-dropout-0.2": Variant({"bpe_dropout": "0.2"}),
+    "dropout-0.1": Variant({"config_overrides": '{"dropout": 0.1}'}),
+    "dropout-0.2": Variant({"config_overrides": '{"dropout": 0.2}'}),
+    "dropout-0.3": Variant({"config_overrides": '{"dropout": 0.3}'}),
+    "batch-2048": Variant({"max_tokens_per_batch": "2048"}),
+    "batch-4096": Variant({"max_tokens_per_batch": "4096"}),
+    "vocabulary-3000": Variant({"vocab_size": "3000"}),
+    "vocabulary-10000": Variant({"vocab_size": "10000"}),
+    "smoothing-0.2": Variant({"label_smoothing_factor": "0.2"}),
+    "peak-0.003": Variant({"learning_rate": "0.003"}),
+    "peak-0.006": Variant({"learning_rate": "0.006"}),
+    "r-drop": Variant(trainer=RDrop),
+    "muon": Variant(trainer=Muon),
+    "ema": Variant({"average_last": "0"}, decay=0.998),
+}
+
+
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a variant and return its record."""
+    variant, folder = VARIANTS[name], options.data / TEXT
+    output = options.work / f"{name}-{options.updates}-{options.seed}"
+    # The cooldown has the recipe's share of the updates, and so has the interval of checkpoints.
+    recipe = read_recipe("tiny")
+    share = options.updates / recipe.training.max_steps
+    interval = str(max(round(recipe.training.save_steps * share), 1))
+    settings = {
+        **SETTINGS,
+        "train_source": str(folder / "train.en"),
+        "train_target": str(folder / "train.de"),
+        "validation_source": str(folder / "val.en"),
+        "validation_target": str(folder / "val.de"),
+        "max_steps": str(options.updates),
+        "cooldown_steps": str(round(recipe.training.cooldown_steps * share)),
+        "save_steps": interval,
+        "eval_steps": interval,
+        "seed": str(options.seed),
+        "output_dir": str(output),
+        **variant.settings,
+    }
+    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    callbacks = [ExponentialAverage(variant.decay)] if variant.decay else []
+    record = train(read_recipe("tiny", words), callbacks, variant.trainer).record
+    return {key: record[key] for key in ("training", "scores")} | {
+        "name": name,
+        "settings": variant.settings,
+        "hardware": hardware(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Return the scores, the best variant first."""
+    lines = ["variant                 updates  seed  epochs  processor minutes  validation loss   BLEU   chrF"]
+    for record in sorted(records, key=lambda record: -record["scores"]["validation"]["bleu"]):
+        training, scores = record["training"], record["scores"]["validation"]
+        lines.append(
+            f"{record['name']:<22}  {training['updates']:>7,}  {training['seed']:>4}  {training['epochs']:>6.1f}  "
+            f"{training['processor_seconds'] / 60:>17.1f}  {scores['loss']:>15.4f}  {scores['bleu']:>5.2f}  "
+            f"{scores['chrf']:>5.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder of the runs and their records")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "data")))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["recipe"], metavar="NAME")
+    parser.add_argument("--updates", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="list the variants and end")
+    parser.add_argument("--only-table", action="store_true", help="print the records that there are and end")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{name}: {variant.settings or variant.trainer.__doc__}" for name, variant in VARIANTS.items()))
+        return
+    if not options.only_table and not (options.data / TEXT / "train.en").is_file():
+        parser.error(f"there is no {options.data / TEXT}/train.en; give the folder that holds multi30k with --data")
+    options.work.mkdir(parents=True, exist_ok=True)
+    trained = 0
+    for name in () if options.only_table else options.variants:
+        path = options.work / f"{name}-{options.updates}-{options.seed}.json"
+        if not path.exists():
+            path.write_text(json.dumps(run(name, options), indent=1) + "\n", encoding="utf-8")
+            trained += 1
+    print(table([json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.work.glob("*.json"))]))
+    print(f"recipe_variants: {trained} trained")
+
+
+if __name__ == "__main__":
+    main()
