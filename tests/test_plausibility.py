@@ -12,6 +12,7 @@ from hf_vanilla_transformer.plausibility import (
     repeats_itself,
     run_inside_warmup,
     tally_translations,
+    validation_verdict,
 )
 
 
@@ -104,3 +105,36 @@ def test_a_peak_rate_far_from_the_papers_gives_a_warning(
 
 def test_a_few_hundred_pairs_give_a_warning() -> None:
     assert "only 300 training pairs" in (few_pairs(300) or "") and few_pairs(1000) is None
+
+
+LEVEL = [(300, 4.8), (600, 3.0), (900, 2.75), (1200, 2.74)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "taken", "verdict"),
+    [
+        (LEVEL, [1200], None),  # 3.0 is not of the last quarter, but 2.75 at update 900 is: a change of 0.01
+        (LEVEL[:2], [600], None),  # two evaluations say nothing
+        ([*LEVEL[:3], (1200, float("nan"))], [1200], None),  # as if there were three
+        (
+            [(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [900, 1050, 1200],
+            "the model overfits: the validation loss was lowest at update 600 (4.000) and rose to 4.200 at update "
+            "1,200; the final model averages 3 checkpoints, all from after that minimum; more text or more dropout "
+            "may help",
+        ),
+        ([(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [300, 600, 900], "3 checkpoints, 1 of 3 from after that"),
+        ([(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [300, 600], "2 checkpoints, none from after that minimum"),
+        ([(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [600], "the final model is the checkpoint of update 600;"),
+        (
+            [(300, 4.8), (600, 4.0), (900, 3.8), (1200, 3.7)], [1200],
+            "the validation loss was still falling: 3.800 at update 900, 3.700 at update 1,200; a longer run "
+            "(max_steps) may lower it further",
+        ),
+        ([(300, 4.8), (600, 4.0), (900, 3.7), (1200, 3.71)], [1200], None),  # 0.01 above the minimum is no rise
+    ],
+)  # fmt: skip
+def test_a_validation_loss_that_rose_or_still_fell_gives_a_verdict(
+    losses: list[tuple[int, float]], taken: list[int], verdict: str | None
+) -> None:
+    found = validation_verdict(losses, taken)
+    assert found is None if verdict is None else verdict in (found or "")

@@ -118,7 +118,7 @@ def listed(updates: Sequence[int]) -> str:
 
 
 class RunDisplay(TrainerCallback):
-    """Shows precision, batch, length, device and output of a run, its progress, and its evaluations.
+    """Shows batch, length, learning rate, device and output of a run, its progress, and its evaluations.
 
     Args:
         trainer: of the run.
@@ -149,13 +149,12 @@ class RunDisplay(TrainerCallback):
         self._time_left, self._refreshed, self._next_line = TimeLeft(), time.perf_counter(), 0
         if not state.is_world_process_zero:
             return
-        show("precision", self._precision())
         show("batch", self._batch())
         show("length", self._length(state))
         if rate := self._learning_rate(state):
             show("learning rate", rate)
         show("loss", self._loss())
-        show("device", self._device())
+        show("device", f"{self._device()}; precision {self._precision()}")
         show("output", f"{self.output_dir}, {self._checkpoints(state)}")
         self.close()
         if logger.isEnabledFor(logging.INFO) and not args.disable_tqdm and can_update_in_place(sys.stderr):

@@ -1,6 +1,7 @@
 """What a run shows: few lines, each once, in a command, in Python and on a terminal; everything with --verbose."""
 
 import logging
+import math
 import os
 import re
 import subprocess
@@ -15,13 +16,14 @@ from test_run import RECIPE
 from test_trainer import Collator, arguments, examples, tiny_model
 from transformers import TrainerCallback
 
+from hf_vanilla_transformer.data.corpus_report import CorpusReport
 from hf_vanilla_transformer.training import display
 from hf_vanilla_transformer.training.recipe import read_recipe
 from hf_vanilla_transformer.training.run import TrainingResult, train
 from hf_vanilla_transformer.training.score_table import perplexity_text, score_html, score_table, score_text
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
 
-HEADER = "training validation test vocabulary model precision batch length device output".split()
+HEADER = "training validation test vocabulary model batch length learning loss device output".split()
 SCORES = {
     "validation": {"loss": 1.2345, "perplexity": 3.4366, "bleu": 39.94, "chrf": 64.36, "exact": 0.0764,
                    "sentences": 1014, "bleu_signature": "nrefs:1|tok:13a", "chrf_signature": "nrefs:1|nc:6"},
@@ -53,20 +55,29 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[lis
 def test_a_run_of_200_updates_shows_at_most_40_lines_and_none_of_transformers(command: Any) -> None:
     error, output, folder = command("long", "--max-steps", "200", "--eval-steps", "50", "--save-steps", "50")
     assert len(error) + len(output) <= 40, "\n".join(error)
-    header = [line for line in error if not line.startswith("warning: ")][:10]
+    header = [line for line in error if not line.startswith("warning: ")][: len(HEADER)]
     assert [line.split()[0] for line in header] == HEADER
-    assert header[0].endswith("200 pairs read, 200 kept") and str(folder) in header[9]
+    assert re.match(r"training +200 pairs of ", header[0]) and str(folder) in header[-1]
     text = "\n".join(error)
     for unwanted in ("[transformers]", "Writing model shards", "encoding", "batch size per device", "Config {", "{'"):
         assert unwanted not in text
     assert not re.search(r"\d\.\d{7}", text)  # numbers as a person reads them
     assert len(set(error)) == len(error)  # nothing twice
-    progress = r"update \d+ of 200: loss [\d.]+, perplexity [\d.,]+, [\d,]+ target tokens/s, \d+ (s|min \d\d s) left"
-    assert 8 <= sum(re.fullmatch(progress, line) is not None for line in error) <= 12
-    evaluations = [line for line in error if re.match(r"update \d+: validation loss [\d.]+, perplexity [\d.]+", line)]
-    assert [line.split(":")[0] for line in evaluations] == [f"update {step}" for step in (50, 100, 150, 200)]
+    training = r"update \d+ of 200: training loss [\d.]+, perplexity [\d.,]+"
+    progress = training + r", [\d,]+ target tokens/s(, \d+ (s|min \d\d s) left)?"
+    validation = (
+        training + r"; validation loss [\d.]+, perplexity [\d.,]+( \(best so far\))?(; \d+ (s|min \d\d s) left)?"
+    )
+    lines = [line for line in error if re.fullmatch(f"{progress}|{validation}", line)]
+    # One for each tenth of the run and for each evaluation; that of update 100 is both.
+    assert [int(line.split()[1]) for line in lines] == [20, 40, 50, 60, 80, 100, 120, 140, 150, 160, 180, 200]
+    evaluated = [int(line.split()[1]) for line in lines if re.fullmatch(validation, line)]
+    assert evaluated == [50, 100, 150, 200]
+    assert error.index(lines[-1]) + 1 == next(place for place, line in enumerate(error) if line.startswith("trained "))
     table = next(place for place, line in enumerate(error) if line.split()[:3] == ["BLEU", "chrF", "exact"])
-    assert [line.split()[0] for line in error[table + 1 :]] == ["validation", "test", "BLEU", "chrF"]  # two signatures
+    names = [line.split()[0] for line in error[table - 1 :]]
+    assert names == ["scores", "BLEU", "validation", "test", "BLEU", "chrF", "final", "next"]  # two signatures
+    assert error[-1].endswith(f"vanilla-transformer translate {folder} FILE")
     assert output == [f"train: output={folder}"]
 
 
@@ -132,8 +143,8 @@ def test_python_shows_the_same_lines_and_trackers_get_the_final_scores(
     shown = capsys.readouterr()
     lines = shown.err.splitlines()
     assert shown.out == ""
-    assert [line.split()[0] for line in lines if line.split()[0] in HEADER][:10] == HEADER[:10]
-    assert any(re.match(r"update 2: validation loss .* \(best so far\)", line) for line in lines)
+    assert [line.split()[0] for line in lines if line.split()[0] in HEADER][: len(HEADER)] == HEADER
+    assert any(re.match(r"update 2 of 6: .*; validation loss .* \(best so far\)", line) for line in lines)
     assert "Writing model shards" not in shown.err and "Loading weights" not in shown.err
     for split in ("validation", "test"):
         for name in ("bleu", "chrf", "exact", "loss"):
@@ -156,12 +167,14 @@ def test_on_a_terminal_one_progress_line_is_updated_in_place(
     with unconfigured_logging():
         trained(recipe_file, "--disable_tqdm", "false")
     text = capsys.readouterr().err
-    assert re.search(r"\rupdate 3 of 6: loss [\d.]+, perplexity [\d.,]+, [\d,]+ target tokens/s, \d+ s left \|", text)
+    assert re.search(
+        r"\rupdate 3 of 6: training loss [\d.]+, perplexity [\d.,]+, [\d,]+ target tokens/s, \d+ s left \|", text
+    )
     assert "1 batches evaluated" in text
     kept = [line.rpartition("\r")[2] for line in text.split("\n")]  # what is left on the terminal
-    assert not any("left" in line for line in kept)
+    assert not any("target tokens/s, " in line for line in kept)
     assert sum(line.startswith("update 6 of 6: ") for line in kept) == 1
-    assert sum(line.startswith("update 4: validation loss ") for line in kept) == 1
+    assert sum(line.startswith("update 4 of 6: ") and "; validation loss " in line for line in kept) == 1
 
 
 def test_progress_shows_the_values_of_the_log(tmp_path: Path) -> None:
@@ -180,6 +193,7 @@ def test_progress_shows_the_values_of_the_log(tmp_path: Path) -> None:
     assert len(Compare.found) == 2
     for recent, logs in Compare.found:
         assert recent.loss == pytest.approx(logs["loss"])
+        assert recent.nll == pytest.approx(logs["nll"])
         assert recent.perplexity == pytest.approx(logs["perplexity"])
         assert 0 < recent.target_tokens_per_second < 2 * logs["tokens_per_second"]  # which counts both sides
 
@@ -197,6 +211,58 @@ def test_deleting_an_earlier_run_is_one_line(recipe_file: Path, capsys: pytest.C
         trained(recipe_file, "--overwrite", "true")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("deleting")]
     assert lines == [f"deleting the earlier run in {recipe_file.parent / 'out'}"]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_that_is_shown_is_that_of_its_perplexity_with_and_without_label_smoothing(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str], smoothing: float
+) -> None:
+    with unconfigured_logging():
+        trained(recipe_file, "--label_smoothing_factor", str(smoothing))
+    error = capsys.readouterr().err
+    assert ("without the label smoothing of 0.1 that training adds" in error) == bool(smoothing)
+    values = re.findall(r"loss ([\d.]+), perplexity ([\d.,]+)", error)
+    assert len(values) >= 6
+    for loss, perplexity in values:
+        assert math.exp(float(loss)) == pytest.approx(float(perplexity.replace(",", "")), rel=0.01)
+
+
+def test_the_epochs_of_the_header_are_those_of_the_end_and_of_the_record(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with unconfigured_logging():
+        result = trained(recipe_file)
+    error = capsys.readouterr().err
+    planned = re.search(r"^length +6 updates = ([\d.]+) epochs of", error, re.MULTILINE)
+    made = re.search(r"^trained +6 updates = ([\d.]+) epochs in", error, re.MULTILINE)
+    assert planned and made
+    assert planned[1] == made[1] == f"{result.record['training']['epochs']:.3g}"
+
+
+def test_text_without_problems_is_described_by_its_number_of_pairs() -> None:
+    report = CorpusReport("a.en + a.de", pairs_read=2850, pairs_kept=2850, complete=True)
+    assert display.describe_text(report) == "2,850 pairs of a.en + a.de"
+    report = CorpusReport("150 held-out pairs of a.en + a.de", pairs_read=150, pairs_kept=150, complete=True)
+    assert display.describe_text(report) == "150 held-out pairs of a.en + a.de"
+    report = CorpusReport(
+        "a.en + a.de",
+        pairs_read=9,
+        pairs_kept=8,
+        problems={"empty side": 1},
+        examples={"empty side": ["a.en:3"]},
+        complete=True,
+    )
+    assert display.describe_text(report) == str(report)
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="hf_vanilla_transformer.training.display"):
+        display.show_result(Path("my runs/a"))
+    assert caplog.messages[-1].endswith("vanilla-transformer translate 'my runs/a' FILE")
+
+
+def test_updates_are_listed_with_separators() -> None:
+    assert display.listed([160]) == "160" and display.listed([980, 990, 1000]) == "980, 990 and 1,000"
 
 
 # --------------------------------------------------------------------------- scores

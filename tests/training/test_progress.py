@@ -2,18 +2,9 @@
 
 import logging
 
-import pytest
 from test_trainer import Collator, arguments, examples, tiny_model
 
-from hf_vanilla_transformer.training.progress import duration
 from hf_vanilla_transformer.training.trainer import VanillaTransformerTrainer
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7500, "2 h 05 min"), (200_000, "2 d 07 h")]
-)
-def test_durations_are_written_in_two_units(seconds, text):
-    assert duration(seconds) == text  # 200,000 s = 2 · 86,400 + 7 · 3,600 + 2,000
 
 
 def test_the_first_lines_report_what_is_trained_and_the_estimated_time(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """A recipe for two files: what is chosen is written, is read back as the same settings, and resumes."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def test_two_files_are_enough(two_files: Words) -> None:
     assert (recipe.model.preset, recipe.data.held_out_pairs) == ("tiny", 24)
     assert recipe.training.output_dir == "runs/my" and recipe.path == Path("runs/my/recipe.yaml")
     assert recipe.training.eval_strategy == "steps" and recipe.training.metric_for_best_model == "loss"
-    assert len(recipe.summary) == 6
+    assert re.fullmatch(
+        r"chosen for 120 pairs \(\d+ kB en, \d+ kB ko\); reasons in runs/my/recipe\.yaml", recipe.summary
+    )
 
 
 def test_the_written_recipe_has_the_same_identity_as_the_choice(two_files: Words) -> None:
@@ -81,10 +84,10 @@ def test_languages_come_from_the_files_names_in_any_recipe(tmp_path: Path) -> No
 def test_a_recipe_of_the_package_holds_out_pairs_if_there_is_no_validation_text(two_files: Words) -> None:
     recipe = read_recipe("tiny", two_files())
     assert recipe.data.held_out_pairs == 24 and recipe.settings["held_out_pairs"] == "24"
-    assert recipe.summary == ["validation: 24 of 120 pairs held out, since no validation text is given"]
+    assert recipe.summary == "24 of 120 pairs are held out for validation, since no validation text is given"
     for words in (("--eval-strategy", "no"), ("--validation-source", "my.en", "--validation-target", "my.ko")):
         recipe = read_recipe("tiny", two_files(*words))
-        assert recipe.data.held_out_pairs == 0 and recipe.summary == []
+        assert recipe.data.held_out_pairs == 0 and recipe.summary == ""
 
 
 @pytest.mark.parametrize(
