@@ -242,6 +242,37 @@ def test_multilingual_misses_a_file_before_it_trains(tmp_path: Path, capsys: pyt
     assert stopped.value.code == 2
     assert "my.de" in (message := capsys.readouterr().err) and "held.en" in message
     assert not (tmp_path / "out").exists()
+def test_chosen_settings_are_measured_on_other_pairs_and_become_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pairs(tmp_path, "train", "my", 90)
+    # A pair that is in the text twice is not in the test text, even if one of the two is not trained on.
+    for language in ("en", "ko"):
+        lines = (tmp_path / f"my.{language}").read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / f"my.{language}").write_text("".join([*lines, lines[0]]), encoding="utf-8")
+    module = example("chosen_settings")
+    folders = ["--runs", str(tmp_path / "runs"), "--records", str(tmp_path / "records")]
+    few = ["--vocab_size", "350", "--num_beams", "1", "--config_overrides", json.dumps(SIZES), "--max_steps", "2"]
+    words = ["--pairs", "60", "--spread", "--name", "numbers", "--text", "numbers en→ko"]
+    module.main([str(tmp_path / "my.en"), str(tmp_path / "my.ko"), *words, *folders, *few, "--report_to", "none"])
+    assert re.fullmatch(r"chosen_settings: bleu=\S+ chrf=\S+ copied=\S+ minutes=\S+ model=.*numbers", last_line(capsys))
+    text = tmp_path / "runs" / "numbers-text"
+    trained, test = ({*(text / f"{split}.en").read_text().splitlines()} for split in ("train", "test"))
+    assert trained and test and not trained & test
+    record = json.loads((tmp_path / "records" / "numbers.json").read_text(encoding="utf-8"))
+    assert record["pairs"] == 60 and record["training"]["updates"] == 2 and str(tmp_path) not in json.dumps(record)
+
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{module.START}\nold\n{module.END}\nafter\n", encoding="utf-8")
+    module.main(["--render", str(page), *folders])
+    rows = page.read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "before" and rows[-1] == "after" and "old" not in rows
+    assert rows[4].startswith("| numbers en→ko | 60 | 2 | ") and len({row.count("|") for row in rows[2:5]}) == 1
+
+
+def test_the_table_of_chosen_settings_matches_the_records() -> None:
+    page = (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    assert example("chosen_settings").render(page) == page, "run examples/chosen_settings.py --render docs/training.md"
 
 
 @pytest.mark.parametrize("path", LETTERS, ids=lambda path: path.stem)
