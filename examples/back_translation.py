@@ -90,10 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output / "baseline", ["--train_source", english, "--train_target", korean, "--extra_tokens", TAG, *forward]
     )
     forward += ["--tokenizer", f"{output}/baseline"]  # all models have the same vocabulary
-    reverse = trained(
-        output / "reverse",
-        ["--train_source", korean, "--train_target", english, *forward, "--source_lang", "ko", "--target_lang", "en"],
-    )
+    words = ["--train_source", korean, "--train_target", english, *forward]
+    reverse = trained(output / "reverse", [*words, "--source_lang", "ko", "--target_lang", "en"])
     pairs = [output / "synthetic.en", output / "synthetic.ko"]
     if not pairs[1].is_file():
         translations = translate(*reverse, texts, BeamSearchConfig(num_beams=1), workers=None)

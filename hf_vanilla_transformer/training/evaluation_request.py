@@ -100,7 +100,7 @@ def run_evaluation(
     """
     if request.source_tag and request.recipe is not None:
         raise ValueError(
-            "source_tag is put before the lines of source; for a recipe, set test_source_tags and "
+            "source_tag is for two files; for the text of a recipe, set its test_source_tags and "
             "validation_source_tags"
         )
     recipe = _read_recipe(request)
