@@ -7,7 +7,8 @@ A training run writes results.json to its directory, an evaluation the file that
 examples/results/NAME.json. `make bench` writes bench-NAME-KIND.json there; KIND is the kind of processor, and each kind
 becomes a column. Runs that differ only in the seed become one row with their mean. A table is written between
 `<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the short tables of README.md, `results` and
-`bench` the complete ones of docs/results.md and docs/speed.md.
+`bench` the complete ones of docs/results.md and docs/speed.md, `multilingual` and `back-translation` those of
+docs/training.md, whose records the examples of that name write.
 """
 
 import argparse
@@ -32,7 +33,7 @@ PRODUCTS = {
     "aten::_int_mm", "onednn::qlinear_pointwise", "quantized::linear_dynamic",
 }  # fmt: skip
 RUN_KEYS = {"data", "hardware", "model", "scores"}  # of records of runs and evaluations
-PAGES = ("README.md", "docs/results.md", "docs/speed.md")
+PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/training.md")
 HEADLINES = (  # of README.md: measurement, beginning of its row, beginning of the peer's name, label
     ("decoding", "beam 4, batch 32, 24 tokens out, int8", "CTranslate2 int8", "beam 4, batch 32, preset base, int8"),
     ("training-loop", "training loop", "transformers MarianMT", "training loop with data, preset tiny"),
@@ -75,6 +76,8 @@ def render(text: str, folder: Path) -> str:
         "speed": speed_section,
         "results": results_section,
         "bench": bench_section,
+        "multilingual": multilingual_section,
+        "back-translation": back_translation_section,
     }
     for name, section in tables.items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
@@ -225,6 +228,68 @@ def _minutes(training: Sequence[dict[str, Any]]) -> str:
     if None in counted:
         return wall
     return f"{wall} ({_mean([seconds / 60 for seconds in counted], 0, each=False)} of one core)"
+
+
+# ------------------------------------------------------------------ experiments of the examples
+
+
+def multilingual_section(folder: Path) -> str:
+    """Return the scores of the joint model beside those of the single models, and how they were trained."""
+    path = folder / "multilingual.json"
+    if not path.is_file():
+        return NO_RESULTS
+    record = read(path)
+    rows = []
+    for direction, found in record["scores"].items():
+        single, joint = found["single"], found["joint"]
+        rows.append(
+            (
+                direction.replace("-", "→"),
+                f"{single['sentences']:,}",
+                *(f"{single[key]:.2f}" for key in ("bleu", "chrf")),
+                *(f"{joint[key]:.2f}" for key in ("bleu", "chrf")),
+                f"{joint['bleu'] - single['bleu']:+.2f}",
+            )
+        )
+    header = ("direction", "lines", "BLEU, single", "chrF, single", "BLEU, joint", "chrF, joint", "BLEU, difference")
+    signature = found["joint"]["bleu_signature"]
+    return f"{table(header, rows)}\n\n{_runs_of(record['runs'])} BLEU: `{signature}`."
+
+
+def back_translation_section(folder: Path) -> str:
+    """Return the scores with and without synthetic pairs by origin, and how the models were trained."""
+    path = folder / "back_translation.json"
+    if not path.is_file():
+        return NO_RESULTS
+    record = read(path)
+    without, augmented = record["scores"]["baseline"], record["scores"]["augmented"]
+    rows = []
+    for test, origins in augmented.items():
+        for origin, found in sorted(origins.items(), key=lambda item: (item[0] != "all", item[0])):
+            row = without[test][origin]
+            changes = [f"{row[key]:.2f} → {found[key]:.2f}" for key in ("bleu", "chrf")]
+            rows.append((test if origin == "all" else f"{test}: {origin}", f"{found['sentences']:,}", *changes))
+    signature = found["bleu_signature"]
+    pairs = [record["runs"][name]["data"]["train"]["pairs"] for name in ("baseline", "augmented")]
+    return (
+        f"{table(('text', 'lines', 'BLEU without → with', 'chrF without → with'), rows)}\n\n"
+        f"{pairs[0]:,} real and {pairs[1] - pairs[0]:,} synthetic pairs. {_runs_of(record['runs'])} "
+        f"BLEU: `{signature}`."
+    )
+
+
+def _runs_of(runs: dict[str, dict[str, Any]]) -> str:
+    """Describe the runs of an experiment in one line: updates, size, hardware and licence."""
+    updates = ", ".join(f"{name} {run['training']['updates']:,}" for name, run in runs.items())
+    first = next(iter(runs.values()))
+    seeds = sorted({run["training"]["seed"] for run in runs.values()})
+    license = next((found for run in runs.values() if (found := _license(run))), "")
+    return (
+        f"Updates: {updates}, of at most {first['training']['max_tokens_per_batch']:,} tokens per side; "
+        f"{first['model']['parameters'] / 1e6:.1f} M parameters each; seed {', '.join(map(str, seeds))}; "
+        f"{_hardware(first['hardware'])}, {first['training']['precision']}"
+        + (f"; data licence: {license}." if license else ".")
+    )
 
 
 # ------------------------------------------------------------------ measurements
