@@ -236,6 +236,51 @@ def write(folder: Path, records: dict[str, dict[str, Any]]) -> Path:
     return folder
 
 
+def experiment_run(**changes: Any) -> dict[str, Any]:
+    run = run_record(1, 0.0) | {"data": {"train": {"pairs": 1000}}} | changes
+    run["training"]["max_tokens_per_batch"] = 1024
+    run["recipe"]["settings"]["data_license"] = "CC0"
+    return run
+
+
+def test_a_joint_model_is_compared_with_the_single_ones(renderer: ModuleType, tmp_path: Path) -> None:
+    page = "<!-- multilingual:start --><!-- multilingual:end -->"
+    assert renderer.NO_RESULTS in renderer.render(page, tmp_path)
+    scores = {"single": 20.0, "joint": 20.25}
+    found = {
+        kind: {"bleu": bleu, "chrf": 40.0, "sentences": 1000, "bleu_signature": "a|b"} for kind, bleu in scores.items()
+    }
+    write(tmp_path, {"multilingual": {"scores": {"en-de": found}, "runs": {"joint": experiment_run()}}})
+    assert renderer.render(page, tmp_path).splitlines()[1:-1] == [
+        "| direction | lines | BLEU, single | chrF, single | BLEU, joint | chrF, joint | BLEU, difference |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| en→de | 1,000 | 20.00 | 40.00 | 20.25 | 40.00 | +0.25 |",
+        "",
+        "Updates: joint 8,000, of at most 1,024 tokens per side; 3.2 M parameters each; seed 1; 2 cores of X, bf16; "
+        "data licence: CC0. BLEU: `a|b`.",
+    ]
+
+
+def test_scores_with_synthetic_pairs_are_beside_those_without(renderer: ModuleType, tmp_path: Path) -> None:
+    page = "<!-- back-translation:start --><!-- back-translation:end -->"
+    assert renderer.NO_RESULTS in renderer.render(page, tmp_path)
+    row = {"chrf": 40.0, "sentences": 10, "bleu_signature": "a|b"}
+    scores = {
+        name: {"test": {"manual": row | {"bleu": bleu + 1}, "all": row | {"bleu": bleu}}}
+        for name, bleu in (("baseline", 20.0), ("augmented", 20.5))
+    }
+    runs = {"baseline": experiment_run(), "augmented": experiment_run(data={"train": {"pairs": 1200}})}
+    write(tmp_path, {"back_translation": {"scores": scores, "runs": runs}})
+    lines = renderer.render(page, tmp_path).splitlines()
+    assert lines[3:5] == [
+        "| test | 10 | 20.00 → 20.50 | 40.00 → 40.00 |",
+        "| test: manual | 10 | 21.00 → 21.50 | 40.00 → 40.00 |",
+    ]
+    assert lines[6].startswith(
+        "1,000 real and 200 synthetic pairs. Updates: baseline 8,000, augmented 8,000, of at most"
+    )
+
+
 MARKED = (
     "head\n<!-- results:start -->\nold\n<!-- results:end -->\nmiddle\n<!-- bench:start --><!-- bench:end -->\ntail\n"
 )
