@@ -63,6 +63,8 @@ class TranslateOptions(TypedDict, total=False):
     source_tag: str
     target_tokenizer: Any
     workers: int | None
+    prefixes: str | Iterable[str] | None
+    banned: Iterable[str]
 
 
 # Types of the results for num_return_sequences=1, which is the default.
@@ -110,6 +112,8 @@ def translate(
     return_scores: bool = False,
     target_tokenizer: Any = None,
     workers: int | None = 1,
+    prefixes: str | Iterable[str] | None = None,
+    banned: Iterable[str] = (),
 ) -> Any:
     """Translate texts with the paper's beam search.
 
@@ -134,6 +138,10 @@ def translate(
         workers: processes that translate batches side by side, each with one thread; for a torch model on the CPU, on
             Linux. They are forked where the texts fill more than one batch. None starts one per thread of torch where
             that is possible.
+        prefixes: how each translation begins, one text per text, "" where its beginning is free; for one text, one
+            prefix. An iterable is read together with the texts. A prefix should end at the end of a word.
+        banned: words or phrases that no translation contains in their usual tokens: at the beginning and after another
+            word. They are added to ``bad_words_ids`` of the settings.
 
     Returns:
         A translation for one text, a list for a list, and an iterator for other iterables. With
@@ -141,7 +149,8 @@ def translate(
 
     Raises:
         ValueError: If the tokenizer doesn't fit the model, the model doesn't support the settings, an argument is out
-            of range, ``source_tag`` is not in the vocabulary, or a text is not a string.
+            of range, ``source_tag`` is not in the vocabulary, a text is not a string, or there are more or fewer
+            prefixes than texts.
         ChildProcessError: If a worker process was killed.
     """
     check_integer("batch_size", batch_size, minimum=1)
@@ -158,6 +167,8 @@ def translate(
             f"num_beams={config.num_beams} is more than the {vocabulary} tokens of the vocabulary; choose fewer (the "
             "paper's is 4)"
         )
+    if banned_ids := tokenizers.encode_banned(banned):
+        config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
     check_beam_search(model, config)
     if model.max_sequence_length is not None:
         max_source_tokens = min(max_source_tokens, model.max_sequence_length)
@@ -170,9 +181,13 @@ def translate(
         return results if config.num_return_sequences > 1 else results[0]
 
     if isinstance(texts, str):
-        (translation,) = map(as_requested, translator.translate([texts]))
+        if prefixes is not None and not isinstance(prefixes, str):
+            raise ValueError(f"prefixes={prefixes!r} is not one prefix for one text; give a string")
+        (translation,) = map(as_requested, translator.translate([texts], None if prefixes is None else [prefixes]))
         return translation
-    translations = map(as_requested, translator.translate(texts))
+    if isinstance(prefixes, str):
+        raise ValueError(f"prefixes={prefixes!r} is one string for several texts; give a list with one prefix per text")
+    translations = map(as_requested, translator.translate(texts, prefixes))
     return list(translations) if isinstance(texts, Sequence) else translations
 
 
@@ -212,6 +227,53 @@ def _number_of_workers(model: Any, workers: int | None) -> int:
     if model.device.type != "cpu":
         raise ValueError(f"workers={workers} is for the CPU; the model is on {model.device}, so leave workers out")
     return workers
+
+
+@dataclass(frozen=True)
+class _Input:
+    """The token ids of what a translation is searched for.
+
+    Attributes:
+        source: with EOS.
+        prefix: first tokens of the target.
+    """
+
+    source: list[int]
+    prefix: list[int] = field(default_factory=list)
+
+
+class _PerText:
+    """Values that are given for each text, read together with the texts.
+
+    Args:
+        name: of the argument.
+        values: one per text; None if they are not given.
+        default: the value of each text if they are not given.
+    """
+
+    def __init__(self, name: str, values: Iterable[Any] | None, default: Any) -> None:
+        self._name, self._default = name, default
+        self._iterator = None if values is None else iter(values)
+        self._count = 0
+
+    def take(self, number: int) -> list[Any]:
+        """Return the values of the next ``number`` texts.
+
+        Raises:
+            ValueError: If there are fewer.
+        """
+        if self._iterator is None:
+            return [self._default] * number
+        values = list(islice(self._iterator, number))
+        self._count += len(values)
+        if len(values) < number:
+            raise ValueError(f"there are more texts than {self._name} ({self._count}); give one for each text")
+        return values
+
+    def check_end(self) -> None:
+        """Raise ValueError if there are values after the last text."""
+        if self._iterator is not None and next(self._iterator, None) is not None:
+            raise ValueError(f"there are more {self._name} than texts ({self._count}); give one for each text")
 
 
 @dataclass
@@ -258,8 +320,11 @@ class _Translator:
     source_tag: str
     workers: int
 
-    def translate(self, texts: Iterable[str]) -> Iterator[list[ScoredTranslation]]:
+    def translate(
+        self, texts: Iterable[str], prefixes: Iterable[str] | None = None
+    ) -> Iterator[list[ScoredTranslation]]:
         """Yield the hypotheses of each text, best first."""
+        all_prefixes = _PerText("prefixes", prefixes, default="")
         too_long = _TooLongTexts(self.max_source_tokens)
         iterator, lines_before = iter(texts), 0
         source = texts if isinstance(texts, TextSource) else None
@@ -268,12 +333,12 @@ class _Translator:
             stack.callback(too_long.warn)  # also where the caller stops reading
             workers: WorkerProcesses | None = None
             while window := list(islice(iterator, self.window)) if source is None else source.take(self.window):
-                sources = self._encode(window, lines_before, too_long)
-                if self.workers > 1 and workers is None and len(sources) > self.batch_size:
+                inputs = self._encode(window, all_prefixes.take(len(window)), lines_before, too_long)
+                if self.workers > 1 and workers is None and len(inputs) > self.batch_size:
                     workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
-                batches = list(self._batches(sources, shared_by=1 if workers is None else self.workers))
-                sources_of_batches = [[sources[place] for place in batch] for batch in batches]
-                found = map(self._search, sources_of_batches) if workers is None else workers.map(sources_of_batches)
+                batches = list(self._batches(inputs, shared_by=1 if workers is None else self.workers))
+                in_batches = [[inputs[place] for place in batch] for batch in batches]
+                found = map(self._search, in_batches) if workers is None else workers.map(in_batches)
                 translations = [empty for _ in window]
                 for batch, (hypotheses, scores) in zip(batches, found, strict=True):
                     for place, best in zip(batch, self._decode(hypotheses, scores), strict=True):
@@ -282,15 +347,20 @@ class _Translator:
                         source.on_batch(len(batch))
                 yield from translations
                 lines_before += len(window)
+            all_prefixes.check_end()
 
-    def _encode(self, texts: list[str], lines_before: int, too_long: _TooLongTexts) -> dict[int, list[int]]:
+    def _encode(
+        self, texts: list[str], prefixes: list[str], lines_before: int, too_long: _TooLongTexts
+    ) -> dict[int, _Input]:
         """Return the token ids of the texts that can be translated, by their place in ``texts``."""
-        for line, text in enumerate(texts, start=lines_before + 1):
+        for line, (text, prefix) in enumerate(zip(texts, prefixes, strict=True), start=lines_before + 1):
             if not isinstance(text, str):
                 raise ValueError(f"line {line} is of type {type(text).__name__}, not a string")
+            if not isinstance(prefix, str):
+                raise ValueError(f"the prefix of line {line} is of type {type(prefix).__name__}, not a string")
         places = [place for place, text in enumerate(texts) if text.strip()]
-        prefix = f"{self.source_tag} " if self.source_tag else ""
-        encoded = self.tokenizers.encode_sources([prefix + texts[place] for place in places])
+        tag = f"{self.source_tag} " if self.source_tag else ""
+        encoded = self.tokenizers.encode_sources([tag + texts[place] for place in places])
         special = {self.tokenizers.pad_token_id, self.tokenizers.source.bos_token_id, self.tokenizers.eos_token_id}
         if self.source_tag:
             special.update(self.tokenizers.source.convert_tokens_to_ids(self.source_tag.split()))
@@ -300,32 +370,39 @@ class _Translator:
                 too_long.add(lines_before + place + 1)
             elif set(ids) - special:  # a text can be empty after the tokenizer's normalization
                 sources[place] = ids
-        return sources
+        prefixed = [place for place in sources if prefixes[place]]
+        encoded = self.tokenizers.encode_prefixes([prefixes[place] for place in prefixed])
+        prefix_ids = dict(zip(prefixed, encoded, strict=True))
+        return {place: _Input(ids, prefix_ids.get(place, [])) for place, ids in sources.items()}
 
-    def _batches(self, sources: dict[int, list[int]], shared_by: int) -> Iterator[list[int]]:
+    def _batches(self, inputs: dict[int, _Input], shared_by: int) -> Iterator[list[int]]:
         """Yield batches of places, the longest sources first, so that the first batch uses the most memory.
 
         Args:
-            sources: token ids by place.
+            inputs: token ids by place.
             shared_by: number of processes, each of which gets at least one batch.
         """
         batch: list[int] = []
-        size = min(self.batch_size, math.ceil(len(sources) / shared_by))
-        for place in sorted(sources, key=lambda place: (-len(sources[place]), place)):
-            if batch and (len(batch) == size or (len(batch) + 1) * len(sources[batch[0]]) > self.batch_tokens):
+        size = min(self.batch_size, math.ceil(len(inputs) / shared_by))
+        lengths = {place: len(given.source) for place, given in inputs.items()}
+        for place in sorted(inputs, key=lambda place: (-lengths[place], place)):
+            if batch and (len(batch) == size or (len(batch) + 1) * lengths[batch[0]] > self.batch_tokens):
                 yield batch
                 batch = []
             batch.append(place)
         if batch:
             yield batch
 
-    def _search(self, sources: list[list[int]]) -> tuple[list[list[list[int]]], list[list[float]]]:
+    def _search(self, inputs: list[_Input]) -> tuple[list[list[list[int]]], list[list[float]]]:
         """Return the hypotheses of each source as token ids, best first, and their scores."""
+        sources = [given.source for given in inputs]
         longest, device = max(map(len, sources)), self.model.device
         pad = 0 if self.tokenizers.pad_token_id is None else self.tokenizers.pad_token_id
         ids = torch.tensor([[*source, *[pad] * (longest - len(source))] for source in sources], device=device)
         mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=device)
-        output = paper_beam_search(self.model, ids, mask, config=self.config)
+        prefixes = [given.prefix for given in inputs]
+        restrictions: dict[str, Any] = {"prefixes": prefixes} if any(prefixes) else {}
+        output = paper_beam_search(self.model, ids, mask, config=self.config, **restrictions)
         assert output.sequences_scores is not None
         return output.hypotheses(), output.sequences_scores.view(len(sources), -1).tolist()
 
@@ -335,7 +412,9 @@ class _Translator:
         """Yield the hypotheses of each source as text, best first."""
         for of_source, their_scores in zip(hypotheses, scores, strict=True):
             texts = self.tokenizers.batch_decode(of_source)
-            yield [ScoredTranslation(text, score) for text, score in zip(texts, their_scores, strict=True)]
+            # A source whose restrictions leave no target has a hypothesis without tokens, whose score is −∞.
+            found = zip(texts, their_scores, strict=True)
+            yield [ScoredTranslation(text, score if score > -math.inf else 0.0) for text, score in found]
 
 
 __all__ = ["ScoredTranslation", "TextSource", "translate"]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translate lines with a torch or an exported model and write the translations, in order."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,6 +117,7 @@ def translate_stream(
     max_source_tokens: int = 1024,
     source_tag: str = "",
     workers: int | None = None,
+    restrictions: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Translate each line of a source and write the translations in UTF-8.
 
@@ -130,6 +132,7 @@ def translate_stream(
         scores: also write the scores; "jsonl" always contains them.
         flush: make the translations available to the reader of ``target`` before more lines are awaited.
         progress: shows the progress; give it to ``source`` as well.
+        restrictions: the arguments ``prefixes`` and ``banned`` of `translate`, which `RestrictionFiles` reads.
 
     Returns:
         Warnings for the user: lines that were not UTF-8, and translations that look useless.
@@ -150,6 +153,7 @@ def translate_stream(
         source_tag=source_tag,
         return_scores=True,
         workers=workers,
+        **(restrictions or {}),
     )
     try:
         for hypotheses in found:

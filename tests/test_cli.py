@@ -37,7 +37,8 @@ from hf_vanilla_transformer.translation_output import FORMATS
 from hf_vanilla_transformer.visualization.alignment import digit_alignment
 from hf_vanilla_transformer.visualization.maps import KINDS
 
-SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens"
+SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens --min-length"
+SEARCH += " --min-new-tokens --no-repeat-ngram-size"
 TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
     "average": "--output --last --best --metric --overwrite --allow-different-runs",
@@ -51,7 +52,8 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
     "--extra-token --overwrite",
     "train": "--verbose --recipe --print-recipe",
-    "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite",
+    "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite --prefix-file "
+    "--banned-file",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
 }
 PARSERS = next(action for action in build_parser()._actions if action.dest == "command").choices
@@ -197,8 +199,16 @@ def test_search_options_build_a_search_config():
     assert options.search_settings(parser.parse_args(["m"])) == {}
     words = ["--num-beams", "2", "--length-penalty", "1", "--length-normalization", "power"]
     words += ["--coverage-penalty", "0.2", "--max-extra-tokens", "9"]
+    words += ["--min-length", "3", "--min_new_tokens", "2", "--no-repeat-ngram-size", "4"]
     assert BeamSearchConfig(**options.search_settings(parser.parse_args(["m", *words]))) == BeamSearchConfig(
-        num_beams=2, length_penalty=1.0, length_normalization="power", coverage_penalty=0.2, max_extra_tokens=9
+        num_beams=2,
+        length_penalty=1.0,
+        length_normalization="power",
+        coverage_penalty=0.2,
+        max_extra_tokens=9,
+        min_length=3,
+        min_new_tokens=2,
+        no_repeat_ngram_size=4,
     )
 
 

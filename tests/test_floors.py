@@ -41,6 +41,7 @@ FLOORS = {
     "translation": 3,
     "translation_input": 3,
     "translation_output": 3,
+    "translation_restrictions": 3,
     "translation_stream": 3,
     "visualization": 4,
     "model_card": 4,
@@ -59,6 +60,7 @@ TOP_FILES = {
     "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
     "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
     "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output", "messages",
+    "translation_restrictions",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}

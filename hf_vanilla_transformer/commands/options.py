@@ -20,10 +20,22 @@ DEFAULTS = {  # of BeamSearchConfig and `translate`, for help texts: importing t
     "length_normalization": "gnmt",
     "coverage_penalty": 0.0,
     "max_extra_tokens": 50,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
     "batch_size": 64,
     "max_source_tokens": 1024,
 }
-_SEARCH = ("num_beams", "length_penalty", "length_normalization", "coverage_penalty", "max_extra_tokens")
+_SEARCH = (
+    "num_beams",
+    "length_penalty",
+    "length_normalization",
+    "coverage_penalty",
+    "max_extra_tokens",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+)
 
 
 # --------------------------------------------------------------------------- parent parsers
@@ -115,6 +127,40 @@ def search_options() -> Parser:
         type=whole_number(0, 1_000_000),
         help=f"tokens a translation may have beyond the length of its source {_default('max_extra_tokens')}",
     )
+    group.add_argument(
+        "--min-length",
+        type=whole_number(0, 1_000_000),
+        help=f"minimum length of a translation in tokens, with its prefix and EOS {_default('min_length')}",
+    )
+    group.add_argument(
+        "--min-new-tokens",
+        type=whole_number(0, 1_000_000),
+        help=f"minimum number of tokens between the prefix and EOS {_default('min_new_tokens')}",
+    )
+    group.add_argument(
+        "--no-repeat-ngram-size",
+        type=whole_number(0, 1_000),
+        metavar="N",
+        help="no translation has the same N tokens in a row twice; 0 allows repetitions "
+        f"{_default('no_repeat_ngram_size')}",
+    )
+    return parent
+
+
+def restriction_options() -> Parser:
+    """Declare the files that restrict translations; see `Restrictions` in the command `translate`."""
+    parent = Parser(add_help=False)
+    group = parent.add_argument_group("restrictions, read from text files")
+    group.add_argument(
+        "--prefix-file",
+        metavar="FILE",
+        help="how each translation begins: one line per line of input, empty where its beginning is free",
+    )
+    group.add_argument(
+        "--banned-file",
+        metavar="FILE",
+        help="words and phrases that no translation contains, one per line",
+    )
     return parent
 
 
@@ -195,6 +241,7 @@ __all__ = [
     "model_argument",
     "overwrite_option",
     "precision_option",
+    "restriction_options",
     "search_options",
     "search_settings",
     "translation_options",

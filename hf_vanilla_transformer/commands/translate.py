@@ -18,6 +18,7 @@ from .options import (
     model_argument,
     overwrite_option,
     precision_option,
+    restriction_options,
     search_options,
     search_settings,
     translation_options,
@@ -29,7 +30,8 @@ FORMATS = ("text", "tsv", "jsonl")
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command and its options."""
-    parents = [model_argument(), search_options(), translation_options(), device_option(), precision_option()]
+    parents = [model_argument(), search_options(), restriction_options(), translation_options()]
+    parents += [device_option(), precision_option()]
     parser = commands.add_parser(
         "translate",
         parents=[*parents, engine_option(), overwrite_option("an existing file at --output")],
@@ -89,11 +91,14 @@ def run(options: argparse.Namespace) -> int:
         suggested_wait,
     )
     from ..translation_output import Progress, open_terminal
+    from ..translation_restrictions import RestrictionFiles
     from ..translation_stream import choose_engine, default_search, load_translator, translate_stream
 
     files = input_files(options.files)
     stdin = standard_input() if STANDARD_INPUT in files else None
-    check_output(options, files, stdin)
+    restrictions = RestrictionFiles(options.prefix_file, options.banned_file)
+    restrictions.check(files)
+    check_output(options, [*files, *restrictions.paths()], stdin)
     engine = choose_engine(options.engine, options.model, options.device, options.precision)
     device = chosen_device(options) if engine == "torch" else None
     wanted = search_settings(options) | ({} if options.n_best is None else {"num_return_sequences": options.n_best})
@@ -121,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
                 scores=options.scores,
                 flush=output is not None,
                 progress=progress,
+                restrictions=restrictions.arguments(),
                 **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
             )
     for warning in warnings:

@@ -217,7 +217,8 @@ class CTranslate2Model(ExportedModel):
     Its length penalty is n^α ("power"); the paper's GNMT penalty is refused where it would change the result, which is
     with a beam and α ≠ 0. Its beam search stops after a number of finished hypotheses, so it occasionally returns
     another translation than `paper_beam_search` with torch. Its scores differ in the third digit: it gives the
-    probability of tokens that are never generated to the others.
+    probability of tokens that are never generated to the others. In a beam, so does the ranking where words are banned,
+    n-grams are not repeated, or a minimum length is set.
     """
 
     target_format = "ctranslate2"
@@ -239,6 +240,7 @@ class CTranslate2Model(ExportedModel):
             sides = [Path(directory) / "shared_vocabulary.json"] * 2
         self._source_tokens, target_tokens = (json.loads(side.read_text(encoding="utf-8")) for side in sides)
         self._eos_ids = self.special_tokens.eos_token_id
+        self._target_tokens = target_tokens
         self._target_ids = {token: index for index, token in enumerate(target_tokens)}
         self._suppressed = [[target_tokens[token]] for token in self.special_tokens.suppress_tokens]
         self._eos_tokens = [target_tokens[token] for token in self._eos_ids]
@@ -254,10 +256,24 @@ class CTranslate2Model(ExportedModel):
         super().check_beam_search(config)
 
     def _search(
-        self, input_ids: Tensor, attention_mask: Tensor, limits: list[int], config: BeamSearchConfig
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        limits: list[int],
+        config: BeamSearchConfig,
+        prefixes: list[list[int]] | None,
     ) -> tuple[list[list[int]], list[float]]:
         sources = [ids[kept.bool()].tolist() for ids, kept in zip(input_ids, attention_mask, strict=True)]
         written = [[self._source_tokens[token] for token in source] for source in sources]
+        settings: dict[str, Any] = {}
+        if prefixes is not None and config.min_new_tokens:
+            raise ValueError(
+                f"min_new_tokens={config.min_new_tokens} is not possible together with prefixes in CTranslate2, whose "
+                "minimum includes the prefix; use min_length"
+            )
+        if prefixes is not None:
+            settings["target_prefix"] = [[self._target_tokens[token] for token in prefix] for prefix in prefixes]
+        banned = [word for word in config.bad_words_ids or () if word not in {(end,) for end in self._eos_ids}]
         results = self._translator.translate_batch(
             written,
             beam_size=config.num_beams,
@@ -265,20 +281,37 @@ class CTranslate2Model(ExportedModel):
             patience=1 if config.early_stopping is True else _EXACT_PATIENCE,
             num_hypotheses=config.num_return_sequences,
             max_input_length=0,  # no truncation; the default is 1,024 tokens
-            min_decoding_length=0,
+            min_decoding_length=max(config.min_length - 1, config.min_new_tokens),
             max_decoding_length=max(limits),
-            suppress_sequences=self._suppressed,
+            no_repeat_ngram_size=config.no_repeat_ngram_size,
+            suppress_sequences=[
+                *self._suppressed,
+                *([self._target_tokens[token] for token in word] for word in banned),
+            ],
             end_token=self._eos_tokens,
             return_end_token=True,
             return_scores=True,
+            **settings,
         )
-        hypotheses, totals = [], []
+        hypotheses, totals, sources_of = [], [], []
         # CTranslate2 has one limit per batch, that of the longest source.
         for source, limit, result in zip(written, limits, results, strict=True):
             for tokens, score in zip(result.hypotheses, result.scores, strict=True):
                 hypotheses.append(self._end_within(limit, tokens, source))
                 totals.append(score * len(tokens) ** config.length_penalty)
+                sources_of.append(source)
+        if prefixes is not None or config.restricts_tokens:
+            totals = self._log_probs(sources_of, hypotheses)
         return hypotheses, totals
+
+    def _log_probs(self, sources: list[list[str]], hypotheses: list[list[int]]) -> list[float]:
+        """Compute the log-probabilities of hypotheses.
+
+        The scores of a restricted search leave out the prefix, and give the probability of banned tokens to the others.
+        """
+        targets = [[self._target_tokens[token] for token in hypothesis] for hypothesis in hypotheses]
+        scored = self._translator.score_batch(sources, targets, max_input_length=0)
+        return [sum(result.log_probs[: len(hypothesis)]) for result, hypothesis in zip(scored, hypotheses, strict=True)]
 
     def _end_within(self, limit: int, tokens: list[str], source: list[str]) -> list[int]:
         """Truncate a hypothesis to ``limit`` tokens, and append the likeliest EOS token if it has none."""

@@ -6,7 +6,9 @@
 
 import dataclasses
 import json
+import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from ..json_object import read_json_object
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-from ..model.beam_search_vanilla_transformer import BeamSearchOutput, source_padding_mask
+from ..model.beam_search_vanilla_transformer import BeamSearchOutput, source_padding_mask, target_limits
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
 from ..model.special_tokens_vanilla_transformer import SpecialTokens
+from ..model.token_rules_vanilla_transformer import Phrase, check_banned_words, checked_prefixes
 from ..version import __version__
 
 RECORD_NAME = "export.json"
@@ -122,19 +125,30 @@ class ExportedModel:
             )
 
     def beam_search(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, config: BeamSearchConfig | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        config: BeamSearchConfig | None = None,
+        *,
+        prefixes: Sequence[Phrase | None] | None = None,
     ) -> BeamSearchOutput:
         """Translate a batch; see `paper_beam_search`, which calls this method.
 
         Raises:
-            ValueError: If a source is empty or a setting is not supported.
+            ValueError: If a source is empty, a setting is not supported, or a prefix does not fit.
         """
         config = BeamSearchConfig() if config is None else config
         self.check_beam_search(config)
         mask = source_padding_mask(input_ids, attention_mask, self.config.pad_token_id)
-        limits = [self._limit(source_tokens, config) for source_tokens in mask.sum(dim=-1).tolist()]
-        hypotheses, totals = self._search(input_ids, mask, limits, config)
-        scores = [total / config.length_divisor(len(tokens)) for total, tokens in zip(totals, hypotheses, strict=True)]
+        vocabulary = self.config.output_vocab_size
+        check_banned_words(config, vocabulary)
+        given = checked_prefixes(prefixes, mask.shape[0], vocabulary, self.special_tokens)
+        limits = target_limits(mask.sum(dim=-1).tolist(), config, self.max_sequence_length, given)
+        hypotheses, totals = self._search(input_ids, mask, limits, config, given)
+        scores = [
+            total / config.length_divisor(len(tokens)) if tokens else -math.inf
+            for total, tokens in zip(totals, hypotheses, strict=True)
+        ]
         longest = max(map(len, hypotheses))
         start, pad = self.special_tokens.decoder_start_token_id, self.special_tokens.pad_token_id
         return BeamSearchOutput(
@@ -145,7 +159,12 @@ class ExportedModel:
         )
 
     def _search(
-        self, input_ids: Tensor, attention_mask: Tensor, limits: list[int], config: BeamSearchConfig
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        limits: list[int],
+        config: BeamSearchConfig,
+        prefixes: list[list[int]] | None,
     ) -> tuple[list[list[int]], list[float]]:
         """Search with the library.
 
@@ -154,16 +173,13 @@ class ExportedModel:
             attention_mask: (B, S), 1 keeps, 0 is padding.
             limits: for each source, the most tokens of a hypothesis, with its EOS token.
             config: settings that `check_beam_search` accepts.
+            prefixes: first tokens of each target, [] where its beginning is free; None where all are.
 
         Returns:
-            ``config.num_return_sequences`` hypotheses per source, and the log-probability of each in nats.
+            ``config.num_return_sequences`` hypotheses per source, and the log-probability of each in nats. A hypothesis
+            without tokens where the restrictions leave none.
         """
         raise NotImplementedError
-
-    def _limit(self, source_tokens: int, config: BeamSearchConfig) -> int:
-        """Compute the most tokens of a translation, with its EOS token."""
-        limits = (source_tokens + config.max_extra_tokens, config.max_target_tokens, self.max_sequence_length)
-        return min(limit for limit in limits if limit is not None)
 
 
 __all__ = ["RECORD_NAME", "ExportRecord", "ExportedModel"]

@@ -13,6 +13,7 @@ attention. `decoder_with_past_model.onnx` takes ``decoder_input_ids`` (B, T), ``
 # Shapes: B batch · S source length · T target length · P cached positions · D d_model · H heads · K d_k · V vocabulary
 
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.modeling_vanilla_transformer import VanillaTransformerForConditionalGeneration
+from ..model.token_rules_vanilla_transformer import TokenRules
 from .exported_model import ExportedModel
 
 ENCODER_NAME = "encoder_model.onnx"
@@ -209,28 +211,47 @@ class OnnxModel(ExportedModel):
         super().check_beam_search(config)
 
     def _search(
-        self, input_ids: Tensor, attention_mask: Tensor, limits: list[int], config: BeamSearchConfig
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        limits: list[int],
+        config: BeamSearchConfig,
+        prefixes: list[list[int]] | None,
     ) -> tuple[list[list[int]], list[float]]:
-        eos_ids = self.special_tokens.eos_token_id
+        eos_ids, batch = self.special_tokens.eos_token_id, list(range(len(limits)))
+        rules = TokenRules(config, self.special_tokens, prefixes, self.device)
         inputs = self._encode(input_ids, attention_mask)
         names = [output.name for output in self._decoder.get_outputs()][1:]  # the first are the logits
         tokens = torch.full((len(limits), 1), self.special_tokens.decoder_start_token_id)
+        chosen = torch.empty(len(limits), 1, 0, dtype=torch.long)  # (B, 1, T)
         hypotheses: list[list[int]] = [[] for _ in limits]
         totals = [0.0 for _ in limits]
-        open_rows = list(range(len(limits)))
+        open_rows = batch
         while open_rows:
             logits, *present = self._decoder.run(None, {**inputs, "decoder_input_ids": tokens.numpy()})
-            log_probs = torch.from_numpy(logits)[:, -1].log_softmax(dim=-1)  # (B, V)
+            log_probs = torch.from_numpy(logits)[:, -1:].log_softmax(dim=-1)  # (B, 1, V)
             allowed = log_probs.clone()
-            allowed[:, list(self.special_tokens.suppress_tokens)] = -torch.inf
-            tokens = allowed.argmax(dim=-1, keepdim=True)
+            allowed[..., list(self.special_tokens.suppress_tokens)] = -torch.inf
+            if rules:
+                prefix = rules.prefix_logits(log_probs, batch, chosen.shape[-1] + 1)
+                rules.ban(allowed, chosen, batch, limits)
+                if prefix is not None:
+                    prefix.force(allowed)
+            best, tokens = allowed[:, 0].max(dim=-1, keepdim=True)
+            chosen = torch.cat([chosen, tokens.unsqueeze(1)], dim=-1)
+            still_open = []
             for row in open_rows:
                 token = int(tokens[row])
                 if len(hypotheses[row]) + 1 == limits[row] and token not in eos_ids:
-                    token = eos_ids[int(log_probs[row, list(eos_ids)].argmax())]  # as `paper_beam_search` at the limit
+                    token = eos_ids[int(log_probs[row, 0, list(eos_ids)].argmax())]  # as `paper_beam_search` there
+                elif best[row] == -torch.inf:
+                    hypotheses[row], totals[row] = [], -math.inf
+                    continue
                 hypotheses[row].append(token)
-                totals[row] += float(log_probs[row, token])
-            open_rows = [row for row in open_rows if hypotheses[row][-1] not in eos_ids]
+                totals[row] += float(log_probs[row, 0, token])
+                if token not in eos_ids:
+                    still_open.append(row)
+            open_rows = still_open
             inputs |= {_as_input(name): value for name, value in zip(names, present, strict=True)}
         return hypotheses, totals
 

@@ -5,6 +5,7 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 LENGTH_NORMALIZATIONS = ("gnmt", "power")
@@ -17,6 +18,9 @@ class BeamSearchConfig:
     Settings that share a name with transformers' `GenerationConfig` have the same meaning, with two exceptions:
     ``length_penalty`` under ``length_normalization="gnmt"`` is the exponent of another function of the length, and
     ``early_stopping=False`` is exact, while transformers' False is an estimate.
+
+    Settings that are off by default add no work to a search. Restrictions of single sentences, their prefixes and
+    constraints, are arguments of `paper_beam_search` and `translate`.
 
     Attributes:
         num_beams: beam size, the number of unfinished hypotheses kept per source sentence; 1 is greedy search. (§6.1:
@@ -39,6 +43,15 @@ class BeamSearchConfig:
             "input length + 50".)
         max_target_tokens: maximum target length in tokens, including EOS; None means no maximum. With learned
             positions, their number is a limit too. (Not in the paper.)
+        min_length: minimum target length in tokens, with its prefix and EOS; 0 sets no minimum. (transformers' name;
+            its count has the decoder start token instead of EOS, which is the same number.)
+        min_new_tokens: minimum number of tokens between prefix and EOS, neither included; 0 sets no minimum.
+            (transformers' name and meaning.) Where a minimum exceeds the maximum length of a target, the maximum holds.
+        no_repeat_ngram_size: n-grams of this many tokens occur at most once in a target; 0 allows repetitions.
+            (transformers' name and meaning; proposed by Paulus et al. 2018, §2.5, with n = 3.)
+        bad_words_ids: sequences of token ids that are never generated; None bans nothing. EOS alone cannot be banned.
+            (transformers' name and meaning; the negative constraints of Hu et al. 2019.) `translate` takes them as
+            text, by ``banned``.
 
     Raises:
         ValueError: If a value is out of range; the message names it and says what to choose.
@@ -52,6 +65,10 @@ class BeamSearchConfig:
     coverage_penalty: float = 0.0
     max_extra_tokens: int = 50
     max_target_tokens: int | None = None
+    min_length: int = 0
+    min_new_tokens: int = 0
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
         check_integer("num_beams", self.num_beams, minimum=1)
@@ -59,6 +76,21 @@ class BeamSearchConfig:
         check_integer("max_extra_tokens", self.max_extra_tokens, minimum=0)
         if self.max_target_tokens is not None:
             check_integer("max_target_tokens", self.max_target_tokens, minimum=1)
+        for name in ("min_length", "min_new_tokens", "no_repeat_ngram_size"):
+            check_integer(name, getattr(self, name), minimum=0)
+        if self.max_target_tokens is not None:
+            shortest = {
+                "min_length": self.min_length,
+                "min_new_tokens": self.min_new_tokens and self.min_new_tokens + 1,
+            }
+            for name, tokens in shortest.items():
+                if tokens > self.max_target_tokens:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)} needs {tokens} tokens with EOS, more than "
+                        f"max_target_tokens={self.max_target_tokens}; choose a smaller minimum or a larger maximum"
+                    )
+        if self.bad_words_ids is not None:  # tuples, so that the settings stay hashable
+            object.__setattr__(self, "bad_words_ids", _checked_words(self.bad_words_ids))
         if self.length_normalization not in LENGTH_NORMALIZATIONS:
             raise ValueError(
                 f"length_normalization={self.length_normalization!r} is unknown; choose 'gnmt', which divides by "
@@ -82,6 +114,11 @@ class BeamSearchConfig:
         """Return a copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)
 
+    @property
+    def restricts_tokens(self) -> bool:
+        """Return whether a setting bans tokens: minimum length, repeated n-grams or banned words."""
+        return bool(self.min_length or self.min_new_tokens or self.no_repeat_ngram_size or self.bad_words_ids)
+
     def length_divisor(self, length: Any) -> Any:
         """Compute the divisor of a log-probability, which compensates for the length of a target (§6.1).
 
@@ -100,6 +137,25 @@ def check_integer(name: str, value: Any, minimum: int) -> None:
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name}={value!r} is not an integer ≥ {minimum}")
+
+
+def _checked_words(words: Any) -> tuple[tuple[int, ...], ...]:
+    if isinstance(words, str) or not isinstance(words, Sequence) or not all(_is_token_list(word) for word in words):
+        raise ValueError(
+            f"bad_words_ids={words!r} is not a list of lists of token ids, e.g. [[5], [6, 7]]; `translate` takes "
+            "text, as banned"
+        )
+    return tuple(tuple(int(token) for token in word) for word in words)
+
+
+def _is_token_list(word: Any) -> bool:
+    return (
+        isinstance(word, Sequence)
+        and len(word) > 0
+        and all(
+            isinstance(token, numbers.Integral) and not isinstance(token, bool) and int(token) >= 0 for token in word
+        )
+    )
 
 
 def _check_finite(name: str, value: Any) -> None:

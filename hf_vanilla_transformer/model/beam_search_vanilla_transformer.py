@@ -10,7 +10,7 @@ Both count the length of a target in tokens with its EOS token, and divide its l
 #         L longest hypothesis allowed, in tokens · D d_model · V vocabulary
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from .incremental_decoder_vanilla_transformer import IncrementalDecoder
 from .linear_kernels_vanilla_transformer import project
 from .loss_vanilla_transformer import IGNORE_INDEX
 from .special_tokens_vanilla_transformer import SpecialTokens
+from .token_rules_vanilla_transformer import Phrase, PrefixLogits, TokenRules, check_banned_words, checked_prefixes
 
 # At the length limit an EOS token of probability 0 counts as e^−10,000, so that hypotheses can still be ranked.
 _LOWEST_FORCED_LOG_PROB = -1e4  # nats
@@ -87,7 +88,12 @@ class TargetScores(ModelOutput):
 
 
 def paper_beam_search(
-    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, config: BeamSearchConfig | None = None
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    config: BeamSearchConfig | None = None,
+    *,
+    prefixes: Sequence[Phrase | None] | None = None,
 ) -> BeamSearchOutput:
     """Translate by beam search as in §6.1: beam 4, GNMT length penalty α = 0.6, at most source + 50 tokens.
 
@@ -108,22 +114,25 @@ def paper_beam_search(
         input_ids: (B, S) source tokens, padded on either side.
         attention_mask: (B, S), 1 keeps, 0 is padding; None hides what equals ``pad_token_id``.
         config: settings of the search; None uses the paper's.
+        prefixes: first tokens of each target, one sequence per source, [] or None where it has none. They are part of
+            the hypothesis, its length and its score. A target may be ``max_extra_tokens`` longer than its prefix.
 
     Returns:
         The hypotheses with their scores; see `BeamSearchOutput`.
 
     Raises:
-        ValueError: If a source is empty, the model or the settings are not supported, or the model's logits are NaN.
+        ValueError: If a source is empty, the model or the settings are not supported, a prefix does not fit, or the
+            model's logits are NaN.
     """
     config = BeamSearchConfig() if config is None else config
     if hasattr(model, "beam_search"):
-        return model.beam_search(input_ids, attention_mask, config)
+        return model.beam_search(input_ids, attention_mask, config, prefixes=prefixes)
     model = unwrap_model(model)
     mask = source_padding_mask(input_ids, attention_mask, model.config.pad_token_id).to(model.device)
     source = {"inputs_embeds" if input_ids.is_floating_point() else "input_ids": input_ids.to(model.device)}
     with torch.no_grad(), _evaluation_mode(model):
         encoder_states = model.model.encoder(attention_mask=mask, **source).last_hidden_state
-    return search_encoded(model, encoder_states, mask, config)
+    return search_encoded(model, encoder_states, mask, config, prefixes=prefixes)
 
 
 def search_encoded(
@@ -133,6 +142,7 @@ def search_encoded(
     config: BeamSearchConfig,
     special_tokens: SpecialTokens | None = None,
     renormalize_logits: bool = False,
+    prefixes: Sequence[Phrase | None] | None = None,
 ) -> BeamSearchOutput:
     """Run `paper_beam_search` on sources that are already encoded.
 
@@ -143,18 +153,21 @@ def search_encoded(
         config: settings of the search.
         special_tokens: None reads the model's.
         renormalize_logits: whether other tokens get the probability of those that are never generated.
+        prefixes: first tokens of each target.
     """
-    limits = [int(length) + config.max_extra_tokens for length in attention_mask.sum(dim=-1).tolist()]
-    for limit in (config.max_target_tokens, model.max_sequence_length):
-        limits = limits if limit is None else [min(own, limit) for own in limits]
     special_tokens = SpecialTokens.of(model) if special_tokens is None else special_tokens
+    vocabulary = model.config.output_vocab_size
+    check_banned_words(config, vocabulary)
+    given = checked_prefixes(prefixes, encoder_states.shape[0], vocabulary, special_tokens)
+    limits = target_limits(attention_mask.sum(dim=-1).tolist(), config, model.max_sequence_length, given)
     dtype = torch.promote_types(encoder_states.dtype, torch.float32)
     with torch.no_grad(), _evaluation_mode(model):
         decoder = IncrementalDecoder(
             model.model.decoder, encoder_states, attention_mask, config.num_beams, max_steps=max(limits)
         )
         sentences = Sentences.of(config, limits, attention_mask, dtype)
-        search = _BeamSearch(config, special_tokens, renormalize_logits, encoder_states.device)
+        rules = TokenRules(config, special_tokens, given, encoder_states.device)
+        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, encoder_states.device)
         return search.run(decoder, model.lm_head, sentences, dtype)
 
 
@@ -286,6 +299,38 @@ def source_padding_mask(source: Tensor, attention_mask: Tensor | None, pad_token
     return mask
 
 
+def target_limits(
+    source_tokens: list[int],
+    config: BeamSearchConfig,
+    max_sequence_length: int | None,
+    prefixes: list[list[int]] | None = None,
+) -> list[int]:
+    """Compute for each sentence the most tokens of a target, EOS included.
+
+    Args:
+        source_tokens: length of each source.
+        config: settings of the search.
+        max_sequence_length: of the model; None sets no limit.
+        prefixes: of the targets, or None.
+
+    Raises:
+        ValueError: If a prefix leaves no room for EOS.
+    """
+    limits = [int(length) for length in source_tokens]
+    if prefixes is not None:
+        limits = [max(limit, len(prefix) + 1) for limit, prefix in zip(limits, prefixes, strict=True)]
+    limits = [limit + config.max_extra_tokens for limit in limits]
+    for maximum in (config.max_target_tokens, max_sequence_length):
+        limits = limits if maximum is None else [min(limit, maximum) for limit in limits]
+    for limit, prefix in zip(limits, prefixes or (), strict=False):
+        if limit <= len(prefix):
+            raise ValueError(
+                f"a prefix has {len(prefix)} tokens, but a target may have only {limit} with EOS; shorten it, or raise "
+                "max_extra_tokens or max_target_tokens"
+            )
+    return limits
+
+
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Turn dropout off inside the context."""
@@ -306,11 +351,17 @@ class _BeamSearch:
     """The search with one set of settings."""
 
     def __init__(
-        self, config: BeamSearchConfig, special: SpecialTokens, renormalize_logits: bool, device: torch.device
+        self,
+        config: BeamSearchConfig,
+        special: SpecialTokens,
+        renormalize_logits: bool,
+        rules: TokenRules,
+        device: torch.device,
     ) -> None:
         self.config = config
         self.special = special
         self.renormalize_logits = renormalize_logits
+        self.rules = rules if rules else None
         self.eos_ids = torch.tensor(special.eos_token_id, device=device)
         self.suppressed_ids = torch.tensor(special.suppress_tokens, dtype=torch.long, device=device)
 
@@ -369,6 +420,8 @@ class _BeamSearch:
     ) -> Continuations:
         """Find each sentence's C best continuations. At least W of them don't end, whatever the logits are.
 
+        A continuation that a rule bans has the log-probability −∞.
+
         Args:
             open_hypotheses: to be continued.
             logits: (B, W, V); overwritten.
@@ -377,13 +430,25 @@ class _BeamSearch:
         """
         totals = open_hypotheses.totals
         logits = logits.detach()
+        prefixes: PrefixLogits | None = None
+        if self.rules is not None:
+            prefixes = self.rules.prefix_logits(logits, sentences.places, length)
         if self.renormalize_logits:
-            logits.index_fill_(-1, self.suppressed_ids, -math.inf)
+            self._ban(logits, open_hypotheses, sentences, length)
         normalizer = _logsumexp(logits).to(totals.dtype)  # (B, W)
-        logits.index_fill_(-1, self.suppressed_ids, -math.inf)
+        if not self.renormalize_logits:
+            self._ban(logits, open_hypotheses, sentences, length)
+        if prefixes is not None:
+            prefixes.force(logits)
         self._force_eos(logits, normalizer, [row for row, limit in enumerate(sentences.limits) if limit == length])
         number = (1 + len(self.special.eos_token_id)) * self.config.num_beams  # C
         return _best_of_all_beams(logits, normalizer, totals, min(number, logits[0].numel()))
+
+    def _ban(self, logits: Tensor, open_hypotheses: OpenHypotheses, sentences: Sentences, length: int) -> None:
+        """Set the logits of tokens that may not follow to −∞."""
+        logits.index_fill_(-1, self.suppressed_ids, -math.inf)
+        if self.rules is not None:
+            self.rules.ban(logits, open_hypotheses.tokens[:, :, : length - 1], sentences.places, sentences.limits)
 
     def _force_eos(self, logits: Tensor, normalizer: Tensor, rows: list[int]) -> None:
         """Leave only the EOS tokens to these rows."""
@@ -530,5 +595,6 @@ __all__ = [
     "score_targets",
     "search_encoded",
     "source_padding_mask",
+    "target_limits",
     "unwrap_model",
 ]

@@ -44,6 +44,11 @@ def generate_with_paper_beam_search(
     coverage_penalty: float | None = None,
     max_extra_tokens: int | None = None,
     max_target_tokens: int | None = None,
+    min_length: int | None = None,
+    min_new_tokens: int | None = None,
+    no_repeat_ngram_size: int | None = None,
+    bad_words_ids: list[list[int]] | None = None,
+    prefixes: list[list[int]] | None = None,
     generation_config: GenerationConfig,
     logits_processor: LogitsProcessorList | None = None,
     stopping_criteria: StoppingCriteriaList | None = None,
@@ -53,20 +58,23 @@ def generate_with_paper_beam_search(
     """Run `paper_beam_search` inside ``model.generate``.
 
     Use it as ``model.generate(**inputs, custom_generate=generate_with_paper_beam_search, num_beams=4)``. The keywords
-    from ``num_beams`` to ``max_target_tokens`` are the fields of `BeamSearchConfig`. Where a keyword is not given to
+    from ``num_beams`` to ``bad_words_ids`` are the fields of `BeamSearchConfig`. Where a keyword is not given to
     `generate`, the generation configuration is read, with the meaning that Hugging Face gives it:
 
     - ``num_beams`` and ``num_return_sequences``, unless they are 1, and ``early_stopping``.
+    - ``min_length``, ``min_new_tokens``, ``no_repeat_ngram_size`` and ``bad_words_ids``.
     - ``length_penalty``, as the exponent of n^α: the search then uses ``length_normalization="power"``. It never
       becomes the α of the GNMT normalization. The *keyword* ``length_penalty`` replaces it, and is the α of the keyword
       ``length_normalization``, by default "gnmt".
     - ``max_length`` or ``max_new_tokens``, ``renormalize_logits``, ``return_dict_in_generate`` and the special tokens.
 
-    What is set in neither place has the paper's value.
+    What is set in neither place has the paper's value. A prefix of all targets is given as ``decoder_input_ids``,
+    prefixes of different lengths as ``prefixes``.
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`.
-        input_ids: (B·k, 1), decoder start tokens, k per sentence where the generation configuration has beams.
+        input_ids: (B·k, 1 + P), the decoder start token and a prefix, k per sentence where the generation configuration
+            has beams.
         num_beams: see `BeamSearchConfig`.
         num_return_sequences: see `BeamSearchConfig`.
         length_penalty: see `BeamSearchConfig`.
@@ -75,6 +83,11 @@ def generate_with_paper_beam_search(
         coverage_penalty: see `BeamSearchConfig`.
         max_extra_tokens: see `BeamSearchConfig`.
         max_target_tokens: see `BeamSearchConfig`.
+        min_length: see `BeamSearchConfig`.
+        min_new_tokens: see `BeamSearchConfig`.
+        no_repeat_ngram_size: see `BeamSearchConfig`.
+        bad_words_ids: see `BeamSearchConfig`.
+        prefixes: see `paper_beam_search`.
         generation_config: prepared by `generate`.
         logits_processor: prepared by `generate`; a processor that would change the result is refused.
         stopping_criteria: prepared by `generate`; a criterion other than the length and EOS tokens is refused.
@@ -88,7 +101,7 @@ def generate_with_paper_beam_search(
         ValueError: If an option of `generate` is not supported, a setting is out of range, or a source is empty.
     """
     model = unwrap_model(model)
-    _check_options(generation_config, input_ids, from_generate)
+    _check_options(generation_config, from_generate)
     special = SpecialTokens.of(model, generation_config)
     _check_processors(generation_config, special, logits_processor, stopping_criteria)
     keywords = {
@@ -100,12 +113,20 @@ def generate_with_paper_beam_search(
         "coverage_penalty": coverage_penalty,
         "max_extra_tokens": max_extra_tokens,
         "max_target_tokens": max_target_tokens,
+        "min_length": min_length,
+        "min_new_tokens": min_new_tokens,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "bad_words_ids": bad_words_ids,
     }
     given = {name: value for name, value in keywords.items() if value is not None}
     config = BeamSearchConfig(**(_read_settings(model, generation_config, given) | given))
     config = config.replace(max_target_tokens=_limit_target(model, generation_config, config.max_target_tokens))
     # For its own beam search, `generate` has repeated each row k times in a row.
     copies = input_ids.shape[0] // inputs_tensor.shape[0]
+    if input_ids.shape[1] > 1:
+        if prefixes is not None:
+            raise ValueError(f"{_NAME} takes either decoder_input_ids or prefixes; leave one of them out")
+        prefixes = input_ids[::copies, 1:].tolist()
     encoder_states = from_generate["encoder_outputs"][0][::copies]
     mask = from_generate.get("attention_mask")
     mask = source_padding_mask(inputs_tensor, None if mask is None else mask[::copies], model.config.pad_token_id)
@@ -116,6 +137,7 @@ def generate_with_paper_beam_search(
         config,
         special,
         renormalize_logits=bool(getattr(generation_config, "renormalize_logits", False)),
+        prefixes=prefixes,
     )
     if getattr(generation_config, "return_dict_in_generate", False):
         return output
@@ -123,7 +145,7 @@ def generate_with_paper_beam_search(
     return output.sequences
 
 
-def _check_options(generation_config: GenerationConfig, input_ids: Tensor, from_generate: dict[str, Any]) -> None:
+def _check_options(generation_config: GenerationConfig, from_generate: dict[str, Any]) -> None:
     """Reject options of `generate` that beam search does not support."""
     for name, default in _UNSUPPORTED_OPTIONS.items():
         value = getattr(generation_config, name, None)
@@ -131,8 +153,6 @@ def _check_options(generation_config: GenerationConfig, input_ids: Tensor, from_
             raise ValueError(f"{_NAME} does not support {name}={value}; leave it out or use plain generate()")
     if unknown := sorted(set(from_generate) - _FROM_GENERATE):
         raise ValueError(f"{_NAME} has no argument {', '.join(unknown)}; leave it out or use plain generate()")
-    if input_ids.shape[1] != 1:
-        raise ValueError(f"{_NAME} begins with the decoder start token only; leave decoder_input_ids out")
 
 
 def _check_processors(
@@ -142,11 +162,13 @@ def _check_processors(
     criteria: StoppingCriteriaList | None,
 ) -> None:
     """Reject logits processors and stopping criteria, except those whose effect the search has by itself."""
-    suppressed = [[token_id] for token_id in special.suppress_tokens]
     forced = getattr(generation_config, "forced_eos_token_id", None)
-    banned = getattr(generation_config, "bad_words_ids", None) or []
-    has_effect = {  # generation configurations of Marian models have these
-        "NoBadWordsLogitsProcessor": all(word in suppressed for word in banned),
+    has_effect = {
+        "NoBadWordsLogitsProcessor": True,
+        "NoRepeatNGramLogitsProcessor": True,
+        "MinLengthLogitsProcessor": True,
+        "MinNewTokensLengthLogitsProcessor": True,
+        # Generation configurations of Marian models have this one.
         "ForcedEOSTokenLogitsProcessor": {*(forced if isinstance(forced, list) else [forced])}
         <= {*special.eos_token_id},
         "LogitNormalization": True,  # renormalize_logits
@@ -173,6 +195,9 @@ def _read_settings(model: Any, generation_config: GenerationConfig, given: dict[
     settings: dict[str, Any] = {}
     for name in ("num_beams", "num_return_sequences"):
         if getattr(generation_config, name, None) not in (None, 1):
+            settings[name] = getattr(generation_config, name)
+    for name in ("min_length", "min_new_tokens", "no_repeat_ngram_size", "bad_words_ids"):
+        if getattr(generation_config, name, None):
             settings[name] = getattr(generation_config, name)
     if generation_config.early_stopping is not None:
         settings["early_stopping"] = generation_config.early_stopping

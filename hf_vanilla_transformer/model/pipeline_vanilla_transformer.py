@@ -27,6 +27,7 @@ from .tokenizers_vanilla_transformer import TranslationTokenizers
 logger = logging.get_logger(__name__)
 
 _SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
+_OTHER_KEYWORDS = ("banned", "max_source_tokens", "return_scores")
 _HINTS = {  # keywords of other translation pipelines, of `generate` and of earlier versions → what to use instead
     "max_length": "use max_extra_tokens (relative to the source) or max_target_tokens",
     "max_new_tokens": "use max_extra_tokens (relative to the source) or max_target_tokens",
@@ -36,8 +37,30 @@ _HINTS = {  # keywords of other translation pipelines, of `generate` and of earl
     "alpha": "use length_penalty, the exponent α",
     "do_sample": "it translates with beam search; use generate() of the model for sampling",
     "src_lang": "the model translates in one direction; leave it out",
+    "prefixes": "give it in a call",
+    "prefix": "use prefixes",
     "tgt_lang": "the model translates in one direction; leave it out",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    """A text with what is given for its translation.
+
+    Attributes:
+        text: the source.
+        prefix: how the translation begins.
+    """
+
+    text: Any
+    prefix: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Restrictions:
+    """The token ids of a target's prefix."""
+
+    prefix: list[int]
 
 
 class TranslationPipeline(Pipeline):
@@ -49,7 +72,10 @@ class TranslationPipeline(Pipeline):
 
     Args:
         num_beams, num_return_sequences, length_penalty, length_normalization, early_stopping, coverage_penalty,
-            max_extra_tokens, max_target_tokens: see `BeamSearchConfig`.
+            max_extra_tokens, max_target_tokens, min_length, min_new_tokens, no_repeat_ngram_size, bad_words_ids: see
+            `BeamSearchConfig`.
+        banned: words or phrases that no translation contains; see `translate`.
+        prefixes: only in a call: how each translation begins; one string for one text, else one string per text.
         max_source_tokens: a text with more tokens, the EOS token included, gets an empty translation and a warning.
         return_scores: add ``score``, the log-probability in nats divided by the length normalization.
         target_tokenizer: the tokenizer of the translations if source and target have separate vocabularies; None loads
@@ -89,7 +115,10 @@ class TranslationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Translate; see the class."""
-        if isinstance(inputs, str):
+        prefixes = kwargs.pop("prefixes", None)
+        if prefixes is not None:
+            inputs = _with_prefixes(inputs, prefixes)
+        if isinstance(inputs, (str, _Input)):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
             results = super().__call__(list(inputs), **kwargs) if inputs else []
@@ -105,8 +134,8 @@ class TranslationPipeline(Pipeline):
 
         The base class calls it when the pipeline is built and in each call.
         """
-        for name in sorted(set(parameters) - {*_SEARCH_FIELDS, "max_source_tokens", "return_scores"}):
-            hint = _HINTS.get(name, f"it takes {', '.join(_SEARCH_FIELDS)}, max_source_tokens and return_scores")
+        for name in sorted(set(parameters) - {*_SEARCH_FIELDS, *_OTHER_KEYWORDS}):
+            hint = _HINTS.get(name, f"it takes {', '.join((*_SEARCH_FIELDS, *_OTHER_KEYWORDS))}")
             raise ValueError(f"TranslationPipeline has no keyword {name}; {hint}")
         check_integer("max_source_tokens", parameters.get("max_source_tokens", 1), minimum=1)
         if not isinstance(parameters.get("return_scores", False), bool):
@@ -115,9 +144,12 @@ class TranslationPipeline(Pipeline):
         config = config.replace(**{name: parameters[name] for name in _SEARCH_FIELDS if name in parameters})
         preprocess = {name: parameters[name] for name in ("max_source_tokens",) if name in parameters}
         postprocess = {name: parameters[name] for name in ("return_scores",) if name in parameters}
-        return preprocess, {"config": config}, postprocess
+        forward: dict[str, Any] = {"config": config}
+        if "banned" in parameters:
+            forward["banned_ids"] = self._tokenizers.encode_banned(parameters["banned"])
+        return preprocess, forward, postprocess
 
-    def preprocess(self, text: Any, max_source_tokens: int = 1024) -> dict[str, Tensor]:
+    def preprocess(self, text: Any, max_source_tokens: int = 1024) -> dict[str, Any]:
         """Encode one text.
 
         Args:
@@ -125,9 +157,13 @@ class TranslationPipeline(Pipeline):
             max_source_tokens: maximum number of tokens, the EOS token included.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` (1, S), and ``translatable`` (1,), which is False for an empty or too
-            long text.
+            ``input_ids`` and ``attention_mask`` (1, S), ``translatable`` (1,), which is False for an empty or too long
+            text, and ``restrictions`` where the text has a prefix.
         """
+        restrictions: dict[str, Any] = {}
+        if isinstance(text, _Input):
+            restrictions["restrictions"] = _Restrictions(self._tokenizers.encode_prefixes([text.prefix])[0])
+            text = text.text
         if not isinstance(text, str):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
         ids = self._tokenizers.encode_sources([text])[0] if text.strip() else []
@@ -146,9 +182,15 @@ class TranslationPipeline(Pipeline):
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             "translatable": torch.tensor([translatable]),
+            **restrictions,
         }
 
-    def _forward(self, model_inputs: dict[str, Tensor], config: BeamSearchConfig | None = None) -> dict[str, Tensor]:
+    def _forward(
+        self,
+        model_inputs: dict[str, Any],
+        config: BeamSearchConfig | None = None,
+        banned_ids: list[list[int]] | None = None,
+    ) -> dict[str, Tensor]:
         """Search the translations of a batch.
 
         Returns:
@@ -157,6 +199,8 @@ class TranslationPipeline(Pipeline):
         """
         translatable = model_inputs["translatable"]
         config = BeamSearchConfig() if config is None else config
+        if banned_ids:
+            config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
         output: Any = None
         if bool(translatable.any()):
             output = paper_beam_search(
@@ -164,6 +208,7 @@ class TranslationPipeline(Pipeline):
                 model_inputs["input_ids"][translatable],
                 model_inputs["attention_mask"][translatable],
                 config,
+                **_search_arguments(model_inputs.get("restrictions"), translatable.tolist()),
             )
         number = config.num_return_sequences
         tokens = 0 if output is None else output.sequences.shape[1] - 1
@@ -202,6 +247,38 @@ class TranslationPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         self._tokenizers.save_pretrained(save_directory)
         write_code(save_directory)
+
+
+def _with_prefixes(inputs: Any, prefixes: Any) -> Any:
+    """Join texts with the prefixes of their translations.
+
+    Raises:
+        ValueError: If there are more or fewer prefixes than texts, or one is not a string.
+    """
+    if isinstance(inputs, str):
+        inputs, prefixes = [inputs], [prefixes]
+        return _with_prefixes(inputs, prefixes)[0]
+    if not isinstance(inputs, (list, tuple)) or isinstance(prefixes, str):
+        raise ValueError("prefixes is one string for one text, or a list of strings for a list of texts")
+    if len(prefixes) != len(inputs) or not all(isinstance(prefix, str) for prefix in prefixes):
+        raise ValueError(
+            f'there are {len(prefixes)} prefixes for {len(inputs)} texts; give one string each, "" for none'
+        )
+    return [_Input(text, prefix) for text, prefix in zip(inputs, prefixes, strict=True)]
+
+
+def _search_arguments(restrictions: Any, translatable: list[bool]) -> dict[str, Any]:
+    """Return the arguments of `paper_beam_search` for the translatable texts of a batch.
+
+    Args:
+        restrictions: a `_Restrictions`, or a list of them where texts are collated to a batch; None if there are none.
+        translatable: for each text of the batch.
+    """
+    if restrictions is None:
+        return {}
+    batch = restrictions if isinstance(restrictions, list) else [restrictions]
+    kept = [one for one, is_translatable in zip(batch, translatable, strict=True) if is_translatable]
+    return {"prefixes": [one.prefix for one in kept]}
 
 
 __all__ = ["TranslationPipeline"]

@@ -23,6 +23,7 @@ Span = tuple[int, int]  # first character, and one past the last
 TARGET_TOKENIZER = "target_tokenizer"  # folder in the checkpoint, if source and target have separate vocabularies
 MANY_UNKNOWN = 0.01  # fraction of unknown ids above which the tokenizer probably does not fit the text
 
+_LEAD = "a"  # a word before a phrase, to encode the phrase as inside a sentence
 _NAMED_SPECIAL_TOKENS = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -130,6 +131,41 @@ class TranslationTokenizers:
     def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each target, with the EOS token and without a BOS token: the labels."""
         return self._encode("target", texts)["input_ids"]
+
+    def encode_prefixes(self, prefixes: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of the beginning of each target, without EOS; [] for a blank one.
+
+        White space at the end is left out: most vocabularies have it at the start of the next token.
+        """
+        encoded = self.encode_targets([prefix.rstrip() for prefix in prefixes])
+        return [ids[:-1] if prefix.strip() else [] for prefix, ids in zip(prefixes, encoded, strict=True)]
+
+    def encode_phrases(self, phrases: Sequence[str]) -> list[list[list[int]]]:
+        """Return the token ids of each phrase of a target: after another word, and at the beginning where they differ.
+
+        Byte-level vocabularies, for example, have a space in the first token of a word, except at the beginning.
+        """
+        if not phrases:
+            return []
+        lead = self.encode_targets([_LEAD])[0][:-1]
+        alone = [ids[:-1] for ids in self.encode_targets([phrase.strip() for phrase in phrases])]
+        following = [ids[:-1] for ids in self.encode_targets([f"{_LEAD} {phrase.strip()}" for phrase in phrases])]
+        encoded = []
+        for at_start, with_lead in zip(alone, following, strict=True):
+            inside = with_lead[len(lead) :] if with_lead[: len(lead)] == lead else at_start
+            encoded.append([inside] if inside == at_start else [inside, at_start])
+        return encoded
+
+    def encode_banned(self, phrases: Iterable[str]) -> list[list[int]]:
+        """Return the token ids of words and phrases that are to be banned, for ``bad_words_ids``.
+
+        Raises:
+            ValueError: If ``phrases`` is one string.
+        """
+        if isinstance(phrases, str):
+            raise ValueError(f"banned={phrases!r} is one string; give a list of words or phrases")
+        encoded = self.encode_phrases([phrase for phrase in phrases if phrase.strip()])
+        return [list(ids) for ids in dict.fromkeys(tuple(ids) for variants in encoded for ids in variants)]
 
     def encode_with_offsets(self, side: str, texts: Sequence[str]) -> tuple[list[list[int]], list[list[Span]]]:
         """Encode texts and return the characters that each token covers.

@@ -118,15 +118,20 @@ def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
     assert special["decoder_start_token_id"] == 9 and len(special["eos_token_id"]) == 2
 
 
+def engine_of(model, folder):
+    """Export a model of 23 tokens and load it."""
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", *(f"s{i}" for i in range(19))]
+    notes = write_ctranslate2(model, tokens, tokens, folder, None)
+    limit = notes.pop("max_sequence_length")
+    ExportRecord("ctranslate2", model.config.to_dict(), SpecialTokens.of(model), limit, notes).write(folder)
+    return load_engine("ctranslate2", folder)
+
+
 def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
     model = random_model(tie_word_embeddings=False, output_bias=True)
     with torch.no_grad():
         model.lm_head.bias[2] += 2.0  # nats: some hypotheses end before the limit
-    tokens = ["<pad>", "<s>", "</s>", "<unk>", *(f"s{i}" for i in range(19))]
-    notes = write_ctranslate2(model, tokens, tokens, tmp_path, None)
-    limit = notes.pop("max_sequence_length")
-    ExportRecord("ctranslate2", model.config.to_dict(), SpecialTokens.of(model), limit, notes).write(tmp_path)
-    engine = load_engine("ctranslate2", tmp_path)
+    engine = engine_of(model, tmp_path)
     ids = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]])
     output = engine.beam_search(
         ids,
@@ -149,6 +154,48 @@ def test_a_beam_with_the_power_penalty_is_ranked_as_ours(tmp_path):
             compared += 1
     assert compared
     assert output.sequences_scores[0] >= output.sequences_scores[1] >= output.sequences_scores[2]
+
+
+RESTRICTIONS = [
+    {"min_length": 6},
+    {"min_new_tokens": 6},
+    {"no_repeat_ngram_size": 1},
+    {"no_repeat_ngram_size": 2},
+    {"bad_words_ids": [[2], [11], [9, 4]]},
+]
+
+
+@pytest.mark.parametrize("settings", RESTRICTIONS, ids=str)
+@pytest.mark.parametrize("prefixes", [None, [[9, 4, 9], []]])
+def test_greedy_translations_with_restrictions_are_ours(settings, prefixes, tmp_path):
+    model = random_model(tie_word_embeddings=False, output_bias=True)
+    with torch.no_grad():
+        model.lm_head.bias[2] += 2.0
+    engine = engine_of(model, tmp_path)
+    sources = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]])
+    config = BeamSearchConfig(num_beams=1, max_extra_tokens=6, **settings)
+    if prefixes is not None and "min_new_tokens" in settings:
+        with pytest.raises(ValueError, match="min_new_tokens=6 is not possible together with prefixes"):
+            paper_beam_search(engine, sources, None, config, prefixes=prefixes)
+        return
+    ours = paper_beam_search(model, sources, None, config, prefixes=prefixes)
+    theirs = paper_beam_search(engine, sources, None, config, prefixes=prefixes)
+    assert theirs.hypotheses() == ours.hypotheses()
+    torch.testing.assert_close(theirs.sequences_scores, ours.sequences_scores, rtol=0, atol=1e-4)
+
+
+def test_a_beam_keeps_prefixes_and_bans(tmp_path):
+    engine = engine_of(random_model(tie_word_embeddings=False, output_bias=True), tmp_path)
+    sources, prefixes = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]]), [[9, 4, 9], [12]]
+    config = BeamSearchConfig(
+        length_normalization="power", num_return_sequences=4, bad_words_ids=[[4], [12, 12]], max_extra_tokens=5
+    )
+    output = paper_beam_search(engine, sources, None, config, prefixes=prefixes)
+    for prefix, hypotheses in zip(prefixes, output.hypotheses(), strict=True):
+        for hypothesis in hypotheses:
+            rest = hypothesis[len(prefix) :]
+            assert hypothesis[: len(prefix)] == prefix and 4 not in rest
+            assert all(pair != (12, 12) for pair in zip(hypothesis, rest, strict=False))
 
 
 @pytest.mark.skipif(

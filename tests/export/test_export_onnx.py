@@ -21,6 +21,7 @@ from hf_vanilla_transformer import (
     embedded_corpus,
     export_checkpoint,
     load_engine,
+    paper_beam_search,
     translate,
 )
 from hf_vanilla_transformer.export.onnx import DECODER_NAME, ENCODER_NAME, write_onnx
@@ -96,6 +97,26 @@ def test_start_and_ends_are_those_of_generation_config(own_decoding, tmp_path):
     record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
     special = record["special_tokens"]
     assert special["decoder_start_token_id"] == 9 and len(special["eos_token_id"]) == 2
+
+
+def test_greedy_translations_with_restrictions_are_ours(checkpoint, exported):
+    model = VanillaTransformerForConditionalGeneration.from_pretrained(checkpoint).eval()
+    engine = load_engine("onnx", exported)
+    sources = torch.randint(4, 400, (3, 6), generator=torch.Generator().manual_seed(1))
+    free = paper_beam_search(model, sources, None, BeamSearchConfig(num_beams=1, max_extra_tokens=3)).hypotheses()
+    liked = free[0][0][0]
+    for settings in (
+        {"min_length": 8},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2, "bad_words_ids": [[liked], [5, 6]]},
+        {"min_new_tokens": 7, "bad_words_ids": [[liked, liked]]},
+    ):
+        config = BeamSearchConfig(num_beams=1, max_extra_tokens=3, **settings)
+        for prefixes in (None, [[9, 4, 9], [], [liked]]):
+            ours = paper_beam_search(model, sources, None, config, prefixes=prefixes)
+            theirs = paper_beam_search(engine, sources, None, config, prefixes=prefixes)
+            assert theirs.hypotheses() == ours.hypotheses()
+            torch.testing.assert_close(theirs.sequences_scores, ours.sequences_scores, rtol=0, atol=1e-4)
 
 
 def test_a_beam_is_refused(checkpoint, exported):

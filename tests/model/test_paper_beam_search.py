@@ -1,109 +1,35 @@
 """The paper's beam search (§6.1) against an exhaustive search, Hugging Face's own search, and arithmetic by hand.
 
-Everything runs in fp64. Random models have their output weights scaled up, so that hypotheses differ in more than the
-last digits. Where hypotheses have to end by themselves, a model half trained to copy its source is used: it is unsure,
-and its lengths follow its sources.
+Everything runs in fp64.
 """
 
 import copy
 import dataclasses
-import functools
 import inspect
 import itertools
 import math
 
 import pytest
 import torch
+from small_search_models import (
+    END,
+    PAD,
+    START,
+    half_trained_model,
+    log_probs_by_full_forward,
+    make_model,
+    make_sources,
+)
 from torch import Tensor
 from transformers import GenerationConfig
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
-    VanillaTransformerConfig,
-    VanillaTransformerForConditionalGeneration,
     generate_with_paper_beam_search,
     paper_beam_search,
     score_targets,
 )
 from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, _best_of_all_beams
-
-PAD, START, END = 0, 1, 2
-
-
-def make_model(seed: int = 0, end_bias: float = 0.0, sharpness: float = 3.0, **fields: object):
-    """Build a tiny fp64 model; ``end_bias`` (nats) makes the EOS token likelier at every position."""
-    torch.manual_seed(seed)
-    settings = {
-        "vocab_size": 23,
-        "d_model": 16,
-        "d_ff": 24,
-        "num_heads": 2,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "output_bias": True,
-        "tie_word_embeddings": False,  # random tied weights write the same token for ever
-    }
-    config = VanillaTransformerConfig(**(settings | fields))
-    model = VanillaTransformerForConditionalGeneration(config).double().eval()
-    with torch.no_grad():
-        model.lm_head.weight.mul_(sharpness)
-        if model.lm_head.bias is not None:
-            model.lm_head.bias[END] = end_bias
-        for module in model.modules():
-            if isinstance(module, torch.nn.LayerNorm):  # so that a norm left out or done twice is seen
-                module.weight.add_(0.1 * torch.randn_like(module.weight))
-                module.bias.add_(0.1 * torch.randn_like(module.bias))
-    return model
-
-
-@functools.cache
-def train_to_copy(seed: int):
-    torch.manual_seed(seed)
-    config = VanillaTransformerConfig(
-        vocab_size=23,
-        d_model=32,
-        d_ff=48,
-        num_heads=2,
-        encoder_layers=1,
-        decoder_layers=2,
-        dropout=0.0,
-        output_bias=True,
-        tie_word_embeddings=False,
-    )
-    model = VanillaTransformerForConditionalGeneration(config)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(80):
-        lengths, place = torch.randint(1, 8, (32, 1)), torch.arange(8)
-        ids = torch.randint(4, 23, (32, 8)).masked_fill(place >= lengths, PAD).scatter(1, lengths, END)
-        model(input_ids=ids, labels=ids.masked_fill(ids == PAD, -100)).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.double().eval()
-
-
-def half_trained_model(seed: int = 0):
-    """A model of its own for each caller, half trained to copy."""
-    return copy.deepcopy(train_to_copy(seed))
-
-
-def make_sources(lengths: list[int], seed: int = 1, vocab_size: int = 23, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Random sources that end, with their masks, padded on the right, or on the left."""
-    torch.manual_seed(seed)
-    ids = torch.full((len(lengths), max(lengths)), PAD)
-    mask = torch.zeros_like(ids)
-    for row, length in enumerate(lengths):
-        place = slice(max(lengths) - length, None) if left else slice(0, length)
-        ids[row, place] = torch.tensor([*torch.randint(4, vocab_size, (length - 1,)).tolist(), END])
-        mask[row, place] = 1
-    return ids, mask
-
-
-def log_probs_by_full_forward(model, input_ids: Tensor, mask: Tensor, target: list[int]) -> Tensor:
-    """Log-probabilities (T,) of a target's tokens from one uncached forward call; input (1, S)."""
-    decoder_input_ids = torch.tensor([[START, *target[:-1]]])
-    with torch.no_grad():
-        logits = model(input_ids=input_ids, attention_mask=mask, decoder_input_ids=decoder_input_ids).logits
-    return logits[0].log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)]
 
 
 def assert_same(first: BeamSearchOutput, second: BeamSearchOutput) -> None:
@@ -543,6 +469,10 @@ def test_generate_passes_every_setting_of_the_search() -> None:
         "coverage_penalty": 0.3,
         "max_extra_tokens": 4,
         "max_target_tokens": 9,
+        "min_length": 4,
+        "min_new_tokens": 5,
+        "no_repeat_ngram_size": 2,
+        "bad_words_ids": [[7], [8, 9]],
     }
     assert set(settings) == {field.name for field in dataclasses.fields(BeamSearchConfig)}
     through = model.generate(
@@ -650,11 +580,11 @@ def test_generate_encodes_once_and_its_limit_counts() -> None:
     ("asked", "message"),
     [
         ({"forced_eos_token_id": 7}, "ForcedEOSToken"),
-        ({"bad_words_ids": [[7]]}, "NoBadWords"),
+        ({"suppress_tokens": [7]}, "SuppressTokens"),
         ({"do_sample": True}, "do_sample=True"),
-        ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
+        ({"encoder_no_repeat_ngram_size": 2}, "EncoderNoRepeatNGram"),
         ({"max_time": 1.0}, "MaxTimeCriteria"),
-        ({"decoder_input_ids": torch.tensor([[1, 5], [1, 6]])}, "decoder_input_ids"),
+        ({"decoder_input_ids": torch.tensor([[1, 5], [1, 2]])}, "has the special token 2"),
         ({"decoder_attention_mask": torch.ones(2, 1)}, "no argument decoder_attention_mask"),
         ({"length_penalti": 1.0}, "length_penalti"),
     ],
