@@ -209,7 +209,8 @@ def check_source_tag(tokenizer: Any, source_tag: str) -> None:
 
 def _standard_tokens(tokenizer: Any) -> set[str]:
     """Return the padding, BOS, EOS and unknown tokens."""
-    return {getattr(tokenizer, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk")} - {None}
+    tokens = (getattr(tokenizer, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk"))
+    return {token for token in tokens if token is not None}
 
 
 def _number_of_workers(model: Any, workers: int | None) -> int:

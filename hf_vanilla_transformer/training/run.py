@@ -398,7 +398,7 @@ def _load_final_weights(
                 show("averaged", describe_average(taken))
             final = directory.load_average()
     model.load_state_dict(final.state_dict())
-    losses = [(entry["step"], entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
+    losses = [(int(entry["step"]), entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
     verdict = validation_verdict(losses, taken)
     if verdict is not None and trainer.is_world_process_zero():
         show("convergence", verdict)
