@@ -53,41 +53,6 @@ class RDrop(VanillaTransformerTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-class MuonAndAdam(torch.optim.Optimizer):
-    """Muon (Jordan 2024) for the matrices of the layers, Adam for the embedding, biases and normalizations."""
-
-    def __init__(self, model: nn.Module, adam: torch.optim.Optimizer, learning_rate: float) -> None:
-        """Take the matrices out of Adam's parameters."""
-        embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
-        matrices = [weight for weight in model.parameters() if weight.ndim == 2 and id(weight) not in embeddings]
-        taken = {id(weight) for weight in matrices}
-        for group in adam.param_groups:
-            group["params"] = [weight for weight in group["params"] if id(weight) not in taken]
-        # A matrix is changed by as much as Adam would change it with this learning rate (Liu et al. 2025).
-        muon = torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        self.parts = (muon, adam)
-        super().__init__(
-            [weight for part in self.parts for group in part.param_groups for weight in group["params"]], {}
-        )
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Let both make their update."""
-        for part in self.parts:
-            part.step()
-
-
-class Muon(VanillaTransformerTrainer):
-    """Trains the matrices with Muon, at the recipe's learning rate."""
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Wrap the recipe's optimizer."""
-        if not isinstance(self.optimizer, MuonAndAdam):
-            adam = super().create_optimizer(model)
-            self.optimizer = MuonAndAdam(self.model, adam, float(self.args.learning_rate or 0))
-        return self.optimizer
-
-
 class ExponentialAverage(TrainerCallback):
     """Keeps an exponential moving average of the weights, which becomes the model at the end."""
 
@@ -142,7 +107,8 @@ VARIANTS = {
     "peak-0.003": Variant({"learning_rate": "0.003"}),
     "peak-0.006": Variant({"learning_rate": "0.006"}),
     "r-drop": Variant(trainer=RDrop),
-    "muon": Variant(trainer=Muon),
+    "adam": Variant({"optim": "adamw_torch_fused"}),
+    "muon": Variant({"optim": "muon"}),
     "ema": Variant({"average_last": "0"}, decay=0.998),
 }
 

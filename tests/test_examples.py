@@ -242,6 +242,8 @@ def test_multilingual_misses_a_file_before_it_trains(tmp_path: Path, capsys: pyt
     assert stopped.value.code == 2
     assert "my.de" in (message := capsys.readouterr().err) and "held.en" in message
     assert not (tmp_path / "out").exists()
+
+
 def test_chosen_settings_are_measured_on_other_pairs_and_become_a_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
+from .muon import MUON
 from .precision import PRECISIONS, best_precision
 from .processes import from_first_rank
 from .schedule import noam_learning_rate
@@ -27,6 +28,12 @@ class PaperSchedule(StrEnum):
     """The schedule in addition to those of `SchedulerType`; Trainer's model card reads its ``value``."""
 
     NOAM = EQUATION_3
+
+
+class FurtherOptimizer(StrEnum):
+    """The optimizer in addition to those of `OptimizerNames`."""
+
+    MUON = MUON
 
 
 SCHEDULERS = (EQUATION_3, *(kind.value for kind in SchedulerType))
@@ -156,7 +163,13 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={"help": "Peak learning rate; if unset, that of Equation 3, 1 / sqrt(d_model * warmup_steps)."},
     )
-    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer; AdamW without weight decay is Adam."})
+    optim: str = field(
+        default="adamw_torch_fused",
+        metadata={
+            "help": "Optimizer; AdamW without weight decay is Adam. muon: Muon for the matrices of the layers, a "
+            "departure from the paper that needs fewer updates; Adam for the rest."
+        },
+    )
 
     # Trainer's fields with other defaults.
     per_device_train_batch_size: int = field(
@@ -203,7 +216,12 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         by_equation_3 = self.lr_scheduler_type == EQUATION_3
         if by_equation_3:
             self.lr_scheduler_type = SchedulerType.LINEAR  # the parent accepts only its own
+        by_muon = self.optim == MUON
+        if by_muon:
+            self.optim = self.default("optim")  # likewise
         super().__post_init__()
+        if by_muon:
+            self.optim = FurtherOptimizer.MUON
         if self.precision != "auto":  # otherwise accelerate launch --mixed_precision would override it
             self.mixed_precision = "no" if self.precision == "fp32" else self.precision
         if by_equation_3:

@@ -100,8 +100,7 @@ def run_evaluation(
     """
     if request.source_tag and request.recipe is not None:
         raise ValueError(
-            "source_tag is for two files; for the text of a recipe, set its test_source_tags and "
-            "validation_source_tags"
+            "source_tag is for two files; for the text of a recipe, set its test_source_tags and validation_source_tags"
         )
     recipe = _read_recipe(request)
     _check_languages(request, recipe)

@@ -6,6 +6,7 @@ Each further concern has a module of its own: `batches`, `peak_learning_rates`, 
 `skipped_updates`, `stop_signals`, `saving`, `resuming`, `progress`, `failures`.
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from .compatibility import (
 from .evaluation_loss import EvaluationLossPerToken
 from .failures import explained_run_errors, explained_step_errors
 from .meters import TrainingMeter
+from .muon import MUON, MuonAndAdam
 from .non_finite import gradient_norm, with_nan_gradients
 from .peak_learning_rates import PeakLearningRates
 from .precision import convert_to_fp32
@@ -207,8 +209,21 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
             # `train` sets the state's max_steps before it makes the optimizer.
             total_steps = self.state.max_steps if self.is_in_train else max(self.args.max_steps, 0)
             self.args.resolve_learning_rate(config.d_model, total_steps)
-        optimizer: Optimizer = super().create_optimizer(model)
-        return optimizer
+        if self.optimizer is not None or self.args.optim != MUON:
+            return super().create_optimizer(model)
+        if self.accelerator.distributed_type not in UNSHARDED:
+            raise ValueError("optim=muon needs whole matrices on every device; leave out FSDP, or choose another optim")
+        adam = super().create_optimizer(model)
+        self.optimizer = MuonAndAdam(self.model if model is None else model, adam)
+        return self.optimizer
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, Any]:
+        """Return the class of the optimizer and its arguments; for "muon", those of the Adam that is a part of it."""
+        if args.optim == MUON:
+            args = copy.copy(args)
+            args.optim = args.default("optim")
+        return Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the schedule: Equation 3, or Trainer's of another ``lr_scheduler_type``; a custom one is kept."""
