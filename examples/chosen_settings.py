@@ -34,12 +34,16 @@ HEADINGS = (
 Pairs = list[tuple[str, str]]
 
 
-def read_pairs(source: Path, target: Path) -> Pairs:
-    """Read the pairs with text on both sides."""
-    sides = [path.read_text(encoding="utf-8").removesuffix("\n").split("\n") for path in (source, target)]
-    if len(sides[0]) != len(sides[1]):
-        raise SystemExit(f"{source} has {len(sides[0]):,} lines and {target} has {len(sides[1]):,}")
-    return [pair for pair in zip(*sides, strict=True) if pair[0].strip() and pair[1].strip()]
+def read_pairs(source: Path, target: Path, origin_file: Path | None = None, origins: Sequence[str] = ()) -> Pairs:
+    """Read the pairs with text on both sides; of the given origins only, if a file names the origin of each line."""
+    paths = [source, target] if origin_file is None else [source, target, origin_file]
+    columns = [path.read_text(encoding="utf-8").removesuffix("\n").split("\n") for path in paths]
+    if len(set(map(len, columns))) > 1:
+        raise SystemExit(
+            f"{', '.join(map(str, paths))} have {', '.join(f'{len(column):,}' for column in columns)} lines"
+        )
+    rows = [row for row in zip(*columns, strict=True) if row[0].strip() and row[1].strip()]
+    return [(row[0], row[1]) for row in rows if origin_file is None or row[2] in origins]
 
 
 def spread(pairs: Pairs, number: int) -> Pairs:
@@ -64,7 +68,7 @@ def write_pairs(stem: Path, pairs: Pairs, languages: Sequence[str]) -> list[Path
 def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, Any]:
     """Train with the chosen settings and return the run's record, with the text, the minutes and the copied source."""
     languages = [path.suffix.removeprefix(".") for path in (options.source, options.target)]
-    pairs = read_pairs(options.source, options.target)
+    pairs = read_pairs(options.source, options.target, options.origin_file, options.origins)
     training = spread(pairs, options.pairs) if options.spread else pairs[: options.pairs]
     test = read_pairs(options.test_source, options.test_target) if options.test_source else unseen(pairs, training)
     folder = options.runs / f"{options.name}-text"
@@ -122,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("target", type=Path, nargs="?")
     parser.add_argument("--pairs", type=int, default=3000)
     parser.add_argument("--spread", action="store_true", help="pairs spread over the text, instead of the first ones")
+    parser.add_argument("--origin-file", type=Path, help="file that names the origin of each pair, line by line")
+    parser.add_argument("--origins", nargs="+", default=(), help="origins whose pairs are used")
     parser.add_argument("--name", default="mine", help="of the run and its record")
     parser.add_argument("--text", help="description of the text in the table (default: the name)")
     parser.add_argument("--test-source", type=Path)
