@@ -6,7 +6,10 @@ text that is sorted. Test text is what `--test-source` and `--test-target` name;
 of whose sources or targets is in the training text.
 
     python examples/chosen_settings.py train.en train.de --pairs 3000 --name multi30k-3000
+    python examples/chosen_settings.py train.en train.de --pairs 3000 --name multi30k-3000 --finished runs/mine
     python examples/chosen_settings.py --render docs/training.md  # the table, from the records in examples/results/
+
+`--finished` scores a run that the command `train` has made of the same pairs, with the same test text.
 
 Hardware: two CPU cores. Minutes: 3 for 300 pairs, 15 for 3,000. Further arguments are settings of `train`.
 The last line is "chosen_settings: bleu=… chrf=… copied=… minutes=… model=runs/chosen/NAME".
@@ -14,6 +17,9 @@ The last line is "chosen_settings: bleu=… chrf=… copied=… minutes=… mode
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +31,7 @@ from hf_vanilla_transformer import TranslationMetric, read_recipe, train
 
 RECORDS = Path(__file__).resolve().parent / "results" / "chosen_settings"
 MOST_TEST_PAIRS = 1000
+OURS = "hf_vanilla_transformer"
 START, END = "<!-- chosen:start -->", "<!-- chosen:end -->"
 HEADINGS = (
     "text", "pairs", "updates", "epochs", "minutes", "of the processor", "BLEU", "chrF", "chrF of the copied source",
@@ -75,26 +82,43 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     files = write_pairs(folder / "train", training, languages) + write_pairs(folder / "test", test, languages)
 
-    words = [
-        word
-        for key, path in zip(("train_source", "train_target", "test_source", "test_target"), files, strict=True)
-        for word in (f"--{key}", str(path))
-    ]
-    started = time.perf_counter()
-    result = train(read_recipe(None, [*words, "--output_dir", str(options.runs / options.name), *settings]))
-    minutes = (time.perf_counter() - started) / 60
+    if options.finished is not None:
+        record, minutes, threads = finished_run(options.finished, files[2:], len(training))
+    else:
+        started = time.perf_counter()
+        keys = ("train_source", "train_target", "test_source", "test_target")
+        words = [word for key, path in zip(keys, files, strict=True) for word in (f"--{key}", str(path))]
+        record = train(read_recipe(None, [*words, "--output_dir", str(options.runs / options.name), *settings])).record
+        minutes, threads = (time.perf_counter() - started) / 60, torch.get_num_threads()
 
     sources, references = map(list, zip(*test, strict=True))
     copied = TranslationMetric("char").compute(predictions=sources, references=references)  # chrF splits no words
     return {
         "text": options.text or options.name,
         "pairs": len(training),
-        "minutes": round(minutes, 1),  # with vocabulary, evaluations and translations
+        "minutes": round(minutes, 1),  # with evaluation; of a run made here also with vocabulary and translations
         "copied_source": {"chrf": copied["chrf"]},
         "date": time.strftime("%Y-%m-%d"),
-        "threads": torch.get_num_threads(),
-        **result.record,
+        "threads": threads,
+        **record,
     }
+
+
+def finished_run(run: Path, test: Sequence[Path], pairs: int) -> tuple[dict[str, Any], float, int]:
+    """Return the record of a run with scores of the test text, its minutes, and the threads that were busy."""
+    record = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    trained = sum(record["data"].get(split, {"pairs": 0})["pairs"] for split in ("train", "validation"))
+    if trained != pairs:
+        raise SystemExit(f"{run} was trained and validated on {trained:,} pairs, not on {pairs:,}; set --pairs")
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "scores.json"
+        files = ["--source", str(test[0]), "--reference", str(test[1]), "--output", str(output)]
+        search = record["training"]["decoding"]
+        beam = [word for key in ("num_beams", "length_penalty") for word in (f"--{key}", str(search[key]))]
+        subprocess.run([sys.executable, "-m", OURS, "evaluate", str(run), *files, *beam], check=True)
+        (scores,) = json.loads(output.read_text(encoding="utf-8"))["scores"].values()
+    seconds, busy = record["training"]["seconds"], record["training"]["processor_seconds"]
+    return {**record, "scores": {**record["scores"], "test": scores}}, seconds / 60, max(1, round(busy / seconds))
 
 
 def table(folder: Path) -> str:
@@ -132,6 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", help="description of the text in the table (default: the name)")
     parser.add_argument("--test-source", type=Path)
     parser.add_argument("--test-target", type=Path)
+    parser.add_argument(
+        "--finished", type=Path, metavar="RUN", help="directory of a run on these pairs, to be scored"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/chosen"))
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page, and train nothing")
@@ -155,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     copied = record["copied_source"]["chrf"]
     print(
         f"chosen_settings: bleu={test['bleu']:.1f} chrf={test['chrf']:.1f} copied={copied:.1f} "
-        f"minutes={record['minutes']:.1f} model={options.runs / options.name}"
+        f"minutes={record['minutes']:.1f} model={options.finished or options.runs / options.name}"
     )
 
 

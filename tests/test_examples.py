@@ -264,6 +264,13 @@ def test_chosen_settings_are_measured_on_other_pairs_and_become_a_row(
     record = json.loads((tmp_path / "records" / "numbers.json").read_text(encoding="utf-8"))
     assert record["pairs"] == 60 and record["training"]["updates"] == 2 and str(tmp_path) not in json.dumps(record)
 
+    again = ["--finished", str(tmp_path / "runs" / "numbers"), "--name", "again"]
+    module.main([str(tmp_path / "my.en"), str(tmp_path / "my.ko"), *words, *folders, *again])
+    finished = json.loads((tmp_path / "records" / "again.json").read_text(encoding="utf-8"))
+    assert finished["scores"]["validation"] == record["scores"]["validation"]
+    assert finished["scores"]["test"]["chrf"] == pytest.approx(record["scores"]["test"]["chrf"], abs=0.5)
+    (tmp_path / "records" / "again.json").unlink()
+
     page = tmp_path / "page.md"
     page.write_text(f"before\n{module.START}\nold\n{module.END}\nafter\n", encoding="utf-8")
     module.main(["--render", str(page), *folders])
