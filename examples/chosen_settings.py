@@ -156,9 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", help="description of the text in the table (default: the name)")
     parser.add_argument("--test-source", type=Path)
     parser.add_argument("--test-target", type=Path)
-    parser.add_argument(
-        "--finished", type=Path, metavar="RUN", help="directory of a run on these pairs, to be scored"
-    )
+    parser.add_argument("--finished", type=Path, metavar="RUN", help="directory of a run on these pairs, to be scored")
     parser.add_argument("--runs", type=Path, default=Path("runs/chosen"))
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page, and train nothing")
