@@ -19,7 +19,7 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -39,7 +39,7 @@ QUICK_VOCABULARY = 400
 
 
 class Unusable(Exception):
-    """An option or a work folder that cannot be used; its message says what to do."""
+    """An option, a work folder or a run that cannot be used; its message contains what to do."""
 
 
 class Benchmark:
@@ -75,7 +75,7 @@ class Benchmark:
         points = [distance * number for number in range(1, 1000) if distance * number < seconds - distance / 2]
         Job(
             contender.name, purpose, seconds, updates, points if purpose == "final" else [], settings, self.sizes,
-            str(self.task), str(folder), self.asked.seed, str(self.asked.joeynmt_python or "") or None,
+            str(self.task), str(folder), self.asked.seed, self.asked.joeynmt_python,
         ).write(job_path)  # fmt: skip
         planned = "" if updates is None else f", {updates:,} updates planned"
         show(f"  {name}: {seconds / 60:.2f} minutes{planned}")
@@ -89,6 +89,8 @@ class Benchmark:
 
     def _run_process(self, name: str, job_path: Path, path: Path) -> None:
         """Run a job in a process of its own, whose messages go to the run's log."""
+        from contenders.processes import call
+
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(self.asked.threads),
@@ -98,14 +100,14 @@ class Benchmark:
         }
         log = self.runs / f"{name}.log"
         with log.open("w", encoding="utf-8") as messages:
-            done = subprocess.run(
+            status = call(
                 [sys.executable, __file__, "--job", str(job_path), str(path), str(self.asked.threads)],
                 env=environment,
                 stdout=sys.stderr,  # a line for each point
                 stderr=messages,
             )
-        if done.returncode:
-            raise Unusable(f"the run {name} ended with status {done.returncode}; its log is {log}")
+        if status:
+            raise Unusable(f"the run {name} ended with status {status}; its log is {log}")
 
     def pace(self, contender: Any, settings: dict[str, Any]) -> float:
         """Return updates per second, from the screening run of these settings or from a short run."""
@@ -197,6 +199,7 @@ def run_job(job_path: Path, path: Path, threads: int) -> None:
 
 def main() -> None:
     """Run the contenders and write record and picture."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run under way is ended as well
     if sys.argv[1:2] == ["--job"]:
         run_job(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
         return
@@ -207,6 +210,8 @@ def main() -> None:
         _benchmark(asked)
     except Unusable as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: interrupted; the same command continues with the run that was under way\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -250,22 +255,25 @@ def _check(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
     if asked.work is None:
         asked.work = asked.output / "work" if asked.quick else WORK
     asked.work = asked.work.resolve()
+    if asked.joeynmt_python is not None:
+        asked.joeynmt_python = str(asked.joeynmt_python.absolute())  # resolve() would leave the virtual environment
 
 
 def _benchmark(asked: argparse.Namespace) -> None:
-    from contenders import picture
-    from contenders.job import show
-    from contenders.ours import sizes, vocabulary_size
     from contenders.task import DATA_VARIABLE, FILES, FOLDER, LANGUAGES, find_text, fingerprint, prepare
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
     text = find_text(asked.data, asked.quick)
     if text is None:
         raise Unusable(
             f"there is no {FOLDER} with {', '.join(FILES.values())} in .en and .de; give the folder that holds it with "
             f"--data or {DATA_VARIABLE}"
         )
+    from contenders import picture
+    from contenders.job import show
+    from contenders.ours import sizes, vocabulary_size
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
     architecture = sizes(QUICK_SIZES if asked.quick else {})
     vocabulary = QUICK_VOCABULARY if asked.quick else vocabulary_size()
     settings = {

@@ -147,7 +147,7 @@ class Measurements:
         self, translations: list[str], tokens: float, loss: float | None, updates: int | None = None,
         seconds: float | None = None,
     ) -> None:  # fmt: skip
-        """Note a point: validation BLEU after so many updates, seconds and target tokens; None is now."""
+        """Note a point; ``updates`` and ``seconds`` of None are those of the last update."""
         updates, seconds = self._updates if updates is None else updates, self._seconds if seconds is None else seconds
         point = {
             "minutes": round(seconds / 60, 3),

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from .job import Contender, Job, Measurements, best_length_penalty
+from .processes import call, started
 from .task import BATCH, Task
 
 VERSION = "2.3.0"
@@ -33,7 +34,7 @@ _EPOCH = re.compile(r"Epoch +\d+, total training loss: .*num\. of tokens: (\d+)"
 
 @dataclass
 class LogState:
-    """What JoeyNMT's log says.
+    """The content of JoeyNMT's log.
 
     Attributes:
         steps: for each logged update, its number, seconds of training and loss.
@@ -210,7 +211,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     updates = freq * points if job.updates is not None else job.total_updates
     setup = config(job, task, folder, freq if job.updates is not None else job.total_updates, updates)
     if job.updates is None:
-        setup["training"] |= {"logging_freq": 5, "validation_freq": job.total_updates}
+        setup["training"] |= {"logging_freq": 1, "validation_freq": job.total_updates}
     (folder / "train.yaml").write_text(yaml.safe_dump(setup), encoding="utf-8")
     measurements = Measurements(job, task.validation_bleu)
     log = folder / "model" / "train.log"
@@ -258,7 +259,7 @@ def _train(job: Job, folder: Path, log: Path) -> None:
     """Run the training command; at the time limit interrupt it, upon which it saves a checkpoint."""
     command = [str(job.program), "-m", "joeynmt", "train", str(folder / "train.yaml"), "--skip-test"]
     # Its output goes to its own log as well; this process's standard error is the run's log.
-    with subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr, cwd=folder) as process:
+    with started(command, stdout=sys.stderr, stderr=sys.stderr, cwd=folder) as process:
         interrupted = False
         while process.poll() is None:
             time.sleep(max(min(job.seconds / 500, 1.0), _SHORTEST_POLL))
@@ -282,7 +283,8 @@ def _translate(
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(changed), encoding="utf-8")
     command = [str(job.program), "-m", "joeynmt", "test", str(path), "--output-path", str(folder / name)]
-    subprocess.run(command, stdout=sys.stderr, stderr=sys.stderr, cwd=folder, check=True)
+    if status := call(command, stdout=sys.stderr, stderr=sys.stderr, cwd=folder):
+        raise RuntimeError(f"JoeyNMT's test command ended with status {status}; see the run's log")
     found = {}
     for split, suffix in (("validation", "dev"), ("test", "test")):
         lines = (folder / f"{name}.{suffix}").read_text(encoding="utf-8").removesuffix("\n").split("\n")

@@ -5,12 +5,10 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sacrebleu.metrics import BLEU
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-from hf_vanilla_transformer import embedded_corpus, train_tokenizer
+if TYPE_CHECKING:  # imported where they are needed, so that missing text is reported at once
+    from transformers import PreTrainedTokenizerBase
 
 DATA_VARIABLE = "VANILLA_TRANSFORMER_DATA"
 FOLDER = Path("multi30k") / "lc.norm.tok"  # in the folder that --data names
@@ -19,7 +17,7 @@ LANGUAGES = ("en", "de")
 NAME = "Multi30k English-German, lower-cased and Moses-tokenized"
 DATA_LICENSE = "Multi30k: no licence stated; the text and weights trained on it may not be redistributed"
 TOKENIZER = "tokenizer"
-MAX_EXTRA_TOKENS = 50  # a translation has at most so many tokens more than its source, as in the paper
+MAX_EXTRA_TOKENS = 50  # of a translation, beyond the length of its source; the paper's limit
 BATCH = 64  # sentences that are translated together
 
 
@@ -35,11 +33,13 @@ class Task:
 
     folder: Path
     languages: tuple[str, str]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
 
     @classmethod
     def load(cls, folder: Path) -> "Task":
         """Load what `prepare` has written."""
+        from transformers import AutoTokenizer
+
         target = next(path.suffix[1:] for path in folder.glob("train.*") if path.suffix != ".en")
         return cls(folder, ("en", target), AutoTokenizer.from_pretrained(folder / TOKENIZER))
 
@@ -66,6 +66,8 @@ class Task:
 
     def scores(self, split: str, translations: list[str]) -> dict[str, Any]:
         """Return BLEU of the translations of a split, with its signature."""
+        from sacrebleu.metrics import BLEU
+
         metric = BLEU(tokenize="none", force=True)  # the text is tokenized
         score = metric.corpus_score(translations, [self.lines(split, 1)])
         return {
@@ -88,6 +90,8 @@ def read_lines(path: Path) -> list[str]:
 def find_text(data: Path | None, quick: bool) -> dict[str, tuple[list[str], list[str]]] | None:
     """Read training, validation and test text, or return None where it isn't; ``quick`` makes some by rule."""
     if quick:
+        from hf_vanilla_transformer import embedded_corpus
+
         found = {}
         for split, size in (("train", 300), ("validation", 12), ("test", 12)):
             rows = embedded_corpus(split, size=size, seed=0)["translation"]
@@ -104,6 +108,8 @@ def prepare(
     folder: Path, text: dict[str, tuple[list[str], list[str]]], languages: tuple[str, str], vocab_size: int
 ) -> None:
     """Write the text and a tokenizer trained on it to a folder."""
+    from hf_vanilla_transformer import train_tokenizer
+
     folder.mkdir(parents=True, exist_ok=True)
     for split, sides in text.items():
         for language, lines in zip(languages, sides, strict=True):
