@@ -397,5 +397,5 @@ def test_the_picture_has_a_labelled_line_for_each_contender(benchmarks):
     }
     (axes,) = draw(record).axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.0, 10.0 + rank, 20.0 + rank] for rank in range(4)]
-    assert [text.get_text() for text in axes.texts] == [f"contender {name}\ntest 21.2 BLEU" for name in STYLES]
+    assert [text.get_text() for text in axes.texts] == [f"contender {name}\ntest 21.2 BLEU (beam 5)" for name in STYLES]
     assert axes.get_xlim() == (0.0, 5.0)

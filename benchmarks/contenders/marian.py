@@ -122,7 +122,7 @@ CONTENDER = Contender(
     "transformers MarianMT, Seq2SeqTrainer",
     run,
     rates=(0.001, 0.002, 0.004),
-    choices={"sentences": (64, 256), "schedule": ("linear", "inverse_sqrt")},
+    choices={"sentences": (64, 128, 256), "schedule": ("linear", "inverse_sqrt")},
     precisions=("fp32", "bf16"),
     fixed="batches grouped by length, fused AdamW with betas 0.9 and 0.98, no weight decay, label smoothing 0.1, "
     "gradient norm clipped at 1; the last weights are the final model",

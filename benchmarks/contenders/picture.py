@@ -13,7 +13,7 @@ STYLES = {
     "joeynmt": ("#8B5A8C", "D"),
 }
 _GREY = "#555555"
-_LABEL_HEIGHT = 0.055  # of the axis: labels keep this distance
+_LABEL_HEIGHT = 0.09  # of the axis: labels keep this distance
 
 
 def label_places(values: list[float], distance: float) -> list[float]:
@@ -53,7 +53,9 @@ def draw(record: dict[str, Any]) -> Figure:
         axes.plot(
             minutes, bleu, color=color, marker=marker, markersize=4.5, linewidth=2.6 if found["name"] == "ours" else 1.6
         )
-        text = found["label"] + (f"\ntest {found['final']['test']['bleu']:.1f} BLEU" if "final" in found else "")
+        text = found["label"] + (
+            f"\ntest {found['final']['test']['bleu']:.1f} BLEU (beam 5)" if "final" in found else ""
+        )
         axes.annotate(
             text, (minutes[-1], bleu[-1]), xytext=(1.02, height), textcoords=("axes fraction", "data"), color=color,
             va="center", fontsize=9, fontweight="bold" if found["name"] == "ours" else "normal", annotation_clip=False,

@@ -235,5 +235,6 @@ CONTENDER = Contender(
     choices={"tokens": (1024, 2048, 4096)},
     precisions=("fp32", "bf16"),
     fixed="batches by length, fused AdamW with betas 0.9 and 0.98, no weight decay, label smoothing 0.1, gradient norm "
-    "clipped at 1, linear warm-up and decay to 0; the last weights are the final model",
+    "clipped at 1, linear warm-up and decay to 0; its dropout also acts on attention weights and inside the "
+    "feed-forward network; the last weights are the final model",
 )
