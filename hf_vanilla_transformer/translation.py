@@ -202,15 +202,10 @@ def check_source_tag(tokenizer: Any, source_tag: str) -> None:
     vocabulary = tokenizer.get_vocab() if source_tag.split() else {}
     for word in source_tag.split():
         if word not in vocabulary:
-            known = [token for token in tokenizer.get_added_vocab() if token not in _standard_tokens(tokenizer)]
+            standard = {getattr(tokenizer, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk")}
+            known = [token for token in tokenizer.get_added_vocab() if token not in standard]
             has = f"it has {', '.join(known[:_MAX_TAGS_LISTED])}" if known else "it has no tags"
             raise ValueError(f"source_tag: {word!r} is not a token of the model's vocabulary; {has}")
-
-
-def _standard_tokens(tokenizer: Any) -> set[str]:
-    """Return the padding, BOS, EOS and unknown tokens."""
-    tokens = (getattr(tokenizer, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk"))
-    return {token for token in tokens if token is not None}
 
 
 def _number_of_workers(model: Any, workers: int | None) -> int:
