@@ -39,7 +39,7 @@ from hf_vanilla_transformer.visualization.maps import KINDS
 
 SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens --min-length"
 SEARCH += " --min-new-tokens --no-repeat-ngram-size"
-TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --device --precision"
+TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --source-tag --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
     "average": "--output --last --best --metric --overwrite --allow-different-runs",
     "check": "--device --json --measure",
