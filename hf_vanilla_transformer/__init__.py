@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
     from .model.beam_search_vanilla_transformer import paper_beam_search, score_targets
     from .model.configuration_vanilla_transformer import VanillaTransformerConfig
+    from .model.ensemble_vanilla_transformer import Ensemble
     from .model.generate_vanilla_transformer import generate_with_paper_beam_search
     from .model.int8_vanilla_transformer import Int8Config, quantize
     from .model.modeling_vanilla_transformer import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
 _MODULES = {  # public name -> module that defines it
     "BeamSearchConfig": "model.beam_search_config_vanilla_transformer",
     "DataCollatorForTranslation": "data.collator",
+    "Ensemble": "model.ensemble_vanilla_transformer",
     "Int8Config": "model.int8_vanilla_transformer",
     "TokenBudgetSampler": "data.batching",
     "TokenBudgetStream": "data.batching",
@@ -82,6 +84,7 @@ _MODULES = {  # public name -> module that defines it
 __all__ = [
     "BeamSearchConfig",
     "DataCollatorForTranslation",
+    "Ensemble",
     "Int8Config",
     "TokenBudgetSampler",
     "TokenBudgetStream",

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .model.beam_search_vanilla_transformer import check_beam_search, paper_beam_search
+from .model.ensemble_vanilla_transformer import Ensemble
 from .model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .worker_processes import WorkerProcesses, workers_are_supported
 
@@ -121,9 +122,9 @@ def translate(
     has an empty translation. So has a text with too many tokens; a warning counts these texts and lists their lines.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`, on the device to use, or an exported model from
-            `load_engine`.
-        tokenizer: the model's tokenizer, or `TranslationTokenizers` with both.
+        model: `VanillaTransformerForConditionalGeneration`, on the device to use; an `Ensemble` or a list of such
+            models; or an exported model from `load_engine`.
+        tokenizer: the model's tokenizer, which the models of an ensemble share, or `TranslationTokenizers` with both.
         texts: one text, a list, a `TextSource`, or any other iterable, which is read ``window`` texts at a time.
         config: settings of the search; None uses the paper's.
         batch_size: most texts per batch.
@@ -157,6 +158,8 @@ def translate(
     check_integer("batch_tokens", batch_tokens, minimum=1)
     check_integer("window", window, minimum=1)
     check_integer("max_source_tokens", max_source_tokens, minimum=1)
+    if isinstance(model, (list, tuple)):
+        model = Ensemble(model)
     workers = _number_of_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)

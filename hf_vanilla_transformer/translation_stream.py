@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translate lines with a torch or an exported model and write the translations, in order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +13,8 @@ from .device import choose_device
 from .export.formats import SEARCH_DEFAULTS, load_engine, recognize_engine
 from .inference import check_precision, prepare_for_inference
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
+from .model.ensemble_vanilla_transformer import Ensemble
+from .model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .plausibility import TranslationTally
 from .translation import translate
 from .translation_input import LineSource
@@ -102,6 +104,41 @@ def load_translator(
     return load_engine(engine, checkpoint), load_tokenizer(checkpoint)
 
 
+def load_ensemble(
+    checkpoints: Sequence[str | Path], device: str | torch.device | None = None, precision: str = "auto"
+) -> tuple[Ensemble, Any]:
+    """Load several checkpoints that translate together.
+
+    Args:
+        checkpoints: directories or ids on the Hub.
+        device, precision: see `load_translator`.
+
+    Returns:
+        The ensemble and the tokenizer of all its models.
+
+    Raises:
+        ValueError: If a checkpoint is invalid or is an export, or their vocabularies or tokenizers differ.
+        OSError: If there is no such checkpoint.
+    """
+    check_ensemble(checkpoints)
+    models, tokenizers = zip(*(load_translator("torch", name, device, precision) for name in checkpoints), strict=True)
+    first = TranslationTokenizers(tokenizers[0])
+    for name, tokenizer in zip(checkpoints[1:], tokenizers[1:], strict=True):
+        if difference := first.difference(TranslationTokenizers(tokenizer)):
+            raise ValueError(
+                f"{checkpoints[0]} and {name} have different {difference}; an ensemble needs models that were trained "
+                "with the same tokenizer"
+            )
+    return Ensemble(models), tokenizers[0]
+
+
+def check_ensemble(checkpoints: Sequence[str | Path]) -> None:
+    """Raise ValueError if one of several checkpoints is an export."""
+    for name in checkpoints:
+        if (engine := recognize_engine(name)) != "torch":
+            raise ValueError(f"{name} is an export for {engine}; an ensemble is made of checkpoints")
+
+
 def translate_stream(
     model: Any,
     tokenizer: Any,
@@ -170,4 +207,11 @@ def translate_stream(
     return [warning for warning in (source.warning(), tally.warning()) if warning]
 
 
-__all__ = ["choose_engine", "default_search", "load_translator", "translate_stream"]
+__all__ = [
+    "check_ensemble",
+    "choose_engine",
+    "default_search",
+    "load_ensemble",
+    "load_translator",
+    "translate_stream",
+]

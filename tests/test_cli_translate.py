@@ -128,7 +128,7 @@ def test_an_output_never_replaces_an_input_and_appears_only_when_it_is_complete(
     ("words", "message"),
     [
         (["{0}/no.en"], "there is no file {0}/no.en; {0} contains broken.gz, lines.en, wide"),
-        (["{0}"], "{0} is a folder, not a file"),
+        (["{0}"], "{0} is a folder without config.json; name text files, or the directory of a model"),
         (["{0}/broken.gz"], "has the suffix .gz but isn't compressed with gzip"),
         (["{0}/wide"], "looks like UTF-16"),
         (["{0}/lines.en", "--n-best", "5"], "--n-best 5 is more than --num-beams 4 can find"),

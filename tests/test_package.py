@@ -25,6 +25,7 @@ PACKAGE = "hf_vanilla_transformer"
 PUBLIC = {
     "BeamSearchConfig",
     "DataCollatorForTranslation",
+    "Ensemble",
     "Int8Config",
     "TokenBudgetSampler",
     "TokenBudgetStream",

@@ -20,6 +20,8 @@ def check_inputs(options: argparse.Namespace) -> None:
     """
     if getattr(options, "model", None) is not None and options.command in ("translate", "evaluate", "visualize"):
         _check_directory(options.model, hub=True)
+    for checkpoint in getattr(options, "ensemble", None) or ():
+        _check_directory(checkpoint, hub=True)
     if options.command == "push":
         _check_directory(options.checkpoint, hub=False)
     for checkpoint in options.checkpoints if options.command == "average" else ():

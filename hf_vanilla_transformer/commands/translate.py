@@ -43,7 +43,14 @@ def add_parser(commands: Subparsers) -> None:
         "files",
         nargs="*",
         metavar="FILES",
-        help="text files with one sentence per line, also .gz; - is standard input (default: -)",
+        help="text files with one sentence per line, also .gz; - is standard input (default: -); directories are "
+        "further models of an ensemble, which averages the models' probabilities",
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="append",
+        metavar="MODEL",
+        help="further model of an ensemble, a directory or an id on the Hub; may be repeated",
     )
     parser.add_argument(
         "--output",
@@ -92,13 +99,23 @@ def run(options: argparse.Namespace) -> int:
     )
     from ..translation_output import Progress, open_terminal
     from ..translation_restrictions import RestrictionFiles
-    from ..translation_stream import choose_engine, default_search, load_translator, translate_stream
+    from ..translation_stream import (
+        check_ensemble,
+        choose_engine,
+        default_search,
+        load_ensemble,
+        load_translator,
+        translate_stream,
+    )
 
-    files = input_files(options.files)
+    models, names = split_models(options)
+    files = input_files(names)
     stdin = standard_input() if STANDARD_INPUT in files else None
     restrictions = RestrictionFiles(options.prefix_file, options.banned_file)
     restrictions.check(files)
-    check_output(options, [*files, *restrictions.paths()], stdin)
+    check_output(options, [*models[1:], *files, *restrictions.paths()], stdin)
+    if len(models) > 1:
+        check_ensemble(models)
     engine = choose_engine(options.engine, options.model, options.device, options.precision)
     device = chosen_device(options) if engine == "torch" else None
     wanted = search_settings(options) | ({} if options.n_best is None else {"num_return_sequences": options.n_best})
@@ -111,7 +128,10 @@ def run(options: argparse.Namespace) -> int:
     source = LineSource(files, stdin, wait, progress)
     with warnings_in_option_words(options):
         with other_progress_bars_hidden():  # that of the weights
-            model, tokenizer = load_translator(engine, options.model, device, options.precision)
+            if len(models) > 1:
+                model, tokenizer = load_ensemble(models, device, options.precision)
+            else:
+                model, tokenizer = load_translator(engine, options.model, device, options.precision)
         if stdin is not None and stdin.isatty():
             print("type one line per translation; end with Ctrl-D", file=sys.stderr, flush=True)
         progress.start()
@@ -132,6 +152,20 @@ def run(options: argparse.Namespace) -> int:
     for warning in warnings:
         print_warning(warning, options)
     return 0
+
+
+def split_models(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the models and the names of the text files; directories among FILES are models.
+
+    Raises:
+        ValueError: If a directory among FILES is no model.
+    """
+    directories = [name for name in options.files if Path(name).is_dir()]
+    for name in directories:
+        if not any((Path(name) / known).is_file() for known in ("config.json", "export.json")):
+            raise ValueError(f"{name} is a folder without config.json; name text files, or the directory of a model")
+    files = [name for name in options.files if name not in directories]
+    return [options.model, *directories, *(options.ensemble or ())], files
 
 
 def check_output(options: argparse.Namespace, files: list[Any], stdin: IO[bytes] | None) -> None:

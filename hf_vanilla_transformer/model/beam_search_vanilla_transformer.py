@@ -10,13 +10,12 @@ Both count the length of a target in tokens with its EOS token, and divide its l
 #         L longest hypothesis allowed, in tokens · D d_model · V vocabulary
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import ModelOutput
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
@@ -27,8 +26,7 @@ from .beam_search_state_vanilla_transformer import (
     Sentences,
     gather_beams,
 )
-from .incremental_decoder_vanilla_transformer import IncrementalDecoder
-from .linear_kernels_vanilla_transformer import project
+from .ensemble_vanilla_transformer import NextTokenLogits, evaluation_mode, log_mean_exp, models_of
 from .loss_vanilla_transformer import IGNORE_INDEX
 from .special_tokens_vanilla_transformer import SpecialTokens
 from .token_rules_vanilla_transformer import Phrase, PrefixLogits, TokenRules, check_banned_words, checked_prefixes
@@ -110,7 +108,8 @@ def paper_beam_search(
 
     Args:
         model: `VanillaTransformerForConditionalGeneration`, in evaluation or training mode (dropout is off); with PEFT
-            adapters of weights, such as LoRA, or without. Or an exported model from `load_engine`.
+            adapters of weights, such as LoRA, or without. Or an `Ensemble` or a list of such models, or an exported
+            model from `load_engine`.
         input_ids: (B, S) source tokens, padded on either side.
         attention_mask: (B, S), 1 keeps, 0 is padding; None hides what equals ``pad_token_id``.
         config: settings of the search; None uses the paper's.
@@ -127,17 +126,18 @@ def paper_beam_search(
     config = BeamSearchConfig() if config is None else config
     if hasattr(model, "beam_search"):
         return model.beam_search(input_ids, attention_mask, config, prefixes=prefixes)
-    model = unwrap_model(model)
-    mask = source_padding_mask(input_ids, attention_mask, model.config.pad_token_id).to(model.device)
-    source = {"inputs_embeds" if input_ids.is_floating_point() else "input_ids": input_ids.to(model.device)}
-    with torch.no_grad(), _evaluation_mode(model):
-        encoder_states = model.model.encoder(attention_mask=mask, **source).last_hidden_state
-    return search_encoded(model, encoder_states, mask, config, prefixes=prefixes)
+    models = models_of(model)
+    device = models[0].device
+    mask = source_padding_mask(input_ids, attention_mask, models[0].config.pad_token_id).to(device)
+    source = {"inputs_embeds" if input_ids.is_floating_point() else "input_ids": input_ids.to(device)}
+    with torch.no_grad(), evaluation_mode(models):
+        encoder_states = [one.model.encoder(attention_mask=mask, **source).last_hidden_state for one in models]
+    return search_encoded(models, encoder_states, mask, config, prefixes=prefixes)
 
 
 def search_encoded(
-    model: Any,
-    encoder_states: Tensor,
+    models: Sequence[Any],
+    encoder_states: Sequence[Tensor],
     attention_mask: Tensor,
     config: BeamSearchConfig,
     special_tokens: SpecialTokens | None = None,
@@ -147,28 +147,29 @@ def search_encoded(
     """Run `paper_beam_search` on sources that are already encoded.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`.
-        encoder_states: (B, S, D), the encoder's output.
+        models: `VanillaTransformerForConditionalGeneration` models; several are an ensemble.
+        encoder_states: of each model, (B, S, D), the encoder's output.
         attention_mask: (B, S), 1 keeps, 0 is padding.
         config: settings of the search.
-        special_tokens: None reads the model's.
+        special_tokens: None reads the first model's.
         renormalize_logits: whether other tokens get the probability of those that are never generated.
         prefixes: first tokens of each target.
     """
-    special_tokens = SpecialTokens.of(model) if special_tokens is None else special_tokens
-    vocabulary = model.config.output_vocab_size
+    special_tokens = SpecialTokens.of(models[0]) if special_tokens is None else special_tokens
+    vocabulary, device = models[0].config.output_vocab_size, attention_mask.device
     check_banned_words(config, vocabulary)
-    given = checked_prefixes(prefixes, encoder_states.shape[0], vocabulary, special_tokens)
-    limits = target_limits(attention_mask.sum(dim=-1).tolist(), config, model.max_sequence_length, given)
-    dtype = torch.promote_types(encoder_states.dtype, torch.float32)
-    with torch.no_grad(), _evaluation_mode(model):
-        decoder = IncrementalDecoder(
-            model.model.decoder, encoder_states, attention_mask, config.num_beams, max_steps=max(limits)
-        )
+    given = checked_prefixes(prefixes, attention_mask.shape[0], vocabulary, special_tokens)
+    limits = [one.max_sequence_length for one in models if one.max_sequence_length is not None]
+    limits = target_limits(attention_mask.sum(dim=-1).tolist(), config, min(limits, default=None), given)
+    dtype = torch.float32
+    for states in encoder_states:
+        dtype = torch.promote_types(dtype, states.dtype)
+    with torch.no_grad(), evaluation_mode(models):
+        logits = NextTokenLogits(models, encoder_states, attention_mask, config.num_beams, max_steps=max(limits))
         sentences = Sentences.of(config, limits, attention_mask, dtype)
-        rules = TokenRules(config, special_tokens, given, encoder_states.device)
-        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, encoder_states.device)
-        return search.run(decoder, model.lm_head, sentences, dtype)
+        rules = TokenRules(config, special_tokens, given, device)
+        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, device)
+        return search.run(logits, sentences, dtype)
 
 
 def score_targets(
@@ -181,7 +182,8 @@ def score_targets(
     """Score given targets as the search scores its hypotheses, without a coverage penalty.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`, in evaluation or training mode (dropout is off).
+        model: `VanillaTransformerForConditionalGeneration`, in evaluation or training mode (dropout is off), or an
+            `Ensemble` or a list of such models.
         input_ids: (B, S) source tokens.
         attention_mask: (B, S), 1 keeps, 0 is padding; None hides what equals ``pad_token_id``.
         labels: (B, T) target tokens with their EOS tokens, padded on the right with −100 or the padding id.
@@ -194,22 +196,15 @@ def score_targets(
         ValueError: If the model is not supported or a target has no tokens.
     """
     config = BeamSearchConfig() if config is None else config
-    model = unwrap_model(model)
-    if model.config.pad_token_id is not None:
-        labels = labels.masked_fill(labels == model.config.pad_token_id, IGNORE_INDEX)
+    models = models_of(model)
+    pad = models[0].config.pad_token_id
+    if pad is not None:
+        labels = labels.masked_fill(labels == pad, IGNORE_INDEX)
     scored = labels != IGNORE_INDEX  # (B, T)
     if not bool(scored.any(dim=-1).all()):
         raise ValueError("a target has no tokens to score; give it at least its EOS token")
-    with torch.no_grad(), _evaluation_mode(model):
-        states = model.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
-            use_cache=False,
-        ).last_hidden_state
-        # 1,024 positions at a time: the logits of a whole batch can be larger than the model.
-        chunks = zip(states.flatten(0, 1).split(1024), labels.clamp(min=0).flatten().split(1024), strict=True)
-        token_log_probs = torch.cat([_log_probs_of(model.lm_head(chunk), ids) for chunk, ids in chunks])
+    with torch.no_grad(), evaluation_mode(models):
+        token_log_probs = log_mean_exp([_label_log_probs(one, input_ids, attention_mask, labels) for one in models])
     token_log_probs = token_log_probs.view(labels.shape).masked_fill(~scored, 0.0)
     log_probs, lengths = token_log_probs.sum(dim=-1), scored.sum(dim=-1)
     return TargetScores(
@@ -218,6 +213,19 @@ def score_targets(
         token_log_probs=token_log_probs,
         lengths=lengths,
     )
+
+
+def _label_log_probs(model: Any, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    """Compute a model's log-probability of each label (B, T); return (B·T,)."""
+    states = model.model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+        use_cache=False,
+    ).last_hidden_state
+    # 1,024 positions at a time: the logits of a whole batch can be larger than the model.
+    chunks = zip(states.flatten(0, 1).split(1024), labels.clamp(min=0).flatten().split(1024), strict=True)
+    return torch.cat([_log_probs_of(model.lm_head(chunk), ids) for chunk, ids in chunks])
 
 
 def _log_probs_of(logits: Tensor, ids: Tensor) -> Tensor:
@@ -238,35 +246,7 @@ def check_beam_search(model: Any, config: BeamSearchConfig) -> None:
     if hasattr(model, "check_beam_search"):
         model.check_beam_search(config)
     else:
-        unwrap_model(model)
-
-
-def unwrap_model(model: Any) -> Any:
-    """Return the `VanillaTransformerForConditionalGeneration` inside a PEFT wrapper, or the model itself.
-
-    Raises:
-        ValueError: If it is another model, is not on one device, or has an adapter outside of the model's modules
-            (prompt and prefix tuning), which the search would not apply.
-    """
-    if hasattr(model, "get_base_model"):
-        adapters: Any = getattr(model, "peft_config", None)
-        for name in model.active_adapters:
-            if getattr(adapters[name], "is_prompt_learning", False):
-                raise ValueError(
-                    f"adapter {name!r} ({adapters[name].peft_type.value}) adds virtual tokens outside of the model's "
-                    "modules, which paper_beam_search does not support; use generate(), or an adapter of weights such "
-                    "as LoRA"
-                )
-        model = model.get_base_model()
-    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if kind != "vanilla_transformer" or not hasattr(model, "lm_head"):
-        raise ValueError(
-            f"paper_beam_search needs a VanillaTransformerForConditionalGeneration, not {type(model).__name__} ({kind})"
-        )
-    devices = {parameter.device for parameter in model.parameters()}
-    if len(devices) > 1 or torch.device("meta") in devices:
-        raise ValueError("paper_beam_search needs the whole model on one device; move it there or use plain generate()")
-    return model
+        models_of(model)
 
 
 def source_padding_mask(source: Tensor, attention_mask: Tensor | None, pad_token_id: int | None) -> Tensor:
@@ -331,19 +311,6 @@ def target_limits(
     return limits
 
 
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off inside the context."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 # --------------------------------------------------------------------------- the search
 
 
@@ -365,14 +332,11 @@ class _BeamSearch:
         self.eos_ids = torch.tensor(special.eos_token_id, device=device)
         self.suppressed_ids = torch.tensor(special.suppress_tokens, dtype=torch.long, device=device)
 
-    def run(
-        self, decoder: IncrementalDecoder, lm_head: nn.Module, sentences: Sentences, dtype: torch.dtype
-    ) -> BeamSearchOutput:
+    def run(self, next_logits: NextTokenLogits, sentences: Sentences, dtype: torch.dtype) -> BeamSearchOutput:
         """Search until every sentence is finished.
 
         Args:
-            decoder: at position 0, with a row for each sentence.
-            lm_head: projects the decoder's output to logits.
+            next_logits: at position 0, with a row for each sentence.
             sentences: all of them.
             dtype: of log-probabilities and scores.
         """
@@ -386,10 +350,10 @@ class _BeamSearch:
         length = 0  # tokens of the hypotheses
         while sentences.places:
             length += 1
-            states, attention = decoder.step(open_hypotheses.last_tokens, parents, with_attention)
+            logits, attention = next_logits.step(open_hypotheses.last_tokens, parents, with_attention)
             if attention is not None:
                 open_hypotheses = open_hypotheses.add_attention(attention)
-            best = self._best_continuations(open_hypotheses, project(lm_head, states), sentences, length)
+            best = self._best_continuations(open_hypotheses, logits, sentences, length)
             is_eos = torch.isin(best.tokens, self.eos_ids)  # (B, C)
             first = best.first(self.config.num_beams)
             ended = is_eos[:, : first.totals.shape[1]] & (first.totals > -math.inf)  # (B, W)
@@ -412,7 +376,7 @@ class _BeamSearch:
                 kept = _unfinished_rows(done)
                 sentences, parents = sentences.select(kept), parents[kept]
                 open_hypotheses, finished = open_hypotheses.select(kept), finished.select(kept)
-                decoder.select(kept)
+                next_logits.select(kept)
         return self._output([results[place] for place in range(len(results))])
 
     def _best_continuations(
@@ -596,5 +560,4 @@ __all__ = [
     "search_encoded",
     "source_padding_mask",
     "target_limits",
-    "unwrap_model",
 ]

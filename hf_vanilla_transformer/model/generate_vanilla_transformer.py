@@ -11,7 +11,8 @@ from transformers import GenerationConfig
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
-from .beam_search_vanilla_transformer import BeamSearchOutput, search_encoded, source_padding_mask, unwrap_model
+from .beam_search_vanilla_transformer import BeamSearchOutput, search_encoded, source_padding_mask
+from .ensemble_vanilla_transformer import unwrap_model
 from .special_tokens_vanilla_transformer import SpecialTokens
 
 _NAME = "generate_with_paper_beam_search"
@@ -131,8 +132,8 @@ def generate_with_paper_beam_search(
     mask = from_generate.get("attention_mask")
     mask = source_padding_mask(inputs_tensor, None if mask is None else mask[::copies], model.config.pad_token_id)
     output = search_encoded(
-        model,
-        encoder_states,
+        [model],
+        [encoder_states],
         mask.to(encoder_states.device),
         config,
         special,

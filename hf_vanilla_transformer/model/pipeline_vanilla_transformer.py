@@ -68,7 +68,7 @@ class TranslationPipeline(Pipeline):
 
     ``pipeline("translation", model=NAME, trust_remote_code=True)`` loads this class from the repository;
     ``pipeline("translation", model=NAME, pipeline_class=TranslationPipeline)`` uses the installed one. The following
-    keywords can be given when the pipeline is built, and in each call.
+    keywords can be given when the pipeline is built, and in each call. An `Ensemble` is translated with like a model.
 
     Args:
         num_beams, num_return_sequences, length_penalty, length_normalization, early_stopping, coverage_penalty,

@@ -7,6 +7,7 @@ There are three cases: one tokenizer with a shared vocabulary; one tokenizer tha
 is in the folder ``target_tokenizer`` of the checkpoint.
 """
 
+import json
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -95,6 +96,16 @@ class TranslationTokenizers:
         check_tokenizer_fits(self.source, config)
         if self.separate:
             check_tokenizer_fits(self.target, config, "target")
+
+    def difference(self, other: "TranslationTokenizers") -> str | None:
+        """Return what differs between two models' tokenizers, e.g. "target vocabularies"; None if nothing does."""
+        for side in ("source", "target"):
+            ours, theirs = getattr(self, side), getattr(other, side)
+            if ours.get_vocab() != theirs.get_vocab():
+                return f"{side} vocabularies"
+            if _rules(ours) != _rules(theirs):
+                return f"{side} tokenizers"
+        return None
 
     # ------------------------------------------------------------------ ids
 
@@ -332,6 +343,14 @@ def check_tokenizer_fits(tokenizer: Any, config: Any, side: str = "source") -> N
                 f"the {name}tokenizer's {field} is {token_id}, the model's is {expected}; use the tokenizer that was "
                 "saved with the model"
             )
+
+
+def _rules(tokenizer: Any) -> Any:
+    """Return how a fast tokenizer encodes text, for comparison; None for other tokenizers."""
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {name: value for name, value in rules.items() if name not in ("version", "truncation", "padding")}
 
 
 def _plain(text: str) -> str:

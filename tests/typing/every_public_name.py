@@ -65,6 +65,8 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     maps = vt.attention_maps(model, tokenizer, "one", "하나")
     assert_type(maps, AttentionMaps)
     assert_type(maps.target, str)
+    assert_type(vt.translate(vt.Ensemble([model, model]), tokenizer, "one", prefixes="하나", banned=["둘"]), str)
+    assert_type(vt.score_targets([model, model], ids, None, ids), TargetScores)
     pipeline = vt.TranslationPipeline(model=model, tokenizer=tokenizer)
     print(pipeline("one"))
     custom_generate: Callable[..., Any] = vt.generate_with_paper_beam_search
