@@ -13,6 +13,9 @@ from .auto_registration import register_when_auto_classes_are_imported
 from .version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same at run time
+    from .alignment.head_choice import choose_alignment_head
+    from .alignment.pharaoh import alignment_error_rate
+    from .alignment.word_alignment import align_words
     from .checkpoints.averaging import average_checkpoints
     from .conversion.convert import convert_checkpoint
     from .data.batching import TokenBudgetSampler, TokenBudgetStream
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .export.formats import export_checkpoint, load_engine
     from .hub.publish import push_to_hub
     from .metrics import TranslationMetric
+    from .minimum_bayes_risk.config import MBRConfig
     from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
     from .model.beam_search_vanilla_transformer import paper_beam_search, score_targets
     from .model.configuration_vanilla_transformer import VanillaTransformerConfig
@@ -50,6 +54,7 @@ _MODULES = {  # public name -> module that defines it
     "DataCollatorForTranslation": "data.collator",
     "Ensemble": "model.ensemble_vanilla_transformer",
     "Int8Config": "model.int8_vanilla_transformer",
+    "MBRConfig": "minimum_bayes_risk.config",
     "TokenBudgetSampler": "data.batching",
     "TokenBudgetStream": "data.batching",
     "TranslationMetric": "metrics",
@@ -62,9 +67,12 @@ _MODULES = {  # public name -> module that defines it
     "VanillaTransformerPreTrainedModel": "model.modeling_vanilla_transformer",
     "VanillaTransformerTrainer": "training.trainer",
     "VanillaTransformerTrainingArguments": "training.arguments",
+    "align_words": "alignment.word_alignment",
+    "alignment_error_rate": "alignment.pharaoh",
     "attention_maps": "visualization.maps",
     "average_checkpoints": "checkpoints.averaging",
     "check_installation": "self_check.runner",
+    "choose_alignment_head": "alignment.head_choice",
     "convert_checkpoint": "conversion.convert",
     "embedded_corpus": "data.embedded_corpus",
     "export_checkpoint": "export.formats",
@@ -86,6 +94,7 @@ __all__ = [
     "DataCollatorForTranslation",
     "Ensemble",
     "Int8Config",
+    "MBRConfig",
     "TokenBudgetSampler",
     "TokenBudgetStream",
     "TranslationMetric",
@@ -99,9 +108,12 @@ __all__ = [
     "VanillaTransformerTrainer",
     "VanillaTransformerTrainingArguments",
     "__version__",
+    "align_words",
+    "alignment_error_rate",
     "attention_maps",
     "average_checkpoints",
     "check_installation",
+    "choose_alignment_head",
     "convert_checkpoint",
     "embedded_corpus",
     "export_checkpoint",

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from .commands import (
+    align,
     average,
     check,
     convert,
@@ -32,7 +33,7 @@ from .commands.parser import Parser, UsageError
 from .version import __version__
 
 PROGRAM = "vanilla-transformer"
-COMMANDS = (demo, check, tokenizer, train, translate, evaluate, average, convert, visualize, push, presets)
+COMMANDS = (demo, check, tokenizer, train, translate, evaluate, average, convert, visualize, align, push, presets)
 _WORKER_TRACEBACK = "Traceback (most recent call last):"
 # Errors that torch can't raise again, and raises a RuntimeError for, but which are invalid input rather than a bug.
 _WORKER_ERRORS = {"ValueError", "OSError", "FileNotFoundError", "PermissionError", "UnicodeDecodeError", "BadGzipFile"}

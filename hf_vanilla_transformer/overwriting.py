@@ -34,6 +34,7 @@ FOLDERS = {  # kind → its name in messages
     "tokenizer": "a tokenizer",
 }
 FILES = {
+    "alignments": "word alignments",
     "card": "a model card",
     "figure": "a figure",
     "page": "an attention page",
@@ -167,7 +168,7 @@ def check_file(
 def _is_own_file(path: Path, kind: str) -> bool:
     """Return whether the content of a file looks like an output of that kind."""
     data = path.read_bytes()
-    if kind == "translations" and path.suffix == ".gz":
+    if kind in ("translations", "alignments") and path.suffix == ".gz":
         try:
             with gzip.open(path) as stream:
                 data = stream.read(_MAX_TEXT_READ)
@@ -181,7 +182,7 @@ def _is_own_file(path: Path, kind: str) -> bool:
         return isinstance(content, dict) and "hf_vanilla_transformer" in _dictionary(content.get("versions"))
     if kind == "figure":
         return b"atplotlib" in data  # in the metadata of every format that Matplotlib writes except JPEG
-    if kind == "translations":  # plain text without a mark of its origin
+    if kind in ("translations", "alignments"):  # plain text without a mark of its origin
         return b"\0" not in data
     return b"hf_vanilla_transformer" in data
 

@@ -5,13 +5,18 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from transformers.utils import logging
 
+from .alignment.heads import AlignmentHeads
+from .alignment.pharaoh import Link
+from .alignment.word_alignment import WordAligner
+from .minimum_bayes_risk.config import MBRConfig
+from .minimum_bayes_risk.decoding import check_minimum_bayes_risk, minimum_bayes_risk_search
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .model.beam_search_vanilla_transformer import check_beam_search, paper_beam_search
 from .model.ensemble_vanilla_transformer import Ensemble
@@ -31,11 +36,13 @@ class ScoredTranslation:
 
     Attributes:
         text: the translation.
-        score: see `BeamSearchOutput.sequences_scores`; 0 for a text that was not translated.
+        score: see `BeamSearchOutput.sequences_scores`, or `MBRConfig`; 0 for a text that was not translated.
+        alignment: links (word of the source, word of the translation), see `align_words`; None if not asked for.
     """
 
     text: str
     score: float
+    alignment: tuple[Link, ...] | None = None
 
 
 class TextSource:
@@ -66,6 +73,9 @@ class TranslateOptions(TypedDict, total=False):
     workers: int | None
     prefixes: str | Iterable[str] | None
     banned: Iterable[str]
+    mbr: MBRConfig | None
+    alignments: bool
+    alignment_head: AlignmentHeads | str | None
 
 
 # Types of the results for num_return_sequences=1, which is the default.
@@ -115,6 +125,9 @@ def translate(
     workers: int | None = 1,
     prefixes: str | Iterable[str] | None = None,
     banned: Iterable[str] = (),
+    mbr: MBRConfig | None = None,
+    alignments: bool = False,
+    alignment_head: AlignmentHeads | str | None = None,
 ) -> Any:
     """Translate texts with the paper's beam search.
 
@@ -143,6 +156,11 @@ def translate(
             prefix. An iterable is read together with the texts. A prefix should end at the end of a word.
         banned: words or phrases that no translation contains in their usual tokens: at the beginning and after another
             word. They are added to ``bad_words_ids`` of the settings.
+        mbr: choose each translation by minimum Bayes risk among many candidates; see `MBRConfig`. Its score is then
+            the expected chrF, 0 to 100.
+        alignments: also align the words of each translation with those of its text; needs ``return_scores``, because
+            the links are in the `ScoredTranslation` objects. Not for exported models.
+        alignment_head: the attention that aligns them, see `align_words`.
 
     Returns:
         A translation for one text, a list for a list, and an iterator for other iterables. With
@@ -173,10 +191,31 @@ def translate(
     if banned_ids := tokenizers.encode_banned(banned):
         config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
     check_beam_search(model, config)
+    if mbr is not None:
+        if prefixes is not None:
+            raise ValueError("mbr chooses among candidates that are drawn without prefixes; leave out one of them")
+        check_minimum_bayes_risk(model, config, mbr)
+    if alignments and not return_scores:
+        raise ValueError(
+            "alignments=True needs return_scores=True, because the links are in the ScoredTranslation objects"
+        )
+    if alignment_head is not None and not alignments:
+        raise ValueError(f"alignment_head={alignment_head} has no effect without alignments=True; set it as well")
+    aligner = WordAligner(model, tokenizers, alignment_head, batch_size, batch_tokens) if alignments else None
     if model.max_sequence_length is not None:
         max_source_tokens = min(max_source_tokens, model.max_sequence_length)
     translator = _Translator(
-        model, tokenizers, config, window, batch_size, batch_tokens, max_source_tokens, source_tag, workers
+        model,
+        tokenizers,
+        config,
+        window,
+        batch_size,
+        batch_tokens,
+        max_source_tokens,
+        source_tag,
+        workers,
+        mbr,
+        aligner,
     )
 
     def as_requested(hypotheses: list[ScoredTranslation]) -> Any:
@@ -318,6 +357,8 @@ class _Translator:
     max_source_tokens: int
     source_tag: str
     workers: int
+    mbr: MBRConfig | None = None
+    aligner: WordAligner | None = None
 
     def translate(
         self, texts: Iterable[str], prefixes: Iterable[str] | None = None
@@ -344,7 +385,7 @@ class _Translator:
                         translations[place] = best
                     if source is not None:
                         source.on_batch(len(batch))
-                yield from translations
+                yield from translations if self.aligner is None else self._aligned(window, translations)
                 lines_before += len(window)
             all_prefixes.check_end()
 
@@ -399,6 +440,8 @@ class _Translator:
         pad = 0 if self.tokenizers.pad_token_id is None else self.tokenizers.pad_token_id
         ids = torch.tensor([[*source, *[pad] * (longest - len(source))] for source in sources], device=device)
         mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=device)
+        if self.mbr is not None:
+            return minimum_bayes_risk_search(self.model, self.tokenizers, ids, mask, self.config, self.mbr)
         prefixes = [given.prefix for given in inputs]
         restrictions: dict[str, Any] = {"prefixes": prefixes} if any(prefixes) else {}
         output = paper_beam_search(self.model, ids, mask, config=self.config, **restrictions)
@@ -414,6 +457,17 @@ class _Translator:
             # A source whose restrictions leave no target has a hypothesis without tokens, whose score is −∞.
             found = zip(texts, their_scores, strict=True)
             yield [ScoredTranslation(text, score if score > -math.inf else 0.0) for text, score in found]
+
+    def _aligned(
+        self, texts: list[str], translations: list[list[ScoredTranslation]]
+    ) -> Iterator[list[ScoredTranslation]]:
+        """Yield the hypotheses of each text with their alignments."""
+        assert self.aligner is not None
+        sources = [text for text, hypotheses in zip(texts, translations, strict=True) for _ in hypotheses]
+        targets = [found.text for hypotheses in translations for found in hypotheses]
+        alignments = iter(self.aligner.align(sources, targets))
+        for hypotheses in translations:
+            yield [replace(found, alignment=tuple(next(alignments))) for found in hypotheses]
 
 
 __all__ = ["ScoredTranslation", "TextSource", "translate"]

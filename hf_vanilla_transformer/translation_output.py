@@ -5,30 +5,32 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
+from .alignment.pharaoh import format_alignment
 from .translation import ScoredTranslation
 
 _INTERVAL = 0.2  # seconds between two updates of the progress
 
 
 def format_text(source: str, translations: Sequence[ScoredTranslation], scores: bool) -> str:
-    """Return one line per translation; with ``scores``, the score follows after a tab."""
-    if not scores:
-        return "".join(_row(translation.text) for translation in translations)
-    return "".join(_row(_cell(translation.text), *_score(translation, scores)) for translation in translations)
+    """Return one line per translation; with ``scores``, the score follows after a tab, then the alignment if any."""
+    rows = [(translation, _further_cells(translation, scores)) for translation in translations]
+    return "".join(_row(_cell(found.text) if cells else found.text, *cells) for found, cells in rows)
 
 
 def format_tsv(source: str, translations: Sequence[ScoredTranslation], scores: bool) -> str:
-    """Return one row per translation: source, translation and, with ``scores``, its score."""
-    return "".join(
-        _row(_cell(source), _cell(translation.text), *_score(translation, scores)) for translation in translations
-    )
+    """Return one row per translation: source, translation, with ``scores`` its score, and its alignment if any."""
+    return "".join(_row(_cell(source), _cell(found.text), *_further_cells(found, scores)) for found in translations)
 
 
 def format_jsonl(source: str, translations: Sequence[ScoredTranslation], scores: bool) -> str:
-    """Return one JSON object: the source and all its translations, always with scores."""
-    found = [{"text": translation.text, "score": round(translation.score, 6)} for translation in translations]
+    """Return one JSON object: the source and all its translations, always with scores, with alignments if any."""
+    found: list[dict[str, Any]] = []
+    for translation in translations:
+        found.append({"text": translation.text, "score": round(translation.score, 6)})
+        if translation.alignment is not None:
+            found[-1]["alignment"] = format_alignment(translation.alignment)
     return json.dumps({"source": source, "translations": found}, ensure_ascii=False) + "\n"
 
 
@@ -47,8 +49,10 @@ def _cell(text: str) -> str:
     return text.replace("\t", " ")
 
 
-def _score(translation: ScoredTranslation, scores: bool) -> tuple[str, ...]:
-    return (f"{translation.score:.4f}",) if scores else ()
+def _further_cells(translation: ScoredTranslation, scores: bool) -> list[str]:
+    """Return the score, if wanted, and the alignment, if there is one."""
+    cells = [f"{translation.score:.4f}"] if scores else []
+    return cells if translation.alignment is None else [*cells, format_alignment(translation.alignment)]
 
 
 class Progress:

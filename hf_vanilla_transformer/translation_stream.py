@@ -8,10 +8,12 @@ from typing import IO, Any
 
 import torch
 
+from .alignment.heads import AlignmentHeads
 from .checkpoints.loading import load_checkpoint, load_tokenizer
 from .device import choose_device
 from .export.formats import SEARCH_DEFAULTS, load_engine, recognize_engine
 from .inference import check_precision, prepare_for_inference
+from .minimum_bayes_risk.config import MBRConfig
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from .model.ensemble_vanilla_transformer import Ensemble
 from .model.tokenizers_vanilla_transformer import TranslationTokenizers
@@ -155,6 +157,9 @@ def translate_stream(
     source_tag: str = "",
     workers: int | None = None,
     restrictions: Mapping[str, Any] | None = None,
+    mbr: MBRConfig | None = None,
+    alignments: bool = False,
+    alignment_head: AlignmentHeads | str | None = None,
 ) -> list[str]:
     """Translate each line of a source and write the translations in UTF-8.
 
@@ -162,7 +167,8 @@ def translate_stream(
     translation becomes a space. Translations are written as soon as the lines that were read together are translated.
 
     Args:
-        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers: see `translate`.
+        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers, mbr, alignments, alignment_head: see
+            `translate`.
         source: the lines.
         target: binary stream to write to.
         output_format: a key of `translation_output.FORMATS`.
@@ -191,6 +197,9 @@ def translate_stream(
         return_scores=True,
         workers=workers,
         **(restrictions or {}),
+        mbr=mbr,
+        alignments=alignments,
+        alignment_head=alignment_head,
     )
     try:
         for hypotheses in found:

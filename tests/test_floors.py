@@ -36,6 +36,8 @@ FLOORS = {
     "inference": 1,
     "data": 1,
     "checkpoints": 1,
+    "alignment": 2,
+    "minimum_bayes_risk": 2,
     "conversion": 2,
     "export": 2,
     "translation": 3,

@@ -18,7 +18,12 @@ def check_inputs(options: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: If a checkpoint is neither a directory nor, where the command takes one, an id on the Hub.
     """
-    if getattr(options, "model", None) is not None and options.command in ("translate", "evaluate", "visualize"):
+    if getattr(options, "model", None) is not None and options.command in (
+        "translate",
+        "evaluate",
+        "visualize",
+        "align",
+    ):
         _check_directory(options.model, hub=True)
     for checkpoint in getattr(options, "ensemble", None) or ():
         _check_directory(checkpoint, hub=True)

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 
 _PACKAGE = __package__.partition(".")[0]
 _NO_OPTIONS = {"command", "files", "model", "overrides", "run", "speaks_options", "takes_overrides"}
-_RENAMED = {"num_return_sequences": "n_best"}  # name in Python -> option, where they differ
+_RENAMED = {  # name in Python -> option, where they differ
+    "num_return_sequences": "n_best",
+    "num_samples": "mbr_samples",
+    "num_best": "mbr_nbest",
+}
 _NAME = re.compile(r"(?<![\w/.'\"-])([a-z]\w*)(=('[^']*'|\"[^\"]*\"|[^\s,;()]*[^\s,;().:]))?(?![\w/='\"])")
 
 

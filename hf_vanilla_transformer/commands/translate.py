@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from .mbr_options import mbr_options, mbr_settings
 from .messages import print_warning, warnings_in_option_words
 from .options import (
     chosen_device,
@@ -34,7 +35,7 @@ def add_parser(commands: Subparsers) -> None:
     parents += [device_option(), precision_option()]
     parser = commands.add_parser(
         "translate",
-        parents=[*parents, engine_option(), overwrite_option("an existing file at --output")],
+        parents=[*parents, mbr_options(), engine_option(), overwrite_option("an existing file at --output")],
         help="translate text files or standard input: one line in, one line out",
         description="Translate each line of the files, or of standard input, into one line of output. Lines from a "
         "terminal are translated one by one; a line from a pipe waits at most 0.2 s for others.",
@@ -66,15 +67,29 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--scores",
         action="store_true",
-        help="also write the score of each translation: its log-probability in nats, divided by the length penalty",
+        help="also write the score of each translation: its log-probability in nats, divided by the length penalty; "
+        "with --mbr-*, its mean chrF against the candidates",
+    )
+    parser.add_argument(
+        "--alignments",
+        action="store_true",
+        help="also write which words of the source and the translation belong together, by attention: 0-0 1-2 ... "
+        "(source word - target word, separated by white space and counted from 0)",
+    )
+    parser.add_argument(
+        "--alignment-head",
+        metavar="LAYER[.HEAD]",
+        help="cross-attention that aligns the words, counted from 0: a head, or the mean over a layer; +1 at the end "
+        "takes the decoder step that reads a word instead of the one that predicts it (default: stored by `align "
+        "--choose-head`, else the mean over the last layer but one)",
     )
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="text",
-        help="text: the translation, with --scores a tab and the score; tsv: source, translation and, with --scores, "
-        "the score, without a header; jsonl: one object per line of input, with all translations and scores (default: "
-        "%(default)s)",
+        help="text: the translation, with --scores a tab and the score, with --alignments a tab and the alignment; "
+        "tsv: the source, a tab and the same, without a header; jsonl: one object per line of input, with all "
+        "translations and scores (default: %(default)s)",
     )
     parser.add_argument(
         "--interactive",
@@ -118,7 +133,14 @@ def run(options: argparse.Namespace) -> int:
         check_ensemble(models)
     engine = choose_engine(options.engine, options.model, options.device, options.precision)
     device = chosen_device(options) if engine == "torch" else None
+    if options.alignment_head is not None and not options.alignments:
+        raise ValueError("--alignment-head has no effect without --alignments; add it as well")
+    if options.alignments and engine != "torch":
+        raise ValueError("--alignments needs a checkpoint: an exported model returns no attention; leave it out")
+    mbr = mbr_settings(options)
     wanted = search_settings(options) | ({} if options.n_best is None else {"num_return_sequences": options.n_best})
+    if mbr is not None and options.n_best is not None:  # chosen among the candidates, not among the beams
+        wanted["num_beams"] = max(options.n_best, wanted.get("num_beams", 0))
     search = default_search(engine, BeamSearchConfig(), **wanted)
 
     wait = 0.0 if options.interactive else suggested_wait(files, stdin)
@@ -147,7 +169,9 @@ def run(options: argparse.Namespace) -> int:
                 flush=output is not None,
                 progress=progress,
                 restrictions=restrictions.arguments(),
+                mbr=mbr,
                 **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
+                **given(options, "alignments", "alignment_head"),
             )
     for warning in warnings:
         print_warning(warning, options)

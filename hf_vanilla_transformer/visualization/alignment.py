@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..alignment.cross_attention import eager_attention
 from ..data.embedded_corpus import Expression
 from ..model.tokenizers_vanilla_transformer import Span, TranslationTokenizers
-from .maps import eager_attention
 
 _ENGLISH_DIGITS = "one two three four five six seven eight nine".split()
 _ENGLISH_DIGIT = re.compile(rf"\b(?:{'|'.join(_ENGLISH_DIGITS)})\b")

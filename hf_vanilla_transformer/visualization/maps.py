@@ -6,8 +6,7 @@
 
 import base64
 import html
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers.utils import logging
 
+from ..alignment.cross_attention import eager_attention
 from ..model.beam_search_vanilla_transformer import BeamSearchOutput, paper_beam_search
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 
@@ -257,21 +257,6 @@ def _encode(encode: Callable[[list[str]], list[list[int]]], text: str, side: str
 def _check_length(side: str, length: int, max_tokens: int) -> None:
     if length > max_tokens:
         raise ValueError(f"the {side} has {length} tokens, more than max_tokens={max_tokens}; give a shorter sentence")
-
-
-@contextmanager
-def eager_attention(model: Any) -> Iterator[None]:
-    """Switch to evaluation mode and to the attention that returns its weights; restore both at the end."""
-    before, was_training = model.config._attn_implementation, model.training
-    model.eval()
-    try:
-        if before != "eager":
-            model.set_attn_implementation("eager")
-        yield
-    finally:
-        if model.config._attn_implementation != before:
-            model.set_attn_implementation(before)
-        model.train(was_training)
 
 
 def _stack(layers: Any) -> NDArray[np.float32]:

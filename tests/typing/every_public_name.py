@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import hf_vanilla_transformer as vt
+from hf_vanilla_transformer.alignment.heads import AlignmentHeads
 from hf_vanilla_transformer.conversion.convert import convert_checkpoint
 from hf_vanilla_transformer.export.exported_model import ExportedModel
 from hf_vanilla_transformer.hub.publish import Published
@@ -52,6 +53,14 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     assert_type(vt.translate(model, tokenizer, "one", return_scores=True), ScoredTranslation)
     assert_type(vt.translate(model, tokenizer, ["one"], return_scores=True), list[ScoredTranslation])
     assert_type(vt.translate(model, tokenizer, iter(["one"]), return_scores=True), Iterator[ScoredTranslation])
+    mbr = vt.MBRConfig(num_samples=16)
+    assert_type(vt.translate(model, tokenizer, ["one"], mbr=mbr), list[str])
+    found_links = vt.translate(model, tokenizer, "one", return_scores=True, alignments=True).alignment
+    assert_type(found_links, tuple[tuple[int, int], ...] | None)
+    links = vt.align_words(model, tokenizer, ["one"], ["하나"], "0.1")
+    assert_type(links, list[list[tuple[int, int]]])
+    assert_type(vt.alignment_error_rate(links, ["0-0"]), float)
+    assert_type(vt.choose_alignment_head(model, tokenizer, ["one"], ["하나"]).errors, dict[AlignmentHeads, float])
     assert_type(vt.quantize(model), vt.VanillaTransformerForConditionalGeneration)
     print(vt.Int8Config())
     engine = vt.load_engine("ctranslate2", "runs/export")

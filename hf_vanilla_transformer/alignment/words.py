@@ -1,0 +1,82 @@
+# Copyright 2026 The hf_vanilla_transformer authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which whitespace-separated words of a text each subword token belongs to."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..model.tokenizers_vanilla_transformer import Span, TranslationTokenizers
+
+_WORD = re.compile(r"\S+")
+_WORD_START = "▁"  # prefix of the first token of a word in SentencePiece
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text as token ids, and the words of each token.
+
+    Attributes:
+        ids: the token ids, with the EOS token.
+        words: for each token, the words that it has characters of, counted from 0; none for a special token. A token
+            inside a word has one.
+        size: number of words.
+    """
+
+    ids: list[int]
+    words: list[range]
+    size: int
+
+
+def tokenize_words(tokenizers: TranslationTokenizers, side: str, texts: Sequence[str]) -> list[TokenizedText]:
+    """Encode texts and find the words of each token.
+
+    Args:
+        tokenizers: the tokenizers of a model.
+        side: "source" or "target".
+        texts: sentences.
+
+    Raises:
+        ValueError: If the tokenizer is neither a fast one nor a SentencePiece one.
+    """
+    words = [[found.span() for found in _WORD.finditer(text)] for text in texts]
+    tokenizer: Any = getattr(tokenizers, side)
+    if getattr(tokenizer, "is_fast", False):
+        rows, offsets = tokenizers.encode_with_offsets(side, texts)
+        return [
+            TokenizedText(ids, [_overlap(span, spans) for span in of_tokens], len(spans))
+            for ids, of_tokens, spans in zip(rows, offsets, words, strict=True)
+        ]
+    rows = tokenizers.encode_sources(texts) if side == "source" else tokenizers.encode_targets(texts)
+    return [
+        TokenizedText(ids, _words_of_pieces(tokenizer, ids, len(spans)), len(spans))
+        for ids, spans in zip(rows, words, strict=True)
+    ]
+
+
+def _overlap(token: Span, words: list[Span]) -> range:
+    """Return the words that share characters with a token."""
+    start, end = token
+    found = [index for index, word in enumerate(words) if word[0] < end and word[1] > start]
+    return range(found[0], found[-1] + 1) if found else range(0)
+
+
+def _words_of_pieces(tokenizer: Any, ids: list[int], size: int) -> list[range]:
+    """Return the word of each SentencePiece token: a word begins where a token begins with "▁"."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    if not any(piece.startswith(_WORD_START) for piece, index in zip(pieces, ids, strict=True) if index not in special):
+        raise ValueError("this tokenizer does not tell which word a token belongs to; load a fast tokenizer")
+    words, word = [], -1
+    for piece, index in zip(pieces, ids, strict=True):
+        if index in special or size == 0:
+            words.append(range(0))
+            continue
+        word += piece.startswith(_WORD_START) or word < 0
+        place = min(word, size - 1)  # normalization may have split a word
+        words.append(range(place, place + 1))
+    return words
+
+
+__all__ = ["TokenizedText", "tokenize_words"]
