@@ -55,16 +55,23 @@ def staged_file(path: str | Path) -> Iterator[IO[bytes]]:
         return
     staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(staging, "wb") as stream:
-            if path.suffix == ".gz":
-                with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as compressed:  # equal content, equal bytes
-                    yield compressed  # type: ignore[misc]
-            else:
-                yield stream
+        with opened_for_writing(staging, compress=path.suffix == ".gz") as stream:
+            yield stream
         flush_to_disk(staging)
         os.replace(staging, path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened_for_writing(path: Path, *, compress: bool) -> Iterator[IO[bytes]]:
+    """Open a file for bytes, which are compressed with gzip on request: equal content gives equal files."""
+    with open(path, "wb") as stream:
+        if compress:
+            with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as compressed:
+                yield compressed  # type: ignore[misc]
+        else:
+            yield stream
 
 
 def replace_files(directory: Path, write: Callable[[str], Any]) -> None:
@@ -153,6 +160,7 @@ def flush_to_disk(path: Path) -> None:
 __all__ = [
     "FILES_STAGING",
     "flush_to_disk",
+    "opened_for_writing",
     "rename_into_place",
     "replace_files",
     "staged_directory",

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from .launch import Launch
+
 logger = logging.get_logger(__name__)
 
 
@@ -37,6 +39,19 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     if chosen.index is not None and chosen.index >= count:
         raise ValueError(f"device={str(device)!r} is not available; the last one is {chosen.type}:{count - 1}")
     return chosen
+
+
+def device_of_process(device: torch.device, launch: Launch) -> torch.device:
+    """Return the device of one of several processes: that of its local rank. They share devices if there are too few.
+
+    Args:
+        device: from `choose_device`; the CPU, or a device with a number, is returned unchanged.
+        launch: the place of the process.
+    """
+    if launch.processes == 1 or device.type in ("cpu", "meta") or device.index is not None:
+        return device
+    count = torch.accelerator.device_count()
+    return device if count <= 1 else torch.device(device.type, launch.local_rank % count)
 
 
 def move_to_device(model: Any, device: str | torch.device | None = None) -> Any:
@@ -74,4 +89,4 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-__all__ = ["choose_device", "describe_device", "move_to_device", "processor_name"]
+__all__ = ["choose_device", "describe_device", "device_of_process", "move_to_device", "processor_name"]

@@ -43,7 +43,7 @@ FILES = {
 }
 _KINDS = FOLDERS | FILES
 _LISTED = 5  # file names in a message
-_MAX_TEXT_READ = 2**24  # bytes of a compressed file that are searched for binary data
+_MAX_TEXT_READ = 2**24  # bytes of a text file that are searched for binary data
 
 
 # --------------------------------------------------------------------------- directories
@@ -167,13 +167,13 @@ def check_file(
 
 def _is_own_file(path: Path, kind: str) -> bool:
     """Return whether the content of a file looks like an output of that kind."""
-    data = path.read_bytes()
-    if kind in ("translations", "alignments") and path.suffix == ".gz":
+    if kind in ("translations", "alignments"):  # plain text without a mark of its origin
         try:
-            with gzip.open(path) as stream:
-                data = stream.read(_MAX_TEXT_READ)
+            with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+                return b"\0" not in stream.read(_MAX_TEXT_READ)
         except (gzip.BadGzipFile, EOFError, zlib.error):  # not compressed, or truncated
             return False
+    data = path.read_bytes()
     if kind == "record":
         try:
             content = json.loads(data)
@@ -182,8 +182,6 @@ def _is_own_file(path: Path, kind: str) -> bool:
         return isinstance(content, dict) and "hf_vanilla_transformer" in _dictionary(content.get("versions"))
     if kind == "figure":
         return b"atplotlib" in data  # in the metadata of every format that Matplotlib writes except JPEG
-    if kind in ("translations", "alignments"):  # plain text without a mark of its origin
-        return b"\0" not in data
     return b"hf_vanilla_transformer" in data
 
 

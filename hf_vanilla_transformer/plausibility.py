@@ -46,9 +46,15 @@ class TranslationTally:
         self._translations: Counter[str] = Counter()
         self._seen: set[str] = set()
 
-    def add(self, source: str, translation: str) -> None:
-        """Count one translation. Empty sources are ignored."""
-        self._lines += 1
+    def add(self, source: str, translation: str, line: int | None = None) -> None:
+        """Count one translation. Empty sources are ignored.
+
+        Args:
+            source: the source.
+            translation: its translation.
+            line: number of the source; None: it follows the one before.
+        """
+        self._lines = self._lines + 1 if line is None else line
         if not source.strip():
             return
         self.sources += 1

@@ -46,7 +46,14 @@ class ScoredTranslation:
 
 
 class TextSource:
-    """Texts for `translate` that decide themselves how many are translated together, e.g. those that a user types."""
+    """Texts for `translate` that decide themselves how many are translated together, e.g. those that a user types.
+
+    Attributes:
+        lines_before: number of lines of the input before those that `take` returned last, for messages; None: `take`
+            returns all lines in order.
+    """
+
+    lines_before: int | None = None
 
     def __iter__(self) -> Iterator[str]:
         """Yield the texts one by one."""
@@ -281,36 +288,47 @@ class _Input:
 
 
 class _PerText:
-    """Values that are given for each text, read together with the texts.
+    """Values that are given for each text.
 
     Args:
         name: of the argument.
-        values: one per text; None if they are not given.
+        values: one per text: a sequence, of which any part can be taken, or an iterable, which is read together with
+            the texts; None if they are not given.
         default: the value of each text if they are not given.
     """
 
     def __init__(self, name: str, values: Iterable[Any] | None, default: Any) -> None:
         self._name, self._default = name, default
-        self._iterator = None if values is None else iter(values)
+        self._sequence = values if isinstance(values, Sequence) else None
+        self._iterator = None if values is None or self._sequence is not None else iter(values)
         self._count = 0
 
-    def take(self, number: int) -> list[Any]:
-        """Return the values of the next ``number`` texts.
+    def take(self, number: int, first: int) -> list[Any]:
+        """Return the values of the next texts.
+
+        Args:
+            number: of texts.
+            first: texts before them.
 
         Raises:
             ValueError: If there are fewer.
         """
-        if self._iterator is None:
+        if self._sequence is not None:
+            values = list(self._sequence[first : first + number])
+            self._count = first + len(values)
+        elif self._iterator is not None:
+            values = list(islice(self._iterator, number))
+            self._count += len(values)
+        else:
             return [self._default] * number
-        values = list(islice(self._iterator, number))
-        self._count += len(values)
         if len(values) < number:
             raise ValueError(f"there are more texts than {self._name} ({self._count}); give one for each text")
         return values
 
     def check_end(self) -> None:
         """Raise ValueError if there are values after the last text."""
-        if self._iterator is not None and next(self._iterator, None) is not None:
+        sequence = () if self._sequence is None else self._sequence
+        if self._count < len(sequence) or next(self._iterator or iter(()), None) is not None:
             raise ValueError(f"there are more {self._name} than texts ({self._count}); give one for each text")
 
 
@@ -373,7 +391,9 @@ class _Translator:
             stack.callback(too_long.warn)  # also where the caller stops reading
             workers: WorkerProcesses | None = None
             while window := list(islice(iterator, self.window)) if source is None else source.take(self.window):
-                inputs = self._encode(window, all_prefixes.take(len(window)), lines_before, too_long)
+                if source is not None and source.lines_before is not None:
+                    lines_before = source.lines_before
+                inputs = self._encode(window, all_prefixes.take(len(window), lines_before), lines_before, too_long)
                 if self.workers > 1 and workers is None and len(inputs) > self.batch_size:
                     workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
                 batches = list(self._batches(inputs, shared_by=1 if workers is None else self.workers))
@@ -387,7 +407,8 @@ class _Translator:
                         source.on_batch(len(batch))
                 yield from translations if self.aligner is None else self._aligned(window, translations)
                 lines_before += len(window)
-            all_prefixes.check_end()
+            if source is None or source.lines_before is None:  # else other processes take the other texts
+                all_prefixes.check_end()
 
     def _encode(
         self, texts: list[str], prefixes: list[str], lines_before: int, too_long: _TooLongTexts

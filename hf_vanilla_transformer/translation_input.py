@@ -50,6 +50,7 @@ class LineSource(TextSource):
     ) -> None:
         self.pending: deque[str] = deque()
         self.invalid, self.first_invalid = 0, ""
+        self._written = 0
         self._progress = Progress(None) if progress is None else progress
         self._files, self._stream = files, stream
         self._lines = self._read()
@@ -66,6 +67,11 @@ class LineSource(TextSource):
     def on_batch(self, texts: int) -> None:
         """See `TextSource.on_batch`."""
         self._progress.translated(texts)
+
+    def next_written(self) -> tuple[str, int]:
+        """Remove the first pending line, whose translation is written now; return it and its number, from 1."""
+        self._written += 1
+        return self.pending.popleft(), self._written
 
     def warning(self) -> str | None:
         """Return a warning if there were lines that are not UTF-8."""

@@ -66,6 +66,7 @@ class Progress:
     def __init__(self, terminal: TextIO | None, total: int | None = None) -> None:
         self._terminal, self._total = terminal, total
         self._written = self._translated = 0  # lines; the second one with those that are translated but not written
+        self._elsewhere = self._before = 0  # lines translated by other processes, and by earlier starts
         self._started = self._shown = time.monotonic()
         self._width = 0
 
@@ -76,6 +77,16 @@ class Progress:
     def translated(self, lines: int) -> None:
         """Count the lines of a batch."""
         self._translated += lines
+        self._show()
+
+    def elsewhere(self, lines: int, before: int) -> None:
+        """Set the number of lines that this process does not translate.
+
+        Args:
+            lines: translated by other processes and earlier starts until now.
+            before: how many of them were translated before this process started; the rate does not count these.
+        """
+        self._elsewhere, self._before = lines, before
         self._show()
 
     def written(self) -> None:
@@ -89,12 +100,14 @@ class Progress:
         if self._terminal is None or now - self._shown < _INTERVAL:
             return
         self._shown = now
-        rate = self._translated / max(now - self._started, 1e-9)
+        translated = self._translated + self._elsewhere
+        rate = (translated - self._before) / max(now - self._started, 1e-9)
         of, left = "", ""
         if self._total is not None:
             of = f" of {self._total:,}"
-            left = f", {clock_time(max(0, self._total - self._translated) / max(rate, 1e-9))} left"
-        self._print(f"{self._translated:,}{of} lines, {rate:,.1f} lines/s{left}")
+            if rate > 0:
+                left = f", {clock_time(max(0, self._total - translated) / rate)} left"
+        self._print(f"{translated:,}{of} lines, {rate:,.1f} lines/s{left}")
 
     def _print(self, text: str, end: str = "") -> None:
         assert self._terminal is not None
@@ -106,8 +119,9 @@ class Progress:
         """Show the final numbers."""
         if self._terminal is not None:
             seconds = time.monotonic() - self._started
-            rate = self._written / max(seconds, 1e-9)
-            self._print(f"{self._written:,} lines in {clock_time(seconds)}, {rate:,.1f} lines/s", end="\n")
+            written = self._written + self._elsewhere - self._before
+            rate = written / max(seconds, 1e-9)
+            self._print(f"{written:,} lines in {clock_time(seconds)}, {rate:,.1f} lines/s", end="\n")
 
     def clear(self) -> None:
         """Remove the line from the terminal, before a message."""

@@ -52,11 +52,15 @@ class RestrictionFiles:
                     "where a translation is free"
                 )
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `translate`."""
+    def arguments(self, in_parts: bool = False) -> dict[str, Any]:
+        """Return the arguments of `translate`.
+
+        Args:
+            in_parts: the lines are not translated from the first to the last; then the prefixes are read into memory.
+        """
         given: dict[str, Any] = {}
         if self.prefixes is not None:
-            given["prefixes"] = _texts(self.prefixes)
+            given["prefixes"] = list(_texts(self.prefixes)) if in_parts else _texts(self.prefixes)
         if self.banned is not None:
             given["banned"] = list(_texts(self.banned))
         return given

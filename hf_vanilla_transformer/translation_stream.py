@@ -167,10 +167,10 @@ def translate_stream(
     translation becomes a space. Translations are written as soon as the lines that were read together are translated.
 
     Args:
-        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers, mbr, alignments, alignment_head: see
-            `translate`.
+        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers: see `translate`.
+        mbr, alignments, alignment_head: see `translate`.
         source: the lines.
-        target: binary stream to write to.
+        target: binary stream to write to; one call of its `write` has all translations of a line.
         output_format: a key of `translation_output.FORMATS`.
         scores: also write the scores; "jsonl" always contains them.
         flush: make the translations available to the reader of ``target`` before more lines are awaited.
@@ -204,9 +204,9 @@ def translate_stream(
     try:
         for hypotheses in found:
             translations = hypotheses if isinstance(hypotheses, list) else [hypotheses]
-            text = source.pending.popleft()
+            text, line = source.next_written()
             target.write(write_format(text, translations, scores).encode("utf-8", errors="replace"))
-            tally.add(text, translations[0].text)
+            tally.add(text, translations[0].text, line)
             progress.written()
             if flush and not source.pending:
                 target.flush()

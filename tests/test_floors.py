@@ -25,6 +25,9 @@ FLOORS = {
     "languages": 0,
     "atomic_files": 0,
     "overwriting": 0,
+    "file_locks": 0,
+    "launch": 0,
+    "parts_directory": 0,
     "plausibility": 0,
     "device": 0,
     "worker_processes": 0,
@@ -44,6 +47,7 @@ FLOORS = {
     "translation_input": 3,
     "translation_output": 3,
     "translation_restrictions": 3,
+    "translation_parts": 3,
     "translation_stream": 3,
     "visualization": 4,
     "model_card": 4,
@@ -63,6 +67,7 @@ TOP_FILES = {
     "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
     "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output", "messages",
     "translation_restrictions",
+    "file_locks", "launch", "parts_directory", "translation_parts",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}

@@ -216,11 +216,16 @@ def search_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen_device(options: argparse.Namespace) -> "torch.device":
-    """Return the device of ``--device``, checked before anything is read; print it unless it is the CPU."""
-    from ..device import choose_device, describe_device
+    """Return the device of ``--device``, checked before anything is read; print it unless it is the CPU.
+
+    Of several processes that accelerate or torchrun started on a machine, each gets a device of its own.
+    """
+    from ..device import choose_device, describe_device, device_of_process
+    from ..launch import current_launch
 
     int8 = getattr(options, "precision", "auto") == "int8"  # runs on the CPU, and an accelerator is no default for it
     device = choose_device("cpu" if int8 and options.device is None else options.device)
+    device = device_of_process(device, current_launch())
     if device.type == "meta":
         raise ValueError("device='meta' holds no numbers and computes nothing; choose another one, e.g. cpu")
     if device.type != "cpu":

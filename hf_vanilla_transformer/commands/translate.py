@@ -5,7 +5,7 @@
 import argparse
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +27,11 @@ from .options import (
 from .parser import Subparsers, whole_number
 
 FORMATS = ("text", "tsv", "jsonl")
+# Options that may differ when a translation is resumed. The text and the model are compared by their content.
+_WITHOUT_EFFECT = {
+    "batch_size", "command", "device", "ensemble", "files", "interactive", "model", "output", "overrides", "overwrite",
+    "run", "speaks_options", "workers",
+}  # fmt: skip
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -102,8 +107,10 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     from ..atomic_files import staged_file
+    from ..launch import current_launch
     from ..messages import other_progress_bars_hidden
     from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+    from ..parts_directory import finish_joining, may_be_joined, open_parts
     from ..translation_input import (
         STANDARD_INPUT,
         LineSource,
@@ -113,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
         suggested_wait,
     )
     from ..translation_output import Progress, open_terminal
+    from ..translation_parts import PartsSource, translation_identity
     from ..translation_restrictions import RestrictionFiles
     from ..translation_stream import (
         check_ensemble,
@@ -128,7 +136,17 @@ def run(options: argparse.Namespace) -> int:
     stdin = standard_input() if STANDARD_INPUT in files else None
     restrictions = RestrictionFiles(options.prefix_file, options.banned_file)
     restrictions.check(files)
-    check_output(options, [*models[1:], *files, *restrictions.paths()], stdin)
+    inputs = [*models[1:], *files, *restrictions.paths()]
+    launch = current_launch()
+    in_parts = _in_parts(options, files, launch.processes)
+    complete = in_parts and may_be_joined(options.output)
+    if not complete:
+        check_output(options, inputs, stdin)
+    identity = translation_identity(files, models, _settings(options)) if in_parts else {}
+    if complete:
+        if finish_joining(options.output, identity):
+            return 0
+        check_output(options, inputs, stdin)
     if len(models) > 1:
         check_ensemble(models)
     engine = choose_engine(options.engine, options.model, options.device, options.precision)
@@ -145,10 +163,28 @@ def run(options: argparse.Namespace) -> int:
 
     wait = 0.0 if options.interactive else suggested_wait(files, stdin)
     output = None if options.output else sys.stdout.buffer
-    terminal = None if wait == 0 else open_terminal(sys.stderr, output)
-    progress = Progress(terminal, None if terminal is None else count_all_lines(files))
-    source = LineSource(files, stdin, wait, progress)
-    with warnings_in_option_words(options):
+    terminal = None if wait == 0 or not launch.is_first else open_terminal(sys.stderr, output)
+    with ExitStack() as stack:
+        stack.enter_context(warnings_in_option_words(options))
+        source: LineSource
+        target: Any
+        if in_parts:
+            parts = stack.enter_context(
+                open_parts(
+                    options.output,
+                    identity,
+                    lambda: count_all_lines(files) or 0,
+                    launch=launch,
+                    overwrite=options.overwrite,
+                )
+            )
+            if parts.resumed_lines and launch.is_first:
+                print(f"resuming: {parts.resumed_lines:,} of {parts.lines:,} lines are complete", file=sys.stderr)
+            progress = Progress(terminal, parts.lines)
+            source = target = PartsSource(parts, files, progress)
+        else:
+            progress = Progress(terminal, None if terminal is None else count_all_lines(files))
+            source = LineSource(files, stdin, wait, progress)
         with other_progress_bars_hidden():  # that of the weights
             if len(models) > 1:
                 model, tokenizer = load_ensemble(models, device, options.precision)
@@ -157,22 +193,25 @@ def run(options: argparse.Namespace) -> int:
         if stdin is not None and stdin.isatty():
             print("type one line per translation; end with Ctrl-D", file=sys.stderr, flush=True)
         progress.start()
-        with nullcontext(output) if output is not None else staged_file(options.output) as target:
-            warnings = translate_stream(
-                model,
-                tokenizer,
-                source,
-                target,
-                search,
-                output_format=options.format,
-                scores=options.scores,
-                flush=output is not None,
-                progress=progress,
-                restrictions=restrictions.arguments(),
-                mbr=mbr,
-                **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
-                **given(options, "alignments", "alignment_head"),
-            )
+        if not in_parts:
+            target = output if output is not None else stack.enter_context(staged_file(options.output))
+        warnings = translate_stream(
+            model,
+            tokenizer,
+            source,
+            target,
+            search,
+            output_format=options.format,
+            scores=options.scores,
+            flush=output is not None,
+            progress=progress,
+            restrictions=restrictions.arguments(in_parts),
+            mbr=mbr,
+            **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
+            **given(options, "alignments", "alignment_head"),
+        )
+        if in_parts:
+            parts.join()
     for warning in warnings:
         print_warning(warning, options)
     return 0
@@ -190,6 +229,31 @@ def split_models(options: argparse.Namespace) -> tuple[list[str], list[str]]:
             raise ValueError(f"{name} is a folder without config.json; name text files, or the directory of a model")
     files = [name for name in options.files if name not in directories]
     return [options.model, *directories, *(options.ensemble or ())], files
+
+
+def _in_parts(options: argparse.Namespace, files: list[Any], processes: int) -> bool:
+    """Return whether the text is translated in parts: by several processes, or because it is long.
+
+    Raises:
+        ValueError: If several processes cannot share the input or the output.
+    """
+    from ..translation_parts import are_long, can_be_parts
+
+    output = Path(options.output) if options.output else None
+    possible = output is not None and (output.is_file() or not output.exists()) and not options.interactive
+    if processes > 1 and not (possible and can_be_parts(files)):
+        raise ValueError(
+            f"{processes} processes can share only files, and write only to a file: name the files and --output FILE, "
+            "or start one process"
+        )
+    if not possible:
+        return False
+    return processes > 1 or are_long(files, options.output)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that decide about the translations, for parts to resume from."""
+    return {name: value for name, value in vars(options).items() if name not in _WITHOUT_EFFECT and value != []}
 
 
 def check_output(options: argparse.Namespace, files: list[Any], stdin: IO[bytes] | None) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-from ..model.beam_search_vanilla_transformer import unwrap_model
+from ..model.ensemble_vanilla_transformer import unwrap_model
 from ..model.incremental_decoder_vanilla_transformer import IncrementalDecoder
 from ..model.linear_kernels_vanilla_transformer import project
 from ..model.special_tokens_vanilla_transformer import SpecialTokens

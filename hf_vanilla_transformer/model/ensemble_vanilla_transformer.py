@@ -47,7 +47,7 @@ class Ensemble(nn.Module):
             raise ValueError("an ensemble has no models; give at least one")
         if any(hasattr(model, "beam_search") for model in models):
             raise ValueError("an exported model cannot be part of an ensemble; combine the checkpoints")
-        self.models = nn.ModuleList(map(unwrap_model, models))
+        self.models: Any = nn.ModuleList(map(unwrap_model, models))
         self.config: Any = self.models[0].config
         self.generation_config: Any = self.models[0].generation_config
         limits = [model.max_sequence_length for model in self.models if model.max_sequence_length is not None]
