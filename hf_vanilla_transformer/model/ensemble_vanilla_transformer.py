@@ -31,6 +31,8 @@ class Ensemble(nn.Module):
         max_sequence_length: the smallest of the models' maximum lengths in tokens; None if none has one.
     """
 
+    models: Any
+
     def __init__(self, models: Sequence[Any]) -> None:
         """Combine models.
 
@@ -47,10 +49,12 @@ class Ensemble(nn.Module):
             raise ValueError("an ensemble has no models; give at least one")
         if any(hasattr(model, "beam_search") for model in models):
             raise ValueError("an exported model cannot be part of an ensemble; combine the checkpoints")
-        self.models: Any = nn.ModuleList(map(unwrap_model, models))
+        self.models = nn.ModuleList(map(unwrap_model, models))
         self.config: Any = self.models[0].config
         self.generation_config: Any = self.models[0].generation_config
-        limits = [model.max_sequence_length for model in self.models if model.max_sequence_length is not None]
+        limits: list[int] = [
+            model.max_sequence_length for model in self.models if model.max_sequence_length is not None
+        ]
         self.max_sequence_length: int | None = min(limits, default=None)
         for number, model in enumerate(self.models[1:], start=2):
             self._check_same(number, model)
