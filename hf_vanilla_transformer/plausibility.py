@@ -207,7 +207,7 @@ def validation_verdict(losses: Sequence[tuple[int, float]], taken: Sequence[int]
             checkpoints = f"the final model is the checkpoint of update {taken[0]:,}"
         return (
             f"the model overfits: the validation loss was lowest at update {best_update:,} ({best:.3f}) and rose to "
-            f"{last:.3f} at update {last_update:,}; {checkpoints}; more text or more dropout may help"
+            f"{last:.3f} at update {last_update:,}; {checkpoints}; more text would help most"
         )
     before = [of_update for of_update in losses if of_update[0] <= 0.75 * last_update]  # without the last quarter
     if last_update == best_update and before and before[-1][1] >= last + _CHANGED:

@@ -119,8 +119,7 @@ LEVEL = [(300, 4.8), (600, 3.0), (900, 2.75), (1200, 2.74)]
         (
             [(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [900, 1050, 1200],
             "the model overfits: the validation loss was lowest at update 600 (4.000) and rose to 4.200 at update "
-            "1,200; the final model averages 3 checkpoints, all from after that minimum; more text or more dropout "
-            "may help",
+            "1,200; the final model averages 3 checkpoints, all from after that minimum; more text would help most",
         ),
         ([(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [300, 600, 900], "3 checkpoints, 1 of 3 from after that"),
         ([(300, 4.8), (600, 4.0), (900, 4.1), (1200, 4.2)], [300, 600], "2 checkpoints, none from after that minimum"),

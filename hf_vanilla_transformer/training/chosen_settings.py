@@ -140,9 +140,7 @@ def _preset(size: TextSize, given: Mapping[str, Any]) -> str:
 
 
 def _dropout(size: TextSize) -> float:
-    if size.pairs < _FEW:  # the two sides of a pair share no words if they share no letters: less can be learned
-        return 0.25 if size.same_script else 0.35
-    return 0.15 if size.pairs < _TINY else 0.1
+    return 0.25 if size.pairs < _FEW else 0.15 if size.pairs < _TINY else 0.1
 
 
 def _vocab_size(size: TextSize) -> int:

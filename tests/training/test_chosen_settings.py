@@ -79,15 +79,6 @@ def test_less_text_has_a_smaller_vocabulary_and_more_dropout_and_passes() -> Non
     assert dropouts == sorted(dropouts, reverse=True)
 
 
-def test_few_pairs_of_two_scripts_have_more_dropout_and_others_the_same() -> None:
-    def dropout(size: TextSize) -> float:
-        value: float = json.loads(chosen(size)["config_overrides"])["dropout"]
-        return value
-
-    assert dropout(part(MULTI30K, 3_000)) == 0.25 and dropout(part(KOREAN, 3_000)) == 0.35
-    assert dropout(MULTI30K) == dropout(part(KOREAN, 29_000)) == 0.15
-
-
 def test_the_vocabulary_has_room_for_every_character() -> None:
     # 260 special tokens and bytes, and 1.5 · 2,000
     assert chosen(TextSize(300, 9_000, 9_000, characters=2_000, same_script=False))["vocab_size"] == "3300"
