@@ -63,12 +63,12 @@ def explained_run_errors(trainer: "VanillaTransformerTrainer") -> Iterator[None]
             reason = str(error).strip().splitlines()[0][:200]
             raise ConnectionError(
                 f"another of the {args.world_size} processes has died or cannot be reached, so process "
-                f"{args.process_index} stops at update {update}; run the same command again to resume from the newest "
-                f"valid checkpoint ({reason})"
+                f"{args.process_index} stops at update {update:,}; run the same command again to resume from the "
+                f"newest valid checkpoint ({reason})"
             ) from error
         if is_out_of_memory(error):
             raise MemoryError(
-                f"out of memory after update {update}, in the optimizer, in evaluation or in saving: lower "
+                f"out of memory after update {update:,}, in the optimizer, in evaluation or in saving: lower "
                 f"per_device_eval_batch_size={args.per_device_eval_batch_size} or "
                 f"max_tokens_per_batch={args.max_tokens_per_batch}, or choose a smaller preset"
             ) from error

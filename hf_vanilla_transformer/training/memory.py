@@ -30,7 +30,7 @@ def out_of_memory_message(update: int, batch: dict[str, Any], budget: int, micro
     sizes = {key: tuple(batch[key].shape) for key in ("input_ids", "labels") if hasattr(batch.get(key), "shape")}
     source, target = sizes.get("input_ids", (0, 0)), sizes.get("labels", (0, 0))
     return (
-        f"out of memory in update {update}: the micro-batch has {source[0]} sentences, the longest source with "
+        f"out of memory in update {update:,}: the micro-batch has {source[0]} sentences, the longest source with "
         f"{source[1]} tokens and the longest target with {target[1]}, within a budget of {budget // micro_batches} "
         f"tokens per side (max_tokens_per_batch={budget} over {micro_batches} micro-batches); raise "
         "gradient_accumulation_steps, which does not change the result, or lower max_tokens_per_batch or "

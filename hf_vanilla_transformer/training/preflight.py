@@ -83,8 +83,8 @@ def _check_cooldown(recipe: Recipe) -> None:
     training = recipe.training
     if 0 < training.max_steps < training.cooldown_steps:
         raise ValueError(
-            f"cooldown_steps={training.cooldown_steps} is more than the run's {training.max_steps} updates; lower it, "
-            "or raise max_steps"
+            f"cooldown_steps={training.cooldown_steps} is more than the run's {training.max_steps:,} updates; lower "
+            "it, or raise max_steps"
         )
     text = recipe.data.text_of("train")
     if training.max_steps > 0 or not training.cooldown_steps:

@@ -150,7 +150,7 @@ class CheckpointSaving(Seq2SeqTrainer):
             raise error
         reason = "another process could not write its part" if error is None else " ".join(str(error).split())[:300]
         raise OSError(
-            f"the checkpoint of update {self.state.global_step} cannot be saved ({reason}), so the run stops here; "
+            f"the checkpoint of update {self.state.global_step:,} cannot be saved ({reason}), so the run stops here; "
             f"older checkpoints are unchanged: free some space in {staging.parent} and run the same command again"
         ) from error
 

@@ -52,8 +52,8 @@ class SkippedUpdateCounter:
         if self.limit and self.consecutive >= self.limit:
             raise FloatingPointError(
                 f"training has failed: loss or gradients were not finite in {self.consecutive} consecutive updates, "
-                f"the last of them update {update}; resume from the last checkpoint with a lower learning_rate or more "
-                "warmup_steps, or with precision: fp32"
+                f"the last of them update {update:,}; resume from the last checkpoint with a lower learning_rate or "
+                "more warmup_steps, or with precision: fp32"
             )
 
 
@@ -106,7 +106,7 @@ class NonFiniteUpdates(TrainerCallback):
             self.counter.made()
             return
         update = state.global_step + 1
-        logger.warning(f"update {update} is skipped: {self._describe(micro_batches, failed)}")
+        logger.warning(f"update {update:,} is skipped: {self._describe(micro_batches, failed)}")
         if scaler is None:
             model.zero_grad(set_to_none=True)  # parameters without a gradient are not updated
         self.counter.skipped(update)

@@ -143,7 +143,7 @@ class StopBySignal(TrainerCallback):
         else:
             saved = "which is not saved; the same command resumes from the newest checkpoint, if there is one"
         name = signal.Signals(self.number).name
-        logger.warning(f"stopped by {name} after update {update} of {trainer.state.max_steps}, {saved}")
+        logger.warning(f"stopped by {name} after update {update:,} of {trainer.state.max_steps:,}, {saved}")
         raise SystemExit(exit_status(self.number))
 
     @property

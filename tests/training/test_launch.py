@@ -84,7 +84,7 @@ def test_a_run_on_one_process_then_two_until_a_signal_then_one_equals_an_uninter
     assert said.count("finishing this update, saving, then stopping") == 2  # once per process
     assert "stopped by SIGINT after update" in said
     reached = max(losses(folder))
-    assert f"after update {reached} of 2000, which is saved" in said
+    assert f"after update {reached:,} of 2,000, which is saved" in said
     alone(reached + 3, folder)
     assert json.loads((folder / "results.json").read_text())["training"]["updates"] == reached + 3
     alone(reached + 3, tmp_path / "undisturbed")
