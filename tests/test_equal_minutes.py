@@ -312,6 +312,15 @@ def test_the_length_penalty_is_chosen_on_validation(benchmarks):
     assert found["length_penalties_tried"] == {"0.6": 3.0, "1.0": 5.0, "1.4": 4.0}
 
 
+def test_a_program_ends_with_the_block_that_started_it(benchmarks):
+    from contenders.processes import call, started
+
+    with started([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        assert process.poll() is None
+    assert process.poll() is not None
+    assert call([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+
+
 JOEYNMT_LOG = """\
 2026-01-01 10:00:00,000 - INFO - joeynmt.model - Total params: 2094848
 2026-01-01 10:00:05,000 - INFO - joeynmt.training - EPOCH 1

@@ -215,7 +215,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     (folder / "train.yaml").write_text(yaml.safe_dump(setup), encoding="utf-8")
     measurements = Measurements(job, task.validation_bleu)
     log = folder / "model" / "train.log"
-    _train(job, folder, log)
+    _train(job, folder, log, updates)
 
     state = read_log(log.read_text(encoding="utf-8"))
     for number, seconds, _ in state.steps:
@@ -255,7 +255,7 @@ def _add_point(
     )
 
 
-def _train(job: Job, folder: Path, log: Path) -> None:
+def _train(job: Job, folder: Path, log: Path, updates: int) -> None:
     """Run the training command; at the time limit interrupt it, upon which it saves a checkpoint."""
     command = [str(job.program), "-m", "joeynmt", "train", str(folder / "train.yaml"), "--skip-test"]
     # Its output goes to its own log as well; this process's standard error is the run's log.
@@ -266,7 +266,9 @@ def _train(job: Job, folder: Path, log: Path) -> None:
             if interrupted or not log.is_file():
                 continue
             state = read_log(log.read_text(encoding="utf-8", errors="replace"))
-            if not state.validating and state.seconds(time.time()) >= job.seconds:
+            if state.validating or (state.steps and state.steps[-1][0] >= updates):
+                continue  # an interrupt would find it outside its training loop, and would lose what it does there
+            if state.seconds(time.time()) >= job.seconds:
                 process.send_signal(signal.SIGINT)
                 interrupted = True
     if process.returncode:

@@ -24,6 +24,8 @@ POOL = 100  # batches whose sentences are sorted by length together
 class Translator(nn.Module):
     """torch.nn.Transformer with sinusoidal positions, and one matrix for both embeddings and the output."""
 
+    positions: Tensor  # (POSITIONS, D)
+
     def __init__(self, sizes: dict[str, Any], vocab_size: int, pad: int) -> None:
         super().__init__()
         width = sizes["d_model"]
