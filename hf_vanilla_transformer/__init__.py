@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
         VanillaTransformerPreTrainedModel,
     )
     from .model.pipeline_vanilla_transformer import TranslationPipeline
+    from .model.terminology_vanilla_transformer import Terminology
     from .model.tokenizers_vanilla_transformer import TranslationTokenizers
     from .presets import preset
     from .self_check.runner import check_installation
@@ -55,6 +56,7 @@ _MODULES = {  # public name -> module that defines it
     "Ensemble": "model.ensemble_vanilla_transformer",
     "Int8Config": "model.int8_vanilla_transformer",
     "MBRConfig": "minimum_bayes_risk.config",
+    "Terminology": "model.terminology_vanilla_transformer",
     "TokenBudgetSampler": "data.batching",
     "TokenBudgetStream": "data.batching",
     "TranslationMetric": "metrics",
@@ -95,6 +97,7 @@ __all__ = [
     "Ensemble",
     "Int8Config",
     "MBRConfig",
+    "Terminology",
     "TokenBudgetSampler",
     "TokenBudgetStream",
     "TranslationMetric",

@@ -3,7 +3,7 @@
 """Translate texts with the paper's beam search (§6.1)."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,7 +19,9 @@ from .minimum_bayes_risk.config import MBRConfig
 from .minimum_bayes_risk.decoding import check_minimum_bayes_risk, minimum_bayes_risk_search
 from .model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .model.beam_search_vanilla_transformer import check_beam_search, paper_beam_search
+from .model.constraints_vanilla_transformer import NO_CONSTRAINTS, contains_phrase
 from .model.ensemble_vanilla_transformer import Ensemble
+from .model.terminology_vanilla_transformer import Terminology
 from .model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .worker_processes import WorkerProcesses, workers_are_supported
 
@@ -79,6 +81,8 @@ class TranslateOptions(TypedDict, total=False):
     target_tokenizer: Any
     workers: int | None
     prefixes: str | Iterable[str] | None
+    constraints: Iterable[Any] | None
+    terminology: Terminology | Mapping[str, str] | None
     banned: Iterable[str]
     mbr: MBRConfig | None
     alignments: bool
@@ -131,6 +135,8 @@ def translate(
     target_tokenizer: Any = None,
     workers: int | None = 1,
     prefixes: str | Iterable[str] | None = None,
+    constraints: Iterable[Any] | None = None,
+    terminology: Terminology | Mapping[str, str] | None = None,
     banned: Iterable[str] = (),
     mbr: MBRConfig | None = None,
     alignments: bool = False,
@@ -161,6 +167,10 @@ def translate(
             that is possible.
         prefixes: how each translation begins, one text per text, "" where its beginning is free; for one text, one
             prefix. An iterable is read together with the texts. A prefix should end at the end of a word.
+        constraints: phrases that each translation contains, one list of phrases per text, [] where there is none; for
+            one text, one list. An iterable is read together with the texts. Needs a torch model.
+        terminology: source term -> target phrase; the phrases of the terms in a text are its constraints, with those of
+            ``constraints``. See `Terminology`.
         banned: words or phrases that no translation contains in their usual tokens: at the beginning and after another
             word. They are added to ``bad_words_ids`` of the settings.
         mbr: choose each translation by minimum Bayes risk among many candidates; see `MBRConfig`. Its score is then
@@ -175,8 +185,8 @@ def translate(
 
     Raises:
         ValueError: If the tokenizer doesn't fit the model, the model doesn't support the settings, an argument is out
-            of range, ``source_tag`` is not in the vocabulary, a text is not a string, or there are more or fewer
-            prefixes than texts.
+            of range, ``source_tag`` is not in the vocabulary, a text is not a string, there are more or fewer prefixes
+            or constraints than texts, or a constraint contains a banned word.
         ChildProcessError: If a worker process was killed.
     """
     check_integer("batch_size", batch_size, minimum=1)
@@ -198,9 +208,14 @@ def translate(
     if banned_ids := tokenizers.encode_banned(banned):
         config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
     check_beam_search(model, config)
+    terms = Terminology(terminology) if isinstance(terminology, Mapping) else terminology
+    if (constraints is not None or terms is not None) and not isinstance(model, torch.nn.Module):
+        raise ValueError(NO_CONSTRAINTS)
     if mbr is not None:
-        if prefixes is not None:
-            raise ValueError("mbr chooses among candidates that are drawn without prefixes; leave out one of them")
+        if prefixes is not None or constraints is not None or terms is not None:
+            raise ValueError(
+                "mbr chooses among candidates that are drawn without prefixes and constraints; leave out one of them"
+            )
         check_minimum_bayes_risk(model, config, mbr)
     if alignments and not return_scores:
         raise ValueError(
@@ -221,6 +236,7 @@ def translate(
         max_source_tokens,
         source_tag,
         workers,
+        terms,
         mbr,
         aligner,
     )
@@ -232,11 +248,12 @@ def translate(
     if isinstance(texts, str):
         if prefixes is not None and not isinstance(prefixes, str):
             raise ValueError(f"prefixes={prefixes!r} is not one prefix for one text; give a string")
-        (translation,) = map(as_requested, translator.translate([texts], None if prefixes is None else [prefixes]))
+        given = (None if value is None else [value] for value in (prefixes, constraints))
+        (translation,) = map(as_requested, translator.translate([texts], *given))
         return translation
     if isinstance(prefixes, str):
         raise ValueError(f"prefixes={prefixes!r} is one string for several texts; give a list with one prefix per text")
-    translations = map(as_requested, translator.translate(texts, prefixes))
+    translations = map(as_requested, translator.translate(texts, prefixes, constraints))
     return list(translations) if isinstance(texts, Sequence) else translations
 
 
@@ -281,10 +298,12 @@ class _Input:
     Attributes:
         source: with EOS.
         prefix: first tokens of the target.
+        phrases: constraints of the target.
     """
 
     source: list[int]
     prefix: list[int] = field(default_factory=list)
+    phrases: list[list[int]] = field(default_factory=list)
 
 
 class _PerText:
@@ -333,33 +352,59 @@ class _PerText:
 
 
 @dataclass
-class _TooLongTexts:
-    """The texts that have too many tokens.
+class _Lines:
+    """Lines of which a warning tells the number and the first ones.
+
+    Attributes:
+        count: number of lines.
+        first: the first of them, numbered from 1.
+    """
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """Count a line."""
+        self.count += 1
+        if len(self.first) < _MAX_LINES_LISTED:
+            self.first.append(line)
+
+    def __str__(self) -> str:
+        """Return "line 3, 5"; after the last one listed "…" if there are more."""
+        return "line " + ", ".join(map(str, self.first)) + (", …" if self.count > len(self.first) else "")
+
+
+@dataclass
+class _Problems:
+    """What a user has to know about the translations.
 
     Attributes:
         max_source_tokens: most tokens per text.
-        count: number of such texts.
-        lines: line numbers of the first of them, from 1.
+        too_long: the texts that have more.
+        impossible: texts without a target that fits their restrictions.
+        unknown: constraints with characters that the vocabulary lacks.
     """
 
     max_source_tokens: int
-    count: int = 0
-    lines: list[int] = field(default_factory=list)
-
-    def add(self, line: int) -> None:
-        """Count a text."""
-        self.count += 1
-        if len(self.lines) < _MAX_LINES_LISTED:
-            self.lines.append(line)
+    too_long: _Lines = field(default_factory=_Lines)
+    impossible: _Lines = field(default_factory=_Lines)
+    unknown: dict[str, None] = field(default_factory=dict)
 
     def warn(self) -> None:
-        """Log one warning if there are any."""
-        if self.count:
-            lines = ", ".join(map(str, self.lines)) + (", …" if self.count > len(self.lines) else "")
+        """Log a warning for each kind of problem."""
+        if self.too_long.count:
             logger.warning(
-                f"{self.count} text(s) of more than {self.max_source_tokens} tokens have empty translations: line "
-                f"{lines}; split them into sentences, or raise max_source_tokens"
+                f"{self.too_long.count} text(s) of more than {self.max_source_tokens} tokens have empty translations: "
+                f"{self.too_long}; split them into sentences, or raise max_source_tokens"
             )
+        if self.impossible.count:
+            logger.warning(
+                f"{self.impossible.count} text(s) have empty translations because no target fits their restrictions: "
+                f"{self.impossible}; allow more words, or use a wider beam"
+            )
+        if self.unknown:
+            listed = ", ".join(map(repr, list(self.unknown)[:3])) + (", …" if len(self.unknown) > 3 else "")
+            logger.warning(f"{len(self.unknown)} constraint(s) are ignored; the vocabulary cannot write {listed}")
 
 
 @dataclass
@@ -375,25 +420,28 @@ class _Translator:
     max_source_tokens: int
     source_tag: str
     workers: int
+    terminology: Terminology | None = None
     mbr: MBRConfig | None = None
     aligner: WordAligner | None = None
 
     def translate(
-        self, texts: Iterable[str], prefixes: Iterable[str] | None = None
+        self, texts: Iterable[str], prefixes: Iterable[str] | None = None, constraints: Iterable[Any] | None = None
     ) -> Iterator[list[ScoredTranslation]]:
         """Yield the hypotheses of each text, best first."""
         all_prefixes = _PerText("prefixes", prefixes, default="")
-        too_long = _TooLongTexts(self.max_source_tokens)
+        all_constraints = _PerText("constraints", constraints, default=())
+        problems = _Problems(self.max_source_tokens)
         iterator, lines_before = iter(texts), 0
         source = texts if isinstance(texts, TextSource) else None
         empty = [ScoredTranslation("", 0.0)] * self.config.num_return_sequences
         with ExitStack() as stack:
-            stack.callback(too_long.warn)  # also where the caller stops reading
+            stack.callback(problems.warn)  # also where the caller stops reading
             workers: WorkerProcesses | None = None
             while window := list(islice(iterator, self.window)) if source is None else source.take(self.window):
                 if source is not None and source.lines_before is not None:
                     lines_before = source.lines_before
-                inputs = self._encode(window, all_prefixes.take(len(window), lines_before), lines_before, too_long)
+                restrictions = (values.take(len(window), lines_before) for values in (all_prefixes, all_constraints))
+                inputs = self._encode(window, *restrictions, lines_before, problems)
                 if self.workers > 1 and workers is None and len(inputs) > self.batch_size:
                     workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
                 batches = list(self._batches(inputs, shared_by=1 if workers is None else self.workers))
@@ -401,17 +449,21 @@ class _Translator:
                 found = map(self._search, in_batches) if workers is None else workers.map(in_batches)
                 translations = [empty for _ in window]
                 for batch, (hypotheses, scores) in zip(batches, found, strict=True):
-                    for place, best in zip(batch, self._decode(hypotheses, scores), strict=True):
+                    decoded = self._decode(hypotheses, scores)
+                    for place, best, their_scores in zip(batch, decoded, scores, strict=True):
                         translations[place] = best
+                        if their_scores[0] == -math.inf:
+                            problems.impossible.add(lines_before + place + 1)
                     if source is not None:
                         source.on_batch(len(batch))
                 yield from translations if self.aligner is None else self._aligned(window, translations)
                 lines_before += len(window)
             if source is None or source.lines_before is None:  # else other processes take the other texts
                 all_prefixes.check_end()
+                all_constraints.check_end()
 
     def _encode(
-        self, texts: list[str], prefixes: list[str], lines_before: int, too_long: _TooLongTexts
+        self, texts: list[str], prefixes: list[Any], constraints: list[Any], lines_before: int, problems: _Problems
     ) -> dict[int, _Input]:
         """Return the token ids of the texts that can be translated, by their place in ``texts``."""
         for line, (text, prefix) in enumerate(zip(texts, prefixes, strict=True), start=lines_before + 1):
@@ -428,13 +480,44 @@ class _Translator:
         sources: dict[int, list[int]] = {}
         for place, ids in zip(places, encoded, strict=True):
             if len(ids) > self.max_source_tokens:
-                too_long.add(lines_before + place + 1)
+                problems.too_long.add(lines_before + place + 1)
             elif set(ids) - special:  # a text can be empty after the tokenizer's normalization
                 sources[place] = ids
         prefixed = [place for place in sources if prefixes[place]]
         encoded = self.tokenizers.encode_prefixes([prefixes[place] for place in prefixed])
         prefix_ids = dict(zip(prefixed, encoded, strict=True))
-        return {place: _Input(ids, prefix_ids.get(place, [])) for place, ids in sources.items()}
+        phrase_ids = self._encode_constraints(texts, constraints, lines_before, problems)
+        return {
+            place: _Input(ids, prefix_ids.get(place, []), phrase_ids.get(place, [])) for place, ids in sources.items()
+        }
+
+    def _encode_constraints(
+        self, texts: list[str], constraints: list[Any], lines_before: int, problems: _Problems
+    ) -> dict[int, list[list[int]]]:
+        """Return the token ids of each text's constraints and terms, by the place of the text."""
+        phrases: dict[int, list[str]] = {}
+        for place, (text, own) in enumerate(zip(texts, constraints, strict=True)):
+            if own is not None and (isinstance(own, str) or not all(isinstance(phrase, str) for phrase in own)):
+                raise ValueError(
+                    f"the constraints of line {lines_before + place + 1} are {own!r}, not a list of phrases"
+                )
+            terms = [] if self.terminology is None else self.terminology.phrases(text)
+            if found := [phrase.strip() for phrase in (*(own or ()), *terms) if phrase.strip()]:
+                phrases[place] = list(dict.fromkeys(found))
+        if not phrases:
+            return {}
+        different = list(dict.fromkeys(phrase for of_text in phrases.values() for phrase in of_text))
+        ids = {
+            phrase: variants[0]
+            for phrase, variants in zip(different, self.tokenizers.encode_phrases(different), strict=True)
+        }
+        for phrase, tokens in list(ids.items()):
+            if not tokens or self.tokenizers.count_unknown([tokens], "target"):
+                problems.unknown[phrase] = None
+                del ids[phrase]
+            elif any(contains_phrase(tokens, word) for word in self.config.bad_words_ids or ()):
+                raise ValueError(f"the constraint {phrase!r} contains a banned word; allow the word, or leave it out")
+        return {place: [ids[phrase] for phrase in of_text if phrase in ids] for place, of_text in phrases.items()}
 
     def _batches(self, inputs: dict[int, _Input], shared_by: int) -> Iterator[list[int]]:
         """Yield batches of places, the longest sources first, so that the first batch uses the most memory.
@@ -463,8 +546,11 @@ class _Translator:
         mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=device)
         if self.mbr is not None:
             return minimum_bayes_risk_search(self.model, self.tokenizers, ids, mask, self.config, self.mbr)
-        prefixes = [given.prefix for given in inputs]
-        restrictions: dict[str, Any] = {"prefixes": prefixes} if any(prefixes) else {}
+        given_values = {
+            "prefixes": [given.prefix for given in inputs],
+            "constraints": [given.phrases for given in inputs],
+        }
+        restrictions: dict[str, Any] = {name: values for name, values in given_values.items() if any(values)}
         output = paper_beam_search(self.model, ids, mask, config=self.config, **restrictions)
         assert output.sequences_scores is not None
         return output.hypotheses(), output.sequences_scores.view(len(sources), -1).tolist()
@@ -475,7 +561,7 @@ class _Translator:
         """Yield the hypotheses of each source as text, best first."""
         for of_source, their_scores in zip(hypotheses, scores, strict=True):
             texts = self.tokenizers.batch_decode(of_source)
-            # A source whose restrictions leave no target has a hypothesis without tokens, whose score is −∞.
+            # The score is −∞ where restrictions leave fewer targets; such a hypothesis has no tokens.
             found = zip(texts, their_scores, strict=True)
             yield [ScoredTranslation(text, score if score > -math.inf else 0.0) for text, score in found]
 

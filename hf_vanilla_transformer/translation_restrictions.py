@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Read the files that restrict translations: prefixes and banned words."""
+"""Read the files that restrict translations: prefixes, constraints, terminology and banned words."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 
 from .data.file_names import existing_files
 from .data.text_lines import count_lines, decode_line, read_lines
+from .model.terminology_vanilla_transformer import Terminology
 from .translation_input import count_all_lines
 
 
@@ -18,10 +19,14 @@ class RestrictionFiles:
 
     Attributes:
         prefixes: how each translation begins, one line per line of input.
+        constraints: phrases that each translation contains, one line per line of input, separated by tabs.
+        terminology: one term per line: the source term, a tab, and the phrase that translates it.
         banned: words and phrases that no translation contains, one per line.
     """
 
     prefixes: str | Path | None = None
+    constraints: str | Path | None = None
+    terminology: str | Path | None = None
     banned: str | Path | None = None
 
     def paths(self) -> list[Path]:
@@ -30,7 +35,7 @@ class RestrictionFiles:
         Raises:
             ValueError: If one is missing.
         """
-        names = [name for name in (self.prefixes, self.banned) if name is not None]
+        names = [name for name in (self.prefixes, self.constraints, self.terminology, self.banned) if name is not None]
         return [path for name in names for path in existing_files(name)]
 
     def check(self, files: Sequence[str | Path]) -> None:
@@ -40,12 +45,15 @@ class RestrictionFiles:
             files: the input, from `input_files`.
 
         Raises:
-            ValueError: If one is missing or not text, or does not have as many lines as the input.
+            ValueError: If one is missing or not text, does not have as many lines as the input, or the terminology is
+                invalid.
         """
         for path in self.paths():
             next(read_lines(path), None)
+        if self.terminology is not None:
+            read_terminology(self.terminology)
         lines = count_all_lines(files)
-        for name in () if lines is None else (self.prefixes,):
+        for name in () if lines is None else (self.prefixes, self.constraints):
             if name is not None and (found := count_lines(Path(name))) != lines:
                 raise ValueError(
                     f"{name} has {found:,} lines, but the input has {lines:,}; give one line per line of input, empty "
@@ -60,10 +68,39 @@ class RestrictionFiles:
         """
         given: dict[str, Any] = {}
         if self.prefixes is not None:
-            given["prefixes"] = list(_texts(self.prefixes)) if in_parts else _texts(self.prefixes)
+            given["prefixes"] = _texts(self.prefixes)
+        if self.constraints is not None:
+            given["constraints"] = (line.split("\t") for line in _texts(self.constraints))
+        if in_parts:
+            given = {name: list(values) for name, values in given.items()}
+        if self.terminology is not None:
+            given["terminology"] = read_terminology(self.terminology)
         if self.banned is not None:
             given["banned"] = list(_texts(self.banned))
         return given
+
+
+def read_terminology(file: str | Path) -> Terminology:
+    """Read a terminology file: on each line a source term, a tab and its translation. "#" begins a comment line.
+
+    Raises:
+        ValueError: If a line is not a pair, or a term has two translations.
+    """
+    entries: dict[str, str] = {}
+    for number, line in enumerate(_texts(file), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) != 2 or not all(cells):
+            raise ValueError(f"{file}:{number} is not a source term, a tab and its translation: {line!r}")
+        term, phrase = cells
+        if entries.setdefault(term, phrase) != phrase:
+            raise ValueError(
+                f"{file}:{number}: the term {term!r} has two translations, {entries[term]!r} and {phrase!r}"
+            )
+    if not entries:
+        raise ValueError(f"{file} has no terms; write a source term, a tab and its translation on each line")
+    return Terminology(entries)
 
 
 def _texts(file: str | Path) -> Iterator[str]:
@@ -71,4 +108,4 @@ def _texts(file: str | Path) -> Iterator[str]:
         yield decode_line(line)[0]
 
 
-__all__ = ["RestrictionFiles"]
+__all__ = ["RestrictionFiles", "read_terminology"]

@@ -175,7 +175,8 @@ def translate_stream(
         scores: also write the scores; "jsonl" always contains them.
         flush: make the translations available to the reader of ``target`` before more lines are awaited.
         progress: shows the progress; give it to ``source`` as well.
-        restrictions: the arguments ``prefixes`` and ``banned`` of `translate`, which `RestrictionFiles` reads.
+        restrictions: the arguments ``prefixes``, ``constraints``, ``terminology`` and ``banned`` of `translate`, which
+            `RestrictionFiles` reads.
 
     Returns:
         Warnings for the user: lines that were not UTF-8, and translations that look useless.

@@ -53,7 +53,7 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "--extra-token --overwrite",
     "train": "--verbose --recipe --print-recipe",
     "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite --prefix-file "
-    "--banned-file --ensemble",
+    "--constraint-file --terminology-file --banned-file --ensemble",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
 }
 PARSERS = next(action for action in build_parser()._actions if action.dest == "command").choices

@@ -28,6 +28,7 @@ PUBLIC = {
     "Ensemble",
     "Int8Config",
     "MBRConfig",
+    "Terminology",
     "TokenBudgetSampler",
     "TokenBudgetStream",
     "TranslationMetric",

@@ -148,13 +148,24 @@ def search_options() -> Parser:
 
 
 def restriction_options() -> Parser:
-    """Declare the files that restrict translations; see `Restrictions` in the command `translate`."""
+    """Declare the files that restrict translations; see `RestrictionFiles`."""
     parent = Parser(add_help=False)
     group = parent.add_argument_group("restrictions, read from text files")
     group.add_argument(
         "--prefix-file",
         metavar="FILE",
         help="how each translation begins: one line per line of input, empty where its beginning is free",
+    )
+    group.add_argument(
+        "--constraint-file",
+        metavar="FILE",
+        help="phrases that each translation contains: one line per line of input, phrases separated by tabs",
+    )
+    group.add_argument(
+        "--terminology-file",
+        metavar="FILE",
+        help="one term per line: source term, tab, target phrase, which a translation contains if its source has the "
+        "term",
     )
     group.add_argument(
         "--banned-file",

@@ -134,7 +134,9 @@ def run(options: argparse.Namespace) -> int:
     models, names = split_models(options)
     files = input_files(names)
     stdin = standard_input() if STANDARD_INPUT in files else None
-    restrictions = RestrictionFiles(options.prefix_file, options.banned_file)
+    restrictions = RestrictionFiles(
+        options.prefix_file, options.constraint_file, options.terminology_file, options.banned_file
+    )
     restrictions.check(files)
     inputs = [*models[1:], *files, *restrictions.paths()]
     launch = current_launch()

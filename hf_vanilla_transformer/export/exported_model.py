@@ -20,6 +20,7 @@ from ..json_object import read_json_object
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.beam_search_vanilla_transformer import BeamSearchOutput, source_padding_mask, target_limits
 from ..model.configuration_vanilla_transformer import VanillaTransformerConfig
+from ..model.constraints_vanilla_transformer import NO_CONSTRAINTS
 from ..model.special_tokens_vanilla_transformer import SpecialTokens
 from ..model.token_rules_vanilla_transformer import Phrase, check_banned_words, checked_prefixes
 from ..version import __version__
@@ -131,12 +132,16 @@ class ExportedModel:
         config: BeamSearchConfig | None = None,
         *,
         prefixes: Sequence[Phrase | None] | None = None,
+        constraints: Sequence[Sequence[Phrase] | None] | None = None,
     ) -> BeamSearchOutput:
         """Translate a batch; see `paper_beam_search`, which calls this method.
 
         Raises:
-            ValueError: If a source is empty, a setting is not supported, or a prefix does not fit.
+            ValueError: If a source is empty, a setting is not supported, a prefix does not fit, or there are
+                constraints.
         """
+        if constraints is not None and any(constraints):
+            raise ValueError(NO_CONSTRAINTS)
         config = BeamSearchConfig() if config is None else config
         self.check_beam_search(config)
         mask = source_padding_mask(input_ids, attention_mask, self.config.pad_token_id)

@@ -92,6 +92,21 @@ class Continuations:
 
 
 @dataclass(frozen=True)
+class ChosenContinuations:
+    """The continuations that a step chooses.
+
+    Attributes:
+        ending: (B, W), the best ones, of which those that ended are finished hypotheses.
+        ended: (B, W), whether one of them ended.
+        kept: (B, W), the best ones that don't end; they stay open.
+    """
+
+    ending: Continuations
+    ended: Tensor
+    kept: Continuations
+
+
+@dataclass(frozen=True)
 class OpenHypotheses(_TensorState):
     """The hypotheses that have no EOS token yet, best first.
 
@@ -202,4 +217,4 @@ def gather_beams(values: Tensor, beams: Tensor) -> Tensor:
     return values.gather(1, beams.unsqueeze(-1).expand(*beams.shape, values.shape[-1]))
 
 
-__all__ = ["Continuations", "FinishedHypotheses", "OpenHypotheses", "Sentences", "gather_beams"]
+__all__ = ["ChosenContinuations", "Continuations", "FinishedHypotheses", "OpenHypotheses", "Sentences", "gather_beams"]

@@ -20,12 +20,14 @@ from transformers.utils import ModelOutput
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig
 from .beam_search_state_vanilla_transformer import (
+    ChosenContinuations,
     Continuations,
     FinishedHypotheses,
     OpenHypotheses,
     Sentences,
     gather_beams,
 )
+from .constraints_vanilla_transformer import Constraints, checked_constraints
 from .ensemble_vanilla_transformer import NextTokenLogits, evaluation_mode, log_mean_exp, models_of
 from .loss_vanilla_transformer import IGNORE_INDEX
 from .special_tokens_vanilla_transformer import SpecialTokens
@@ -92,6 +94,7 @@ def paper_beam_search(
     config: BeamSearchConfig | None = None,
     *,
     prefixes: Sequence[Phrase | None] | None = None,
+    constraints: Sequence[Sequence[Phrase] | None] | None = None,
 ) -> BeamSearchOutput:
     """Translate by beam search as in §6.1: beam 4, GNMT length penalty α = 0.6, at most source + 50 tokens.
 
@@ -114,25 +117,31 @@ def paper_beam_search(
         attention_mask: (B, S), 1 keeps, 0 is padding; None hides what equals ``pad_token_id``.
         config: settings of the search; None uses the paper's.
         prefixes: first tokens of each target, one sequence per source, [] or None where it has none. They are part of
-            the hypothesis, its length and its score. A target may be ``max_extra_tokens`` longer than its prefix.
+            the hypothesis, its length and its score.
+        constraints: phrases that each target contains, one list of token sequences per source, [] or None where it has
+            none. Phrases may overlap; one that is given twice need occur only once. Use a beam that is at least as wide
+            as a target's constraints have tokens.
+
+    A target may be ``max_extra_tokens`` longer than its prefix and constraints together, also where its source is
+    shorter.
 
     Returns:
         The hypotheses with their scores; see `BeamSearchOutput`.
 
     Raises:
-        ValueError: If a source is empty, the model or the settings are not supported, a prefix does not fit, or the
-            model's logits are NaN.
+        ValueError: If a source is empty, the model or the settings are not supported, a prefix or constraint does not
+            fit, or the model's logits are NaN.
     """
     config = BeamSearchConfig() if config is None else config
     if hasattr(model, "beam_search"):
-        return model.beam_search(input_ids, attention_mask, config, prefixes=prefixes)
+        return model.beam_search(input_ids, attention_mask, config, prefixes=prefixes, constraints=constraints)
     models = models_of(model)
     device = models[0].device
     mask = source_padding_mask(input_ids, attention_mask, models[0].config.pad_token_id).to(device)
     source = {"inputs_embeds" if input_ids.is_floating_point() else "input_ids": input_ids.to(device)}
     with torch.no_grad(), evaluation_mode(models):
         encoder_states = [one.model.encoder(attention_mask=mask, **source).last_hidden_state for one in models]
-    return search_encoded(models, encoder_states, mask, config, prefixes=prefixes)
+    return search_encoded(models, encoder_states, mask, config, prefixes=prefixes, constraints=constraints)
 
 
 def search_encoded(
@@ -143,6 +152,7 @@ def search_encoded(
     special_tokens: SpecialTokens | None = None,
     renormalize_logits: bool = False,
     prefixes: Sequence[Phrase | None] | None = None,
+    constraints: Sequence[Sequence[Phrase] | None] | None = None,
 ) -> BeamSearchOutput:
     """Run `paper_beam_search` on sources that are already encoded.
 
@@ -154,13 +164,15 @@ def search_encoded(
         special_tokens: None reads the first model's.
         renormalize_logits: whether other tokens get the probability of those that are never generated.
         prefixes: first tokens of each target.
+        constraints: phrases of each target.
     """
     special_tokens = SpecialTokens.of(models[0]) if special_tokens is None else special_tokens
     vocabulary, device = models[0].config.output_vocab_size, attention_mask.device
     check_banned_words(config, vocabulary)
     given = checked_prefixes(prefixes, attention_mask.shape[0], vocabulary, special_tokens)
-    limits = [one.max_sequence_length for one in models if one.max_sequence_length is not None]
-    limits = target_limits(attention_mask.sum(dim=-1).tolist(), config, min(limits, default=None), given)
+    phrases = checked_constraints(constraints, attention_mask.shape[0], vocabulary, special_tokens, config)
+    maxima = [one.max_sequence_length for one in models if one.max_sequence_length is not None]
+    limits = target_limits(attention_mask.sum(dim=-1).tolist(), config, min(maxima, default=None), given, phrases)
     dtype = torch.float32
     for states in encoder_states:
         dtype = torch.promote_types(dtype, states.dtype)
@@ -168,7 +180,8 @@ def search_encoded(
         logits = NextTokenLogits(models, encoder_states, attention_mask, config.num_beams, max_steps=max(limits))
         sentences = Sentences.of(config, limits, attention_mask, dtype)
         rules = TokenRules(config, special_tokens, given, device)
-        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, device)
+        tracked = None if phrases is None else Constraints.of(phrases, limits, config.num_beams, special_tokens, device)
+        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, tracked, device)
         return search.run(logits, sentences, dtype)
 
 
@@ -284,6 +297,7 @@ def target_limits(
     config: BeamSearchConfig,
     max_sequence_length: int | None,
     prefixes: list[list[int]] | None = None,
+    constraints: list[list[Phrase]] | None = None,
 ) -> list[int]:
     """Compute for each sentence the most tokens of a target, EOS included.
 
@@ -292,22 +306,27 @@ def target_limits(
         config: settings of the search.
         max_sequence_length: of the model; None sets no limit.
         prefixes: of the targets, or None.
+        constraints: of the targets, or None.
 
     Raises:
-        ValueError: If a prefix leaves no room for EOS.
+        ValueError: If prefix and constraints leave no room for EOS.
     """
-    limits = [int(length) for length in source_tokens]
+    required = [0] * len(source_tokens)  # tokens that a target has at least, without EOS
     if prefixes is not None:
-        limits = [max(limit, len(prefix) + 1) for limit, prefix in zip(limits, prefixes, strict=True)]
-    limits = [limit + config.max_extra_tokens for limit in limits]
-    for maximum in (config.max_target_tokens, max_sequence_length):
-        limits = limits if maximum is None else [min(limit, maximum) for limit in limits]
-    for limit, prefix in zip(limits, prefixes or (), strict=False):
-        if limit <= len(prefix):
+        required = [tokens + len(prefix) for tokens, prefix in zip(required, prefixes, strict=True)]
+    if constraints is not None:
+        required = [tokens + sum(map(len, phrases)) for tokens, phrases in zip(required, constraints, strict=True)]
+    limits = []
+    for source, tokens in zip(source_tokens, required, strict=True):
+        limit = max(int(source), tokens + 1) + config.max_extra_tokens
+        for maximum in (config.max_target_tokens, max_sequence_length):
+            limit = limit if maximum is None else min(limit, maximum)
+        if limit <= tokens:
             raise ValueError(
-                f"a prefix has {len(prefix)} tokens, but a target may have only {limit} with EOS; shorten it, or raise "
-                "max_extra_tokens or max_target_tokens"
+                f"prefix and constraints of a target have {tokens} tokens, but it may have only {limit} with EOS; "
+                "shorten them, or raise max_target_tokens"
             )
+        limits.append(limit)
     return limits
 
 
@@ -323,12 +342,14 @@ class _BeamSearch:
         special: SpecialTokens,
         renormalize_logits: bool,
         rules: TokenRules,
+        constraints: Constraints | None,
         device: torch.device,
     ) -> None:
         self.config = config
         self.special = special
         self.renormalize_logits = renormalize_logits
         self.rules = rules if rules else None
+        self.constraints = constraints
         self.eos_ids = torch.tensor(special.eos_token_id, device=device)
         self.suppressed_ids = torch.tensor(special.suppress_tokens, dtype=torch.long, device=device)
 
@@ -353,17 +374,15 @@ class _BeamSearch:
             logits, attention = next_logits.step(open_hypotheses.last_tokens, parents, with_attention)
             if attention is not None:
                 open_hypotheses = open_hypotheses.add_attention(attention)
-            best = self._best_continuations(open_hypotheses, logits, sentences, length)
-            is_eos = torch.isin(best.tokens, self.eos_ids)  # (B, C)
-            first = best.first(self.config.num_beams)
-            ended = is_eos[:, : first.totals.shape[1]] & (first.totals > -math.inf)  # (B, W)
+            chosen = self._choose(open_hypotheses, logits, sentences, length)
+            first, ended = chosen.ending, chosen.ended
             scores = first.totals / self.config.length_divisor(length)
             if with_attention:
                 coverage = open_hypotheses.log_coverage(sentences.source_mask).gather(1, first.beams)
                 scores = scores + self.config.coverage_penalty * coverage
             scores = scores.masked_fill(~ended, -math.inf)
             best_scores, origins = torch.cat([finished.scores, scores], dim=1).topk(self.config.num_return_sequences)
-            continued, parents = self._continue(open_hypotheses, best, is_eos, length)
+            continued, parents = self._continue(open_hypotheses, chosen.kept, length), chosen.kept.beams
             any_ended, done = self._read_progress(continued, ended, best_scores, finished.counts, sentences, length)
             if any_ended:
                 tokens, log_probs = open_hypotheses.extended(first, length)
@@ -377,12 +396,14 @@ class _BeamSearch:
                 sentences, parents = sentences.select(kept), parents[kept]
                 open_hypotheses, finished = open_hypotheses.select(kept), finished.select(kept)
                 next_logits.select(kept)
+                if self.constraints is not None:
+                    self.constraints = self.constraints.select(kept)
         return self._output([results[place] for place in range(len(results))])
 
-    def _best_continuations(
+    def _choose(
         self, open_hypotheses: OpenHypotheses, logits: Tensor, sentences: Sentences, length: int
-    ) -> Continuations:
-        """Find each sentence's C best continuations. At least W of them don't end, whatever the logits are.
+    ) -> ChosenContinuations:
+        """Choose among each sentence's C best continuations. At least W of them don't end, whatever the logits are.
 
         A continuation that a rule bans has the log-probability −∞.
 
@@ -405,8 +426,19 @@ class _BeamSearch:
         if prefixes is not None:
             prefixes.force(logits)
         self._force_eos(logits, normalizer, [row for row, limit in enumerate(sentences.limits) if limit == length])
+        if self.constraints is not None:
+            chosen, self.constraints = self.constraints.choose(logits, normalizer, totals, length)
+            return chosen
         number = (1 + len(self.special.eos_token_id)) * self.config.num_beams  # C
-        return _best_of_all_beams(logits, normalizer, totals, min(number, logits[0].numel()))
+        best = _best_of_all_beams(logits, normalizer, totals, min(number, logits[0].numel()))
+        is_eos = torch.isin(best.tokens, self.eos_ids)  # (B, C)
+        first = best.first(self.config.num_beams)
+        ended = is_eos[:, : first.totals.shape[1]] & (first.totals > -math.inf)  # (B, W)
+        open_totals, order = best.totals.masked_fill(is_eos, -math.inf).topk(self.config.num_beams)
+        kept = Continuations(
+            best.beams.gather(1, order), best.tokens.gather(1, order), best.log_probs.gather(1, order), open_totals
+        )
+        return ChosenContinuations(first, ended, kept)
 
     def _ban(self, logits: Tensor, open_hypotheses: OpenHypotheses, sentences: Sentences, length: int) -> None:
         """Set the logits of tokens that may not follow to −∞."""
@@ -424,23 +456,13 @@ class _BeamSearch:
         forced[..., self.eos_ids] = torch.maximum(eos, lowest)
         logits[rows] = forced
 
-    def _continue(
-        self, open_hypotheses: OpenHypotheses, best: Continuations, is_eos: Tensor, length: int
-    ) -> tuple[OpenHypotheses, Tensor]:
-        """Keep the best W continuations that don't end.
-
-        Returns:
-            Them, and the open hypothesis that each of them continues (B, W).
-        """
-        totals, order = best.totals.masked_fill(is_eos, -math.inf).topk(self.config.num_beams)
-        kept = Continuations(
-            best.beams.gather(1, order), best.tokens.gather(1, order), best.log_probs.gather(1, order), totals
-        )
+    def _continue(self, open_hypotheses: OpenHypotheses, kept: Continuations, length: int) -> OpenHypotheses:
+        """Extend the open hypotheses by the continuations that are kept."""
         tokens, log_probs = open_hypotheses.extended(kept, length)
         coverage = open_hypotheses.coverage
         if self.config.coverage_penalty > 0:
             coverage = gather_beams(coverage, kept.beams)
-        return OpenHypotheses(totals, kept.tokens, tokens, log_probs, coverage), kept.beams
+        return OpenHypotheses(kept.totals, kept.tokens, tokens, log_probs, coverage)
 
     def _read_progress(
         self,

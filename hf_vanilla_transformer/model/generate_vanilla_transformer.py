@@ -50,6 +50,7 @@ def generate_with_paper_beam_search(
     no_repeat_ngram_size: int | None = None,
     bad_words_ids: list[list[int]] | None = None,
     prefixes: list[list[int]] | None = None,
+    constraints: list[list[list[int]]] | None = None,
     generation_config: GenerationConfig,
     logits_processor: LogitsProcessorList | None = None,
     stopping_criteria: StoppingCriteriaList | None = None,
@@ -89,6 +90,7 @@ def generate_with_paper_beam_search(
         no_repeat_ngram_size: see `BeamSearchConfig`.
         bad_words_ids: see `BeamSearchConfig`.
         prefixes: see `paper_beam_search`.
+        constraints: see `paper_beam_search`.
         generation_config: prepared by `generate`.
         logits_processor: prepared by `generate`; a processor that would change the result is refused.
         stopping_criteria: prepared by `generate`; a criterion other than the length and EOS tokens is refused.
@@ -139,6 +141,7 @@ def generate_with_paper_beam_search(
         special,
         renormalize_logits=bool(getattr(generation_config, "renormalize_logits", False)),
         prefixes=prefixes,
+        constraints=constraints,
     )
     if getattr(generation_config, "return_dict_in_generate", False):
         return output

@@ -10,7 +10,7 @@ decodes with `paper_beam_search`.
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,12 +22,13 @@ from transformers.utils import logging
 from .beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .beam_search_vanilla_transformer import paper_beam_search
 from .remote_code_vanilla_transformer import write_code
+from .terminology_vanilla_transformer import Terminology
 from .tokenizers_vanilla_transformer import TranslationTokenizers
 
 logger = logging.get_logger(__name__)
 
 _SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
-_OTHER_KEYWORDS = ("banned", "max_source_tokens", "return_scores")
+_OTHER_KEYWORDS = ("banned", "terminology", "max_source_tokens", "return_scores")
 _HINTS = {  # keywords of other translation pipelines, of `generate` and of earlier versions → what to use instead
     "max_length": "use max_extra_tokens (relative to the source) or max_target_tokens",
     "max_new_tokens": "use max_extra_tokens (relative to the source) or max_target_tokens",
@@ -38,6 +39,7 @@ _HINTS = {  # keywords of other translation pipelines, of `generate` and of earl
     "do_sample": "it translates with beam search; use generate() of the model for sampling",
     "src_lang": "the model translates in one direction; leave it out",
     "prefixes": "give it in a call",
+    "constraints": "give it in a call",
     "prefix": "use prefixes",
     "tgt_lang": "the model translates in one direction; leave it out",
 }
@@ -50,17 +52,20 @@ class _Input:
     Attributes:
         text: the source.
         prefix: how the translation begins.
+        phrases: what the translation contains.
     """
 
     text: Any
     prefix: str = ""
+    phrases: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Restrictions:
-    """The token ids of a target's prefix."""
+    """The token ids of a target's prefix and of the phrases that it contains."""
 
     prefix: list[int]
+    phrases: list[list[int]]
 
 
 class TranslationPipeline(Pipeline):
@@ -75,7 +80,11 @@ class TranslationPipeline(Pipeline):
             max_extra_tokens, max_target_tokens, min_length, min_new_tokens, no_repeat_ngram_size, bad_words_ids: see
             `BeamSearchConfig`.
         banned: words or phrases that no translation contains; see `translate`.
+        terminology: source term -> target phrase that a translation contains where its text has the term; a mapping or
+            a `Terminology`.
         prefixes: only in a call: how each translation begins; one string for one text, else one string per text.
+        constraints: only in a call: phrases that each translation contains; one list for one text, else one list per
+            text.
         max_source_tokens: a text with more tokens, the EOS token included, gets an empty translation and a warning.
         return_scores: add ``score``, the log-probability in nats divided by the length normalization.
         target_tokenizer: the tokenizer of the translations if source and target have separate vocabularies; None loads
@@ -115,9 +124,9 @@ class TranslationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Translate; see the class."""
-        prefixes = kwargs.pop("prefixes", None)
-        if prefixes is not None:
-            inputs = _with_prefixes(inputs, prefixes)
+        prefixes, constraints = kwargs.pop("prefixes", None), kwargs.pop("constraints", None)
+        if prefixes is not None or constraints is not None:
+            inputs = _with_restrictions(inputs, prefixes, constraints)
         if isinstance(inputs, (str, _Input)):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
@@ -143,29 +152,36 @@ class TranslationPipeline(Pipeline):
         config = getattr(self, "_forward_params", {}).get("config", BeamSearchConfig())  # as the pipeline was built
         config = config.replace(**{name: parameters[name] for name in _SEARCH_FIELDS if name in parameters})
         preprocess = {name: parameters[name] for name in ("max_source_tokens",) if name in parameters}
+        if "terminology" in parameters:
+            terms = parameters["terminology"]
+            preprocess["terminology"] = Terminology(terms) if isinstance(terms, Mapping) else terms
         postprocess = {name: parameters[name] for name in ("return_scores",) if name in parameters}
         forward: dict[str, Any] = {"config": config}
         if "banned" in parameters:
             forward["banned_ids"] = self._tokenizers.encode_banned(parameters["banned"])
         return preprocess, forward, postprocess
 
-    def preprocess(self, text: Any, max_source_tokens: int = 1024) -> dict[str, Any]:
+    def preprocess(
+        self, text: Any, max_source_tokens: int = 1024, terminology: Terminology | None = None
+    ) -> dict[str, Any]:
         """Encode one text.
 
         Args:
             text: the text.
             max_source_tokens: maximum number of tokens, the EOS token included.
+            terminology: the phrases of its terms are constraints.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (1, S), ``translatable`` (1,), which is False for an empty or too long
-            text, and ``restrictions`` where the text has a prefix.
+            text, and ``restrictions`` where there are prefixes, constraints or terms.
         """
-        restrictions: dict[str, Any] = {}
-        if isinstance(text, _Input):
-            restrictions["restrictions"] = _Restrictions(self._tokenizers.encode_prefixes([text.prefix])[0])
-            text = text.text
+        is_restricted = isinstance(text, _Input) or terminology is not None
+        given = text if isinstance(text, _Input) else _Input(text)
+        text, restrictions = given.text, {}
         if not isinstance(text, str):
             raise ValueError(f"TranslationPipeline translates strings, not {type(text).__name__}")
+        if is_restricted:
+            restrictions["restrictions"] = self._encode_restrictions(given, terminology)
         ids = self._tokenizers.encode_sources([text])[0] if text.strip() else []
         limit: Any = self.model.max_sequence_length  # None: no limit
         max_source_tokens = max_source_tokens if limit is None else min(max_source_tokens, limit)
@@ -184,6 +200,20 @@ class TranslationPipeline(Pipeline):
             "translatable": torch.tensor([translatable]),
             **restrictions,
         }
+
+    def _encode_restrictions(self, given: _Input, terminology: Terminology | None) -> _Restrictions:
+        """Return the token ids of a text's prefix, constraints and terms."""
+        terms = [] if terminology is None else terminology.phrases(given.text)
+        phrases = [phrase.strip() for phrase in dict.fromkeys((*given.phrases, *terms)) if phrase.strip()]
+        encoded = [variants[0] for variants in self._tokenizers.encode_phrases(phrases)]
+        if unknown := [
+            phrase
+            for phrase, ids in zip(phrases, encoded, strict=True)
+            if not ids or self._tokenizers.count_unknown([ids], "target")
+        ]:
+            logger.warning(f"the constraint {unknown[0]!r} is ignored; the vocabulary cannot write it")
+        kept = [ids for phrase, ids in zip(phrases, encoded, strict=True) if phrase not in unknown]
+        return _Restrictions(self._tokenizers.encode_prefixes([given.prefix])[0] if given.prefix else [], kept)
 
     def _forward(
         self,
@@ -229,7 +259,9 @@ class TranslationPipeline(Pipeline):
         hypotheses = zip(*(model_outputs[name][0] for name in ("sequences", "lengths", "scores")), strict=True)
         for sequence, length, score in hypotheses:
             text = self._tokenizers.decode(sequence[: int(length)].tolist())
-            translations.append({"translation_text": text, **({"score": float(score)} if return_scores else {})})
+            translations.append(
+                {"translation_text": text, **({"score": float(score) if length else 0.0} if return_scores else {})}
+            )
         return translations
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -249,22 +281,31 @@ class TranslationPipeline(Pipeline):
         write_code(save_directory)
 
 
-def _with_prefixes(inputs: Any, prefixes: Any) -> Any:
-    """Join texts with the prefixes of their translations.
+def _with_restrictions(inputs: Any, prefixes: Any, constraints: Any) -> Any:
+    """Join texts with the prefixes and constraints of their translations; None where they are not given.
 
     Raises:
-        ValueError: If there are more or fewer prefixes than texts, or one is not a string.
+        ValueError: If there are more or fewer than texts, or one is of another type.
     """
     if isinstance(inputs, str):
-        inputs, prefixes = [inputs], [prefixes]
-        return _with_prefixes(inputs, prefixes)[0]
-    if not isinstance(inputs, (list, tuple)) or isinstance(prefixes, str):
+        given = (None if value is None else [value] for value in (prefixes, constraints))
+        return _with_restrictions([inputs], *given)[0]
+    if not isinstance(inputs, (list, tuple)):
+        raise ValueError("prefixes and constraints are for one text or a list of texts; use a list")
+    prefixes = [""] * len(inputs) if prefixes is None else prefixes
+    constraints = [()] * len(inputs) if constraints is None else constraints
+    if isinstance(prefixes, str) or not all(isinstance(prefix, str) for prefix in prefixes):
         raise ValueError("prefixes is one string for one text, or a list of strings for a list of texts")
-    if len(prefixes) != len(inputs) or not all(isinstance(prefix, str) for prefix in prefixes):
-        raise ValueError(
-            f'there are {len(prefixes)} prefixes for {len(inputs)} texts; give one string each, "" for none'
-        )
-    return [_Input(text, prefix) for text, prefix in zip(inputs, prefixes, strict=True)]
+    if isinstance(constraints, str) or not all(_is_phrases(phrases) for phrases in constraints):
+        raise ValueError("constraints is a list of phrases for one text, or one such list for each of a list of texts")
+    for name, values in (("prefixes", prefixes), ("constraints", constraints)):
+        if len(values) != len(inputs):
+            raise ValueError(f"there are {len(values)} {name} for {len(inputs)} texts; give one for each")
+    return [_Input(*given) for given in zip(inputs, prefixes, constraints, strict=True)]
+
+
+def _is_phrases(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(phrase, str) for phrase in value)
 
 
 def _search_arguments(restrictions: Any, translatable: list[bool]) -> dict[str, Any]:
@@ -278,7 +319,7 @@ def _search_arguments(restrictions: Any, translatable: list[bool]) -> dict[str, 
         return {}
     batch = restrictions if isinstance(restrictions, list) else [restrictions]
     kept = [one for one, is_translatable in zip(batch, translatable, strict=True) if is_translatable]
-    return {"prefixes": [one.prefix for one in kept]}
+    return {"prefixes": [one.prefix for one in kept], "constraints": [one.phrases for one in kept]}
 
 
 __all__ = ["TranslationPipeline"]

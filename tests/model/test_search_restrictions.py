@@ -273,7 +273,7 @@ def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> 
         ([[4], [23]], r"the prefix \[23\] has the id 23"),
         ([[4], [5, END]], r"the prefix \[5, 2\] has the special token 2; leave out EOS"),
         ([[START, 4], []], "has the special token 1"),
-        ([[4] * 9, []], "a prefix has 9 tokens, but a target may have only 9 with EOS"),
+        ([[4] * 9, []], "prefix and constraints of a target have 9 tokens, but it may have only 9 with EOS"),
     ],
 )
 def test_bad_prefixes_are_refused(prefixes: list[list[int]], message: str) -> None:

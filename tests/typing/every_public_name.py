@@ -75,6 +75,8 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     assert_type(maps, AttentionMaps)
     assert_type(maps.target, str)
     assert_type(vt.translate(vt.Ensemble([model, model]), tokenizer, "one", prefixes="하나", banned=["둘"]), str)
+    terms = vt.Terminology({"one": "하나"})
+    assert_type(vt.translate(model, tokenizer, ["one"], constraints=[["하나"]], terminology=terms), list[str])
     assert_type(vt.score_targets([model, model], ids, None, ids), TargetScores)
     pipeline = vt.TranslationPipeline(model=model, tokenizer=tokenizer)
     print(pipeline("one"))
