@@ -248,8 +248,9 @@ def translate(
     if isinstance(texts, str):
         if prefixes is not None and not isinstance(prefixes, str):
             raise ValueError(f"prefixes={prefixes!r} is not one prefix for one text; give a string")
-        given = (None if value is None else [value] for value in (prefixes, constraints))
-        (translation,) = map(as_requested, translator.translate([texts], *given))
+        one_prefix = None if prefixes is None else [prefixes]
+        one_list = None if constraints is None else [constraints]
+        (translation,) = map(as_requested, translator.translate([texts], one_prefix, one_list))
         return translation
     if isinstance(prefixes, str):
         raise ValueError(f"prefixes={prefixes!r} is one string for several texts; give a list with one prefix per text")
@@ -440,8 +441,10 @@ class _Translator:
             while window := list(islice(iterator, self.window)) if source is None else source.take(self.window):
                 if source is not None and source.lines_before is not None:
                     lines_before = source.lines_before
-                restrictions = (values.take(len(window), lines_before) for values in (all_prefixes, all_constraints))
-                inputs = self._encode(window, *restrictions, lines_before, problems)
+                prefixes_here, constraints_here = (
+                    values.take(len(window), lines_before) for values in (all_prefixes, all_constraints)
+                )
+                inputs = self._encode(window, prefixes_here, constraints_here, lines_before, problems)
                 if self.workers > 1 and workers is None and len(inputs) > self.batch_size:
                     workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
                 batches = list(self._batches(inputs, shared_by=1 if workers is None else self.workers))
@@ -546,7 +549,7 @@ class _Translator:
         mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=device)
         if self.mbr is not None:
             return minimum_bayes_risk_search(self.model, self.tokenizers, ids, mask, self.config, self.mbr)
-        given_values = {
+        given_values: dict[str, list[Any]] = {
             "prefixes": [given.prefix for given in inputs],
             "constraints": [given.phrases for given in inputs],
         }

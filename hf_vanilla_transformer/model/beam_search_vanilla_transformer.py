@@ -28,7 +28,7 @@ from .beam_search_state_vanilla_transformer import (
     gather_beams,
 )
 from .constraints_vanilla_transformer import Constraints, checked_constraints
-from .ensemble_vanilla_transformer import NextTokenLogits, evaluation_mode, log_mean_exp, models_of
+from .ensemble_vanilla_transformer import NextTokenLogits, evaluation_mode, log_mean_exp, models_of, shortest_limit
 from .loss_vanilla_transformer import IGNORE_INDEX
 from .special_tokens_vanilla_transformer import SpecialTokens
 from .token_rules_vanilla_transformer import Phrase, PrefixLogits, TokenRules, check_banned_words, checked_prefixes
@@ -171,8 +171,8 @@ def search_encoded(
     check_banned_words(config, vocabulary)
     given = checked_prefixes(prefixes, attention_mask.shape[0], vocabulary, special_tokens)
     phrases = checked_constraints(constraints, attention_mask.shape[0], vocabulary, special_tokens, config)
-    maxima = [one.max_sequence_length for one in models if one.max_sequence_length is not None]
-    limits = target_limits(attention_mask.sum(dim=-1).tolist(), config, min(maxima, default=None), given, phrases)
+    source_tokens = attention_mask.sum(dim=-1).tolist()
+    limits = target_limits(source_tokens, config, shortest_limit(models), given, phrases)
     dtype = torch.float32
     for states in encoder_states:
         dtype = torch.promote_types(dtype, states.dtype)

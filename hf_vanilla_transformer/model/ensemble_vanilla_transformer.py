@@ -31,8 +31,6 @@ class Ensemble(nn.Module):
         max_sequence_length: the smallest of the models' maximum lengths in tokens; None if none has one.
     """
 
-    models: Any
-
     def __init__(self, models: Sequence[Any]) -> None:
         """Combine models.
 
@@ -49,13 +47,10 @@ class Ensemble(nn.Module):
             raise ValueError("an ensemble has no models; give at least one")
         if any(hasattr(model, "beam_search") for model in models):
             raise ValueError("an exported model cannot be part of an ensemble; combine the checkpoints")
-        self.models = nn.ModuleList(map(unwrap_model, models))
+        self.models: Any = nn.ModuleList(map(unwrap_model, models))
         self.config: Any = self.models[0].config
         self.generation_config: Any = self.models[0].generation_config
-        limits: list[int] = [
-            model.max_sequence_length for model in self.models if model.max_sequence_length is not None
-        ]
-        self.max_sequence_length: int | None = min(limits, default=None)
+        self.max_sequence_length = shortest_limit(self.models)
         for number, model in enumerate(self.models[1:], start=2):
             self._check_same(number, model)
 
@@ -168,6 +163,11 @@ def log_mean_exp(log_probs: Sequence[Tensor]) -> Tensor:
     return total - math.log(len(log_probs)) if len(log_probs) > 1 else total
 
 
+def shortest_limit(models: Sequence[Any]) -> int | None:
+    """Return the smallest of the models' maximum sequence lengths in tokens; None if none has one."""
+    return min((model.max_sequence_length for model in models if model.max_sequence_length is not None), default=None)
+
+
 def models_of(model: Any) -> list[Any]:
     """Return the models that a search runs.
 
@@ -226,4 +226,12 @@ def evaluation_mode(models: Sequence[nn.Module]) -> Iterator[None]:
             module.training = True
 
 
-__all__ = ["Ensemble", "NextTokenLogits", "evaluation_mode", "log_mean_exp", "models_of", "unwrap_model"]
+__all__ = [
+    "Ensemble",
+    "NextTokenLogits",
+    "evaluation_mode",
+    "log_mean_exp",
+    "models_of",
+    "shortest_limit",
+    "unwrap_model",
+]
