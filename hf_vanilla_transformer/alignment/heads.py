@@ -102,6 +102,8 @@ def store_heads(model: Any, heads: AlignmentHeads) -> None:
     numbers = range(model.config.num_heads) if heads.head is None else [heads.head]
     model.generation_config.alignment_heads = [[heads.layer, head] for head in numbers]
     model.generation_config.alignment_shift = int(heads.shift)
+    # Where this is True, from_pretrained derives the settings from config.json and drops all others.
+    model.generation_config._from_model_config = False
 
 
 __all__ = ["AlignmentHeads", "store_heads", "stored_heads"]

@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A statistical aligner of tokens: IBM Model 1 (Brown et al. 1993) with a prior for the diagonal (Dyer et al. 2013).
+"""A statistical aligner of tokens: IBM Model 1 (Brown et al. 1993).
 
 It needs no gold alignments and no model, only pairs of sentences, so that its links can tell which attention heads
-align.
+align. Model 1 does not look at the order of the words, so it treats all pairs of languages alike.
 """
 
 # Shapes: P co-occurrences of a source and a target token in a pair · N links
@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ITERATIONS = 8
-_TENSION = 4.0  # of the prior exp(−tension · |j/S − t/T|), the initial value of fast_align
 _NULL = -1  # the source token of target tokens that translate none
-_NULL_PROBABILITY = 0.08  # as in fast_align
 
 IntArray = NDArray[np.int64]
 
@@ -42,16 +40,16 @@ def intersected_links(
 
 def _best_links(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[set[tuple[int, int]]]:
     """Train by expectation maximization, and link each target token with its likeliest source token, if it has one."""
-    cells, source_places, source_tokens, target_tokens, priors = _co_occurrences(sources, targets)
+    cells, source_places, source_tokens, target_tokens = _co_occurrences(sources, targets)
     _, pairs = np.unique(np.stack([source_tokens, target_tokens]), axis=1, return_inverse=True)
     pairs = pairs.reshape(-1)
     _, rows = np.unique(source_tokens, return_inverse=True)
     probability = np.ones(pairs.max() + 1)  # of the target token, given the source token
     row_of_pair = np.zeros(len(probability), dtype=np.int64)
     row_of_pair[pairs] = rows
-    posterior = priors
+    posterior = np.ones(len(cells))
     for _ in range(_ITERATIONS):
-        joint = priors * probability[pairs]
+        joint = probability[pairs]
         posterior = joint / np.bincount(cells, joint)[cells]
         counts = np.bincount(pairs, posterior)
         probability = counts / np.bincount(row_of_pair, counts)[row_of_pair]
@@ -69,32 +67,23 @@ def _best_links(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int
 
 def _co_occurrences(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-) -> tuple[IntArray, IntArray, IntArray, IntArray, NDArray[np.float64]]:
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     """Return all combinations of a target token with a source token of its pair, or with none.
 
     Returns:
-        Five arrays (P,): the target token's number over all pairs, the source token's place, both token ids, and the
-        prior probability of the link.
+        Four arrays (P,): the target token's number over all pairs, the source token's place, and both token ids.
     """
-    columns: list[list[NDArray]] = [[], [], [], [], []]
+    columns: list[list[IntArray]] = [[], [], [], []]
     start = 0
     for source, target in zip(sources, targets, strict=True):
-        length, target_length = len(source), len(target)
-        distance = np.abs(
-            (np.arange(length) + 0.5) / length - (np.arange(target_length)[:, None] + 0.5) / target_length
-        )
-        prior = np.exp(-_TENSION * distance)
-        prior *= (1 - _NULL_PROBABILITY) / prior.sum(axis=1, keepdims=True)
-        prior = np.concatenate([np.full((target_length, 1), _NULL_PROBABILITY), prior], axis=1)
-        width = length + 1
+        width, target_length = len(source) + 1, len(target)
         columns[0].append(np.repeat(np.arange(start, start + target_length), width))
-        columns[1].append(np.tile(np.arange(_NULL, length), target_length))
+        columns[1].append(np.tile(np.arange(_NULL, len(source)), target_length))
         columns[2].append(np.tile(np.array([_NULL, *source], dtype=np.int64), target_length))
         columns[3].append(np.repeat(np.array(target, dtype=np.int64), width))
-        columns[4].append(prior.reshape(-1))
         start += target_length
-    cells, places, source_tokens, target_tokens, priors = (np.concatenate(column) for column in columns)
-    return cells, places, source_tokens, target_tokens, priors
+    cells, places, source_tokens, target_tokens = (np.concatenate(column) for column in columns)
+    return cells, places, source_tokens, target_tokens
 
 
 __all__ = ["intersected_links"]

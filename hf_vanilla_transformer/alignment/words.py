@@ -44,8 +44,16 @@ def tokenize_words(tokenizers: TranslationTokenizers, side: str, texts: Sequence
     tokenizer: Any = getattr(tokenizers, side)
     if getattr(tokenizer, "is_fast", False):
         rows, offsets = tokenizers.encode_with_offsets(side, texts)
+        special = _special_ids(tokenizer)
         return [
-            TokenizedText(ids, [_overlap(span, spans) for span in of_tokens], len(spans))
+            TokenizedText(
+                ids,
+                [
+                    range(0) if index in special else _words_of_span(span, spans)
+                    for index, span in zip(ids, of_tokens, strict=True)
+                ],
+                len(spans),
+            )
             for ids, of_tokens, spans in zip(rows, offsets, words, strict=True)
         ]
     rows = tokenizers.encode_sources(texts) if side == "source" else tokenizers.encode_targets(texts)
@@ -55,16 +63,24 @@ def tokenize_words(tokenizers: TranslationTokenizers, side: str, texts: Sequence
     ]
 
 
-def _overlap(token: Span, words: list[Span]) -> range:
-    """Return the words that share characters with a token."""
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids that stand for no characters."""
+    return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+
+def _words_of_span(token: Span, words: list[Span]) -> range:
+    """Return the words that share characters with a token; of white space, the word after it."""
     start, end = token
     found = [index for index, word in enumerate(words) if word[0] < end and word[1] > start]
-    return range(found[0], found[-1] + 1) if found else range(0)
+    if found:
+        return range(found[0], found[-1] + 1)
+    after = next((index for index, word in enumerate(words) if word[0] >= end), len(words) - 1)
+    return range(after, after + 1) if words else range(0)
 
 
 def _words_of_pieces(tokenizer: Any, ids: list[int], size: int) -> list[range]:
     """Return the word of each SentencePiece token: a word begins where a token begins with "▁"."""
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    special = _special_ids(tokenizer)
     pieces = tokenizer.convert_ids_to_tokens(ids)
     if not any(piece.startswith(_WORD_START) for piece, index in zip(pieces, ids, strict=True) if index not in special):
         raise ValueError("this tokenizer does not tell which word a token belongs to; load a fast tokenizer")
