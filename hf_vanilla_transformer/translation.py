@@ -223,7 +223,9 @@ def translate(
         )
     if alignment_head is not None and not alignments:
         raise ValueError(f"alignment_head={alignment_head} has no effect without alignments=True; set it as well")
-    aligner = WordAligner(model, tokenizers, alignment_head, batch_size, batch_tokens) if alignments else None
+    aligner = None
+    if alignments:
+        aligner = WordAligner(model, tokenizers, alignment_head, batch_size, batch_tokens, source_tag)
     if model.max_sequence_length is not None:
         max_source_tokens = min(max_source_tokens, model.max_sequence_length)
     translator = _Translator(

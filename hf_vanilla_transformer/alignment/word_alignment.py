@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..model.beam_search_config_vanilla_transformer import check_integer
+from ..model.ensemble_vanilla_transformer import Ensemble, unwrap_model
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .cross_attention import cross_attention, eager_attention
 from .heads import AlignmentHeads
@@ -30,6 +31,7 @@ def align_words(
     *,
     batch_size: int = 64,
     batch_tokens: int = 4096,
+    source_tag: str = "",
     target_tokenizer: Any = None,
 ) -> list[Alignment]:
     """Align the words of given translations.
@@ -39,14 +41,14 @@ def align_words(
     counted from 0.
 
     Args:
-        model: `VanillaTransformerForConditionalGeneration`.
+        model: `VanillaTransformerForConditionalGeneration`; of an ensemble, its first model aligns.
         tokenizer: the model's tokenizer, or `TranslationTokenizers` with both.
         sources, targets: texts and their translations.
         heads: whose weights are taken, e.g. "2.1" for layer 2, head 1, both from 0; see `AlignmentHeads`. None takes
             those stored with the checkpoint, else the mean over the heads of the last layer but one.
         batch_size: most pairs per batch.
         batch_tokens: most tokens of a side per batch, with padding; a longer pair is a batch by itself.
-        target_tokenizer: see `translate`.
+        source_tag, target_tokenizer: see `translate`. A tag is not one of the words.
 
     Returns:
         For each pair, the links (word of the source, word of the target), sorted; `format_alignment` writes them as
@@ -58,9 +60,8 @@ def align_words(
     """
     check_integer("batch_size", batch_size, minimum=1)
     check_integer("batch_tokens", batch_tokens, minimum=1)
-    aligner = WordAligner(
-        model, TranslationTokenizers.of(model, tokenizer, target_tokenizer), heads, batch_size, batch_tokens
-    )
+    tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+    aligner = WordAligner(model, tokenizers, heads, batch_size, batch_tokens, source_tag)
     return aligner.align(sources, targets)
 
 
@@ -78,10 +79,12 @@ class WordAligner:
         heads: AlignmentHeads | str | None = None,
         batch_size: int = 64,
         batch_tokens: int = 4096,
+        source_tag: str = "",
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise ValueError("an exported model returns no attention weights, which align words; use the checkpoint")
-        self._model, self._tokenizers = model, tokenizers
+        model = unwrap_model(model.models[0] if isinstance(model, Ensemble) else model)
+        self._model, self._tokenizers, self._source_tag = model, tokenizers, source_tag
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.heads = AlignmentHeads.of(model, heads)
 
@@ -89,7 +92,7 @@ class WordAligner:
         """Return the alignment of each pair."""
         if len(sources) != len(targets):
             raise ValueError(f"there are {len(sources)} sources but {len(targets)} targets; give one of each")
-        pairs = tokenize_pairs(self._model, self._tokenizers, sources, targets)
+        pairs = tokenize_pairs(self._model, self._tokenizers, sources, targets, self._source_tag)
         alignments: list[Alignment] = [[] for _ in sources]
         head = self.heads.head
         for place, (weights,) in self.weights(pairs, [self.heads.layer]):
@@ -128,13 +131,13 @@ class WordAligner:
 
 
 def tokenize_pairs(
-    model: Any, tokenizers: TranslationTokenizers, sources: Sequence[str], targets: Sequence[str]
+    model: Any, tokenizers: TranslationTokenizers, sources: Sequence[str], targets: Sequence[str], source_tag: str = ""
 ) -> dict[int, tuple[TokenizedText, TokenizedText]]:
     """Tokenize the pairs that can be aligned, by place: both sides have words and few enough tokens."""
     places = [place for place, pair in enumerate(zip(sources, targets, strict=True)) if all(map(str.strip, pair))]
     tokenized = [
-        tokenize_words(tokenizers, side, [texts[place] for place in places])
-        for side, texts in (("source", sources), ("target", targets))
+        tokenize_words(tokenizers, side, [texts[place] for place in places], tag)
+        for side, texts, tag in (("source", sources, source_tag), ("target", targets, ""))
     ]
     limit = model.max_sequence_length
     pairs, too_long = {}, 0

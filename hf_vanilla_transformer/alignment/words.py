@@ -29,17 +29,23 @@ class TokenizedText:
     size: int
 
 
-def tokenize_words(tokenizers: TranslationTokenizers, side: str, texts: Sequence[str]) -> list[TokenizedText]:
+def tokenize_words(
+    tokenizers: TranslationTokenizers, side: str, texts: Sequence[str], tag: str = ""
+) -> list[TokenizedText]:
     """Encode texts and find the words of each token.
 
     Args:
         tokenizers: the tokenizers of a model.
         side: "source" or "target".
         texts: sentences.
+        tag: put before each text; its words are not counted.
 
     Raises:
         ValueError: If the tokenizer is neither a fast one nor a SentencePiece one.
     """
+    if tag:
+        tagged = tokenize_words(tokenizers, side, [f"{tag} {text}" for text in texts])
+        return [_without_first_words(text, len(tag.split())) for text in tagged]
     words = [[found.span() for found in _WORD.finditer(text)] for text in texts]
     tokenizer: Any = getattr(tokenizers, side)
     if getattr(tokenizer, "is_fast", False):
@@ -61,6 +67,12 @@ def tokenize_words(tokenizers: TranslationTokenizers, side: str, texts: Sequence
         TokenizedText(ids, _words_of_pieces(tokenizer, ids, len(spans)), len(spans))
         for ids, spans in zip(rows, words, strict=True)
     ]
+
+
+def _without_first_words(text: TokenizedText, number: int) -> TokenizedText:
+    """Count words from a later one on; tokens of the words before it belong to none."""
+    words = [range(max(0, of_token.start - number), max(0, of_token.stop - number)) for of_token in text.words]
+    return TokenizedText(text.ids, words, text.size - number)
 
 
 def _special_ids(tokenizer: Any) -> set[int]:

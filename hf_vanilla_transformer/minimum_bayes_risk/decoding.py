@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.beam_search_vanilla_transformer import check_beam_search, paper_beam_search
+from ..model.ensemble_vanilla_transformer import Ensemble
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .config import MBRConfig
 from .pairwise_chrf import pairwise_chrf
@@ -74,6 +75,11 @@ def check_minimum_bayes_risk(model: Any, search: BeamSearchConfig, config: MBRCo
         raise ValueError(
             f"num_samples={config.num_samples} needs a checkpoint, because an exported model draws no samples; take "
             "the n-best list instead (num_best)"
+        )
+    elif isinstance(model, Ensemble):
+        raise ValueError(
+            f"num_samples={config.num_samples} is for one model, because an ensemble draws no samples; take the n-best "
+            "list instead (num_best)"
         )
     else:
         for field in dataclasses.fields(search):

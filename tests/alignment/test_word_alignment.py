@@ -1,5 +1,6 @@
 """Word alignments against a computation by loops from the attention weights that the model returns."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -110,6 +111,24 @@ def test_translate_aligns_each_hypothesis_with_its_text(model: Any, tokenizer: A
         translate(model, tokenizer, texts, alignments=True)
     with pytest.raises(ValueError, match=r"alignment_head=0.2 has no effect without alignments"):
         translate(model, tokenizer, texts, alignment_head="0.2")
+
+
+def test_of_an_ensemble_the_first_model_aligns(model: Any, tokenizer: Any) -> None:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in other.model.decoder.layers:
+            layer.cross_attn.q_proj.weight.mul_(-1)
+    found = translate([model, other], tokenizer, SOURCES, return_scores=True, alignments=True)
+    targets = [translation.text for translation in found]
+    assert [list(best.alignment or ()) for best in found] == align_words(model, tokenizer, SOURCES, targets)
+    assert align_words(other, tokenizer, SOURCES, targets) != align_words(model, tokenizer, SOURCES, targets)
+
+
+def test_a_source_tag_is_read_by_the_model_but_is_no_word(model: Any, tokenizer: Any) -> None:
+    tagged = align_words(model, tokenizer, SOURCES, TARGETS, source_tag="two won")
+    as_words = align_words(model, tokenizer, [f"two won {source}" for source in SOURCES], TARGETS)
+    assert tagged == [[(source - 2, target) for source, target in links if source >= 2] for links in as_words]
+    assert tagged != align_words(model, tokenizer, SOURCES, TARGETS)
 
 
 # --------------------------------------------------------------------------- words of tokens

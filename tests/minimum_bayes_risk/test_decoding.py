@@ -94,6 +94,24 @@ def test_an_exported_model_gives_n_best_lists_but_no_samples(checkpoint: tuple[A
         translate(engine, tokenizer, TEXTS, search, return_scores=True, alignments=True)
 
 
+def test_an_ensemble_gives_n_best_lists_but_no_samples(checkpoint: tuple[Any, Any]) -> None:
+    model, tokenizer = checkpoint
+    mbr = MBRConfig(num_best=4)
+    assert translate([model, model], tokenizer, TEXTS, mbr=mbr) == translate(model, tokenizer, TEXTS, mbr=mbr)
+    with pytest.raises(ValueError, match="num_samples=4 is for one model, because an ensemble draws no samples"):
+        translate([model, model], tokenizer, TEXTS, mbr=MBRConfig(num_samples=4))
+
+
+def test_restrictions_of_the_search_hold_for_n_best_lists_and_are_rejected_for_samples(
+    checkpoint: tuple[Any, Any],
+) -> None:
+    search = BeamSearchConfig(min_length=9)
+    found = translate(*checkpoint, "two", search, mbr=MBRConfig(num_best=4))
+    assert found in translate(*checkpoint, "two", search.replace(num_return_sequences=4))
+    with pytest.raises(ValueError, match="min_length=9 is a setting of the beam search that samples don't follow"):
+        translate(*checkpoint, TEXTS, search, mbr=MBRConfig(num_samples=4))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
