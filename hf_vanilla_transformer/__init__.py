@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .model.terminology_vanilla_transformer import Terminology
     from .model.tokenizers_vanilla_transformer import TranslationTokenizers
     from .presets import preset
+    from .scoring import score
     from .self_check.runner import check_installation
     from .training.arguments import VanillaTransformerTrainingArguments
     from .training.recipe import read_recipe
@@ -85,6 +86,7 @@ _MODULES = {  # public name -> module that defines it
     "push_to_hub": "hub.publish",
     "quantize": "model.int8_vanilla_transformer",
     "read_recipe": "training.recipe",
+    "score": "scoring",
     "score_targets": "model.beam_search_vanilla_transformer",
     "train": "training.run",
     "train_tokenizer": "data.tokenization",
@@ -127,6 +129,7 @@ __all__ = [
     "push_to_hub",
     "quantize",
     "read_recipe",
+    "score",
     "score_targets",
     "train",
     "train_tokenizer",

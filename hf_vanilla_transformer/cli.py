@@ -20,6 +20,7 @@ from .commands import (
     evaluate,
     presets,
     push,
+    score,
     tokenizer,
     train,
     translate,
@@ -33,7 +34,9 @@ from .commands.parser import Parser, UsageError
 from .version import __version__
 
 PROGRAM = "vanilla-transformer"
-COMMANDS = (demo, check, tokenizer, train, translate, evaluate, average, convert, visualize, align, push, presets)
+COMMANDS = (
+    demo, check, tokenizer, train, translate, score, evaluate, average, convert, visualize, align, push, presets
+)  # fmt: skip
 _WORKER_TRACEBACK = "Traceback (most recent call last):"
 # Errors that torch can't raise again, and raises a RuntimeError for, but which are invalid input rather than a bug.
 _WORKER_ERRORS = {"ValueError", "OSError", "FileNotFoundError", "PermissionError", "UnicodeDecodeError", "BadGzipFile"}

@@ -39,6 +39,7 @@ FILES = {
     "figure": "a figure",
     "page": "an attention page",
     "record": "a record of scores",
+    "scores": "scores of sentence pairs",
     "translations": "translations",
 }
 _KINDS = FOLDERS | FILES
@@ -167,7 +168,7 @@ def check_file(
 
 def _is_own_file(path: Path, kind: str) -> bool:
     """Return whether the content of a file looks like an output of that kind."""
-    if kind in ("translations", "alignments"):  # plain text without a mark of its origin
+    if kind in ("scores", "translations", "alignments"):  # plain text without a mark of its origin
         try:
             with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
                 return b"\0" not in stream.read(_MAX_TEXT_READ)

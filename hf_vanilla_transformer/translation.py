@@ -195,7 +195,7 @@ def translate(
     check_integer("max_source_tokens", max_source_tokens, minimum=1)
     if isinstance(model, (list, tuple)):
         model = Ensemble(model)
-    workers = _number_of_workers(model, workers)
+    workers = number_of_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
     check_source_tag(tokenizers.source, source_tag)
@@ -277,7 +277,7 @@ def check_source_tag(tokenizer: Any, source_tag: str) -> None:
             raise ValueError(f"source_tag: {word!r} is not a token of the model's vocabulary; {has}")
 
 
-def _number_of_workers(model: Any, workers: int | None) -> int:
+def number_of_workers(model: Any, workers: int | None) -> int:
     """Return the number of worker processes, checked or chosen."""
     if workers is None:
         possible = workers_are_supported() and isinstance(model, torch.nn.Module) and model.device.type == "cpu"
@@ -582,4 +582,4 @@ class _Translator:
             yield [replace(found, alignment=tuple(next(alignments))) for found in hypotheses]
 
 
-__all__ = ["ScoredTranslation", "TextSource", "translate"]
+__all__ = ["ScoredTranslation", "TextSource", "number_of_workers", "translate"]

@@ -49,6 +49,8 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "--groups --translations --output --overwrite",
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
+    "score": "--output --normalize --per-token --format --batch-size --workers --max-source-tokens --max-target-tokens "
+    "--device --precision --overwrite",
     "tokenizer": "--source --target --output --vocab-size --model --normalization --lowercase --character-coverage "
     "--extra-token --overwrite",
     "train": "--verbose --recipe --print-recipe",

@@ -48,6 +48,8 @@ FLOORS = {
     "translation_output": 3,
     "translation_restrictions": 3,
     "translation_parts": 3,
+    "scoring": 3,
+    "scoring_files": 3,
     "translation_stream": 3,
     "visualization": 4,
     "model_card": 4,
@@ -67,7 +69,7 @@ TOP_FILES = {
     "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
     "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output", "messages",
     "translation_restrictions",
-    "file_locks", "launch", "parts_directory", "translation_parts",
+    "file_locks", "launch", "parts_directory", "translation_parts", "scoring", "scoring_files",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}

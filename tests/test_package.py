@@ -58,6 +58,7 @@ PUBLIC = {
     "push_to_hub",
     "quantize",
     "read_recipe",
+    "score",
     "score_targets",
     "train",
     "train_tokenizer",

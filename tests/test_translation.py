@@ -249,8 +249,8 @@ def test_the_chosen_number_of_workers_is_that_of_torch_s_threads_where_workers_c
     monkeypatch.setattr(translation, "workers_are_supported", lambda: True)
     for threads, workers in ((1, 1), (3, 3), (64, 16)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert translation._number_of_workers(model, None) == workers
-    assert translation._number_of_workers(exported, None) == 1
-    assert translation._number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
+        assert translation.number_of_workers(model, None) == workers
+    assert translation.number_of_workers(exported, None) == 1
+    assert translation.number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
     monkeypatch.setattr(translation, "workers_are_supported", lambda: False)
-    assert translation._number_of_workers(model, None) == 1
+    assert translation.number_of_workers(model, None) == 1

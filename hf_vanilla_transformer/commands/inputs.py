@@ -20,6 +20,7 @@ def check_inputs(options: argparse.Namespace) -> None:
     """
     if getattr(options, "model", None) is not None and options.command in (
         "translate",
+        "score",
         "evaluate",
         "visualize",
         "align",

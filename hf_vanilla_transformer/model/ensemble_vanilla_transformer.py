@@ -163,7 +163,7 @@ def log_mean_exp(log_probs: Sequence[Tensor]) -> Tensor:
     return total - math.log(len(log_probs)) if len(log_probs) > 1 else total
 
 
-def shortest_limit(models: Sequence[Any]) -> int | None:
+def shortest_limit(models: Iterable[Any]) -> int | None:
     """Return the smallest of the models' maximum sequence lengths in tokens; None if none has one."""
     return min((model.max_sequence_length for model in models if model.max_sequence_length is not None), default=None)
 

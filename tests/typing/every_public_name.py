@@ -13,6 +13,7 @@ from hf_vanilla_transformer.conversion.convert import convert_checkpoint
 from hf_vanilla_transformer.export.exported_model import ExportedModel
 from hf_vanilla_transformer.hub.publish import Published
 from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, TargetScores
+from hf_vanilla_transformer.scoring import PairScore
 from hf_vanilla_transformer.self_check.report import SelfCheckReport
 from hf_vanilla_transformer.training.recipe import Recipe
 from hf_vanilla_transformer.training.run import TrainingResult
@@ -61,6 +62,9 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     assert_type(links, list[list[tuple[int, int]]])
     assert_type(vt.alignment_error_rate(links, ["0-0"]), float)
     assert_type(vt.choose_alignment_head(model, tokenizer, ["one"], ["하나"]).errors, dict[AlignmentHeads, float])
+    assert_type(vt.score(model, tokenizer, "one", "하나"), PairScore)
+    assert_type(vt.score(model, tokenizer, ["one"], ["하나"], batch_size=2), list[PairScore])
+    assert_type(vt.score(model, tokenizer, iter(["one"]), iter(["하나"])), Iterator[PairScore])
     assert_type(vt.quantize(model), vt.VanillaTransformerForConditionalGeneration)
     print(vt.Int8Config())
     engine = vt.load_engine("ctranslate2", "runs/export")
