@@ -10,12 +10,13 @@ import contextlib
 import importlib.util
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
 import evaluate
 import sacrebleu
+from sacrebleu.significance import PairedTest
 from transformers.utils import logging
 
 from .languages import base_language
@@ -139,6 +140,54 @@ class TranslationMetric(evaluate.Metric):
         }
 
 
+def paired_bootstrap(
+    systems: Mapping[str, Sequence[str]],
+    references: Sequence[str],
+    *,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    resamples: int = 1000,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Compare systems with a baseline by sacrebleu's paired bootstrap resampling test (Koehn 2004).
+
+    Args:
+        systems: the translations of each system, by its name; the first one is the baseline.
+        references: one for each translation.
+        tokenize, lowercase: see `TranslationMetric`.
+        resamples: number of bootstrap resamples. The seed is sacrebleu's (12345, or SACREBLEU_SEED).
+
+    Returns:
+        For each system, for "bleu" and "chrf": ``score``, the ``mean`` of the resamples, ``ci`` (half the width of
+        their 95 % confidence interval), ``p_value`` of the difference from the baseline (None for the baseline) and
+        ``signature``.
+    """
+    names = list(systems)
+    texts = [[unicodedata.normalize("NFC", text) for text in systems[name]] for name in names]
+    metrics = {
+        "bleu": sacrebleu.BLEU(tokenize=_resolve_tokenize(tokenize), lowercase=lowercase),
+        "chrf": sacrebleu.CHRF(lowercase=lowercase),
+    }
+    test = PairedTest(
+        list(zip(names, texts, strict=True)),
+        metrics,
+        [[unicodedata.normalize("NFC", text) for text in references]],
+        test_type="bs",
+        n_samples=resamples,
+    )
+    signatures, scores = test()
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in names}
+    for metric, column in zip(metrics, signatures, strict=True):  # sacrebleu calls them BLEU and chrF2
+        for name, result in zip(names, scores[column], strict=True):
+            found[name][metric] = {
+                "score": float(result.score),  # type: ignore[union-attr]
+                "mean": float(result.mean),  # type: ignore[union-attr, arg-type]
+                "ci": float(result.ci),  # type: ignore[union-attr, arg-type]
+                "p_value": None if result.p_value is None else float(result.p_value),  # type: ignore[union-attr]
+                "signature": str(signatures[column]),
+            }
+    return found
+
+
 def _warn_of_other_forms(kind: str, texts: Sequence[str]) -> None:
     others = sum(not unicodedata.is_normalized("NFC", text) for text in texts)
     if others:
@@ -186,4 +235,4 @@ def _try_tokenizer(tokenize: str) -> None:
         ) from error
 
 
-__all__ = ["TranslationMetric", "default_bleu_tokenizer"]
+__all__ = ["TranslationMetric", "default_bleu_tokenizer", "paired_bootstrap"]

@@ -46,7 +46,7 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "convert": "--from --to --set --quantization --overwrite",
     "demo": "--output --recipe --card --verbose",
     "evaluate": f"{TRANSLATION} --engine --source --reference --recipe --split --target-lang --tokenize --lowercase "
-    "--groups --translations --output --overwrite",
+    "--groups --translations --output --overwrite --system-output --paired-bs-n",
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "score": "--output --normalize --per-token --format --batch-size --workers --max-source-tokens --max-target-tokens "

@@ -135,7 +135,7 @@ def test_bad_arguments_are_errors(loaded: tuple) -> None:
         (["one", 2], ["하나", "둘"], "line 2 is of type int"),
     ):
         with pytest.raises(ValueError, match=message):
-            score(model, tokenizer, some, others)  # type: ignore[call-overload]
+            score(model, tokenizer, some, others)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="window=0"):
         score(model, tokenizer, sources, targets, window=0)
     with pytest.raises(ValueError, match="can only translate"):

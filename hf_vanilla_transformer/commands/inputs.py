@@ -18,14 +18,10 @@ def check_inputs(options: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: If a checkpoint is neither a directory nor, where the command takes one, an id on the Hub.
     """
-    if getattr(options, "model", None) is not None and options.command in (
-        "translate",
-        "score",
-        "evaluate",
-        "visualize",
-        "align",
-    ):
+    if getattr(options, "model", None) is not None and options.command in ("translate", "score", "visualize", "align"):
         _check_directory(options.model, hub=True)
+    for model in options.models if options.command == "evaluate" else ():
+        _check_directory(model, hub=True)
     for checkpoint in getattr(options, "ensemble", None) or ():
         _check_directory(checkpoint, hub=True)
     if options.command == "push":

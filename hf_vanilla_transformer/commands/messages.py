@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _PACKAGE = __package__.partition(".")[0]
-_NO_OPTIONS = {"command", "files", "model", "overrides", "run", "speaks_options", "takes_overrides"}
+_NO_OPTIONS = {"command", "files", "model", "models", "overrides", "run", "speaks_options", "takes_overrides"}
 _RENAMED = {  # name in Python -> option, where they differ
     "num_return_sequences": "n_best",
     "num_samples": "mbr_samples",

@@ -31,11 +31,10 @@ class Parser(argparse.ArgumentParser):
         """
         parsed, rest = super().parse_known_args(None if args is None else self._with_dashes(args), namespace)
         # argparse takes all files from the first group of words that are no options: "MODEL --output x FILE" leaves
-        # FILE in the rest.
+        # FILE in the rest. Words after an option that is unknown here may be its values.
         files = next((action for action in self._actions if not action.option_strings and action.nargs == "*"), None)
-        if files is not None and rest and all(word == "-" or not word.startswith("-") for word in rest):
-            setattr(parsed, files.dest, [*getattr(parsed, files.dest), *rest])
-            rest = []
+        while files is not None and rest and (rest[0] == "-" or not rest[0].startswith("-")):
+            setattr(parsed, files.dest, [*getattr(parsed, files.dest), rest.pop(0)])
         return parsed, rest
 
     def _with_dashes(self, words: Sequence[str]) -> list[str]:

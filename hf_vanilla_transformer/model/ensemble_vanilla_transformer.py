@@ -5,7 +5,7 @@
 # Shapes: B batch · S source length · W beam width · D d_model · V vocabulary
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 

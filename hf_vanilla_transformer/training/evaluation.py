@@ -135,9 +135,7 @@ def evaluate_checkpoint(
     config, groups = config or BeamSearchConfig(), groups or {}
     metric = TranslationMetric(tokenize, lowercase=lowercase)  # raises for an unknown tokenizer before any work
     for name, labels in groups.items():
-        lines = corpora[name].report.pairs_kept
-        if len(labels) != lines:
-            raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one per line")
+        check_labels(labels, corpora[name], name)
     engine = choose_engine(engine, checkpoint, device, precision)
     choose_device(device)  # raises before the checkpoint is loaded
     model, tokenizer = load_translator(engine, checkpoint, device, precision)
@@ -275,6 +273,28 @@ def read_labels(path: str | Path) -> list[str]:
     return labels
 
 
+def check_labels(labels: Sequence[str], corpus: ParallelCorpus, name: str) -> None:
+    """Raise ValueError unless there is a label for each line of a corpus, whose name is for the message."""
+    lines = corpus.report.pairs_kept
+    if len(labels) != lines:
+        raise ValueError(f"there are {len(labels)} labels for the {lines} lines of {name}; give one per line")
+
+
+def read_translations(path: str | Path) -> list[str]:
+    """Read translations, one per line; invalid UTF-8 is replaced, and a warning counts these lines.
+
+    Raises:
+        ValueError: If the file is not text.
+        OSError: If it cannot be read.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    found = [decode_line(line) for line in read_lines(Path(path))]
+    if invalid := sum(not valid for _, valid in found):
+        logger.warning(f"{path}: {invalid:,} line(s) are not UTF-8; invalid bytes were replaced")
+    return [text for text, _ in found]
+
+
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record as JSON, atomically."""
     write_json(path, record)
@@ -282,11 +302,13 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 __all__ = [
     "EvaluationResult",
+    "check_labels",
     "evaluate_checkpoint",
     "load_corpora",
     "load_evaluation_text",
     "load_recipe_text",
     "read_labels",
+    "read_translations",
     "score_by_group",
     "score_corpus",
     "translate_corpus",

@@ -102,9 +102,9 @@ def run_evaluation(
         raise ValueError(
             "source_tag is for two files; for the text of a recipe, set its test_source_tags and validation_source_tags"
         )
-    recipe = _read_recipe(request)
-    _check_languages(request, recipe)
-    tokenize = request.tokenize or _tokenizer_of(request, recipe)
+    recipe = read_request_recipe(request)
+    check_languages(request, recipe)
+    tokenize = bleu_tokenizer(request, recipe)
     lowercase = request.lowercase
     if lowercase is None:
         lowercase = recipe is not None and recipe.data.lowercase
@@ -118,7 +118,7 @@ def run_evaluation(
     for warning in corpus_warnings(corpora):
         logger.warning(warning)
     only = next(iter(corpora))
-    if recipe is None and (doubt := _script_warning(corpora[only].sides()[1], request, tokenize)):
+    if recipe is None and (doubt := script_warning(corpora[only].sides()[1], request, tokenize)):
         logger.warning(doubt)
     engine = choose_engine(request.engine, request.model, device, request.precision)
     config = default_search(engine, BeamSearchConfig() if recipe is None else recipe.search, **request.search)
@@ -129,7 +129,7 @@ def run_evaluation(
         tokenize=tokenize,
         lowercase=lowercase,
         batch_size=request.batch_size,
-        max_source_tokens=_max_source_tokens(request, recipe),
+        max_source_tokens=source_limit(request, recipe),
         source_tag=request.source_tag,
         groups={only: read_labels(request.groups)} if request.groups else None,
         on_split=on_split,
@@ -145,14 +145,15 @@ def run_evaluation(
     return result
 
 
-def _read_recipe(request: EvaluationRequest) -> Recipe | None:
+def read_request_recipe(request: EvaluationRequest) -> Recipe | None:
+    """Read the recipe of a request with its overrides; None if it names none."""
     if request.recipe is None:
         return None
     language = () if request.target_lang is None else (f"--target_lang={request.target_lang}",)
     return read_recipe(request.recipe, [*request.overrides, *language])
 
 
-def _check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
+def check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
     """Reject what is no language code, and log a warning for a code that is rarely meant."""
     names = {"target_lang": request.target_lang}
     if recipe is not None:
@@ -164,7 +165,7 @@ def _check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
                 logger.warning(warning)
 
 
-def _script_warning(references: Sequence[str], request: EvaluationRequest, tokenize: str) -> str | None:
+def script_warning(references: Sequence[str], request: EvaluationRequest, tokenize: str) -> str | None:
     """Return a warning if the script of the references does not fit the language or the tokenizer of BLEU."""
     sample = references[:: max(1, len(references) // _SAMPLED_LINES)]
     if request.target_lang and (script := unexpected_script(sample, request.target_lang)):
@@ -178,7 +179,10 @@ def _script_warning(references: Sequence[str], request: EvaluationRequest, token
     return None
 
 
-def _tokenizer_of(request: EvaluationRequest, recipe: Recipe | None) -> str:
+def bleu_tokenizer(request: EvaluationRequest, recipe: Recipe | None) -> str:
+    """Return sacreBLEU's tokenizer: what is requested, else the recipe's, else that of the language."""
+    if request.tokenize:
+        return request.tokenize
     if recipe is None:
         return default_bleu_tokenizer(request.target_lang or "")
     if recipe.run.metric_tokenize and request.target_lang is None:
@@ -186,7 +190,8 @@ def _tokenizer_of(request: EvaluationRequest, recipe: Recipe | None) -> str:
     return default_bleu_tokenizer(recipe.data.target_lang)
 
 
-def _max_source_tokens(request: EvaluationRequest, recipe: Recipe | None) -> int:
+def source_limit(request: EvaluationRequest, recipe: Recipe | None) -> int:
+    """Return the number of tokens from which on a source is not translated."""
     if request.max_source_tokens is not None:
         return request.max_source_tokens
     return 1024 if recipe is None else recipe.run.max_source_tokens
@@ -209,4 +214,12 @@ def _load_text(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, P
     return load_evaluation_text(request.source, request.reference)
 
 
-__all__ = ["EvaluationRequest", "run_evaluation"]
+__all__ = [
+    "EvaluationRequest",
+    "bleu_tokenizer",
+    "check_languages",
+    "read_request_recipe",
+    "run_evaluation",
+    "script_warning",
+    "source_limit",
+]
