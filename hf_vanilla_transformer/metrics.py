@@ -164,7 +164,8 @@ def paired_bootstrap(
     names = list(systems)
     texts = [[unicodedata.normalize("NFC", text) for text in systems[name]] for name in names]
     metrics = {
-        "bleu": sacrebleu.BLEU(tokenize=_resolve_tokenize(tokenize), lowercase=lowercase),
+        # `force` only hides the warning about tokenized text, which `TranslationMetric` shows.
+        "bleu": sacrebleu.BLEU(tokenize=_resolve_tokenize(tokenize), lowercase=lowercase, force=True),
         "chrf": sacrebleu.CHRF(lowercase=lowercase),
     }
     test = PairedTest(

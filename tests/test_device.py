@@ -9,7 +9,8 @@ import torch
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, preset, train_tokenizer
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.device import choose_device, move_to_device
+from hf_vanilla_transformer.device import choose_device, device_of_process, move_to_device
+from hf_vanilla_transformer.launch import Launch
 
 
 @pytest.fixture(params=["cuda", "mps", "xpu"])
@@ -25,6 +26,16 @@ def test_the_accelerator_is_the_default_and_an_explicit_device_takes_precedence(
     assert choose_device() == torch.device(accelerator)
     assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
     assert choose_device(f"{accelerator}:1") == torch.device(accelerator, 1)
+
+
+def test_each_process_of_a_launch_has_a_device_of_its_own_unless_one_was_chosen(accelerator: str) -> None:
+    def device_of(local_rank: int, processes: int = 4, device: str | None = None) -> torch.device:
+        return device_of_process(choose_device(device), Launch(local_rank, processes, local_rank))
+
+    assert [device_of(rank) for rank in range(4)] == [torch.device(accelerator, rank % 2) for rank in range(4)]
+    assert device_of(0, processes=1) == torch.device(accelerator)
+    assert device_of(0, device=f"{accelerator}:1") == torch.device(accelerator, 1)
+    assert device_of(1, device="cpu") == torch.device("cpu")
 
 
 def test_without_an_accelerator_the_cpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +74,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 COMMANDS = {
     "translate": ["{0}", "--num-beams", "1"],
+    "score": ["{0}", "{0}/text", "{0}/text"],
     "evaluate": ["{0}", "--source", "{0}/text", "--reference", "{0}/text", "--num-beams", "1"],
     "visualize": ["{0}", "--source", "one", "--target", "둘", "--output", "{1}/page.html", "--overwrite"],
 }
