@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a record of results: data, decoding, hardware, versions and commit; and how records are written."""
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -18,6 +19,7 @@ from ..device import processor_name
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..version import __version__
 
+_ALWAYS_RECORDED = ("num_beams", "length_penalty", "length_normalization")
 _VERSIONS = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
 
 
@@ -30,8 +32,9 @@ def data_record(corpus: ParallelCorpus) -> dict[str, Any]:
 
 
 def decoding_record(config: BeamSearchConfig) -> dict[str, Any]:
-    """Describe a beam search by the settings that a recipe has."""
-    return {name: getattr(config, name) for name in ("num_beams", "length_penalty", "length_normalization")}
+    """Describe a beam search by the settings that a recipe has, and others that are not their defaults."""
+    fields, defaults = dataclasses.asdict(config), dataclasses.asdict(BeamSearchConfig())
+    return {name: value for name, value in fields.items() if name in _ALWAYS_RECORDED or value != defaults[name]}
 
 
 def hardware() -> str:
