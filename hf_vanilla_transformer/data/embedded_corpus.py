@@ -41,7 +41,9 @@ class Expression(NamedTuple):
     ko: str
 
 
-def embedded_corpus(split: str, size: int, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> "Dataset":
+def embedded_corpus(
+    split: str, size: int, seed: int = 0, kinds: tuple[str, ...] = KINDS, alignments: bool = False
+) -> "Dataset":
     """Generate one split of the corpus.
 
     Args:
@@ -49,6 +51,8 @@ def embedded_corpus(split: str, size: int, seed: int = 0, kinds: tuple[str, ...]
         size: number of expressions, divided equally among the kinds (the first kinds get the remainder).
         seed: of the random draw; the same seed gives the same rows in the same order.
         kinds: any of "number", "date", "time" and "money".
+        alignments: add the column ``alignment``, the correct alignment of the words, e.g. "0-0 1p0 2-1" with "p" in
+            possible links (see `alignment_error_rate`).
 
     Returns:
         A dataset with the columns ``translation`` ({"en", "ko"}, as in translation datasets on the Hub), ``kind`` and
@@ -63,11 +67,16 @@ def embedded_corpus(split: str, size: int, seed: int = 0, kinds: tuple[str, ...]
     features = Features(
         {"translation": Translation(languages=["en", "ko"]), "kind": Value("string"), "value": Value("string")}
     )
-    columns = {
+    columns: dict[str, list] = {
         "translation": [{"en": row.en, "ko": row.ko} for row in rows],
         "kind": [row.kind for row in rows],
         "value": [row.value for row in rows],
     }
+    if alignments:
+        from .embedded_alignments import embedded_alignment
+
+        features["alignment"] = Value("string")
+        columns["alignment"] = [embedded_alignment(row) for row in rows]
     return Dataset.from_dict(columns, features=features)
 
 

@@ -13,6 +13,7 @@ from hf_vanilla_transformer.data.embedded_corpus import (
     dollars_to_english,
     dollars_to_korean,
     draw_expressions,
+    embedded_corpus,
     number_to_english,
     number_to_korean,
     time_to_english,
@@ -59,6 +60,12 @@ def test_dates_times_and_amounts_are_aligned_word_by_word() -> None:
     assert sure_words(row) == {("three", "세"), ("five", "오"), ("ten", "십"), ("seconds", "초"), ("p.m.", "오후")}
     row = Expression("money", "USD 21.05", dollars_to_english(21, 5), dollars_to_korean(21, 5))
     assert sure_words(row) == {("twenty-one", "이십일"), ("dollars", "달러"), ("five", "오"), ("cents", "센트")}
+
+
+def test_the_corpus_has_a_column_of_alignments_on_request() -> None:
+    rows = embedded_corpus("test", 20, alignments=True)
+    assert rows["alignment"] == [embedded_alignment(row) for row in draw_expressions("test", 20)]
+    assert "alignment" not in embedded_corpus("test", 20).column_names
 
 
 def test_every_expression_has_an_alignment_with_words_that_exist_and_covers_all_korean_words() -> None:
