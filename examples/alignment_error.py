@@ -5,10 +5,11 @@ gold alignments, and why it matters which decoder step is read: the one that pre
 
     python examples/alignment_error.py runs/demo --embedded          # gold by rule: the demo's numbers, dates, amounts
     python examples/alignment_error.py CHECKPOINT --gold examples/gold_alignments.tsv --held-out val.en val.de
+    python examples/alignment_error.py --render docs/attention.md    # the table, from the records in examples/results/
 
 gold_alignments.tsv has 24 short English-German pairs, lowercase and tokenized, aligned by hand: source, target and
-alignment, "0-0" for a sure and "1p2" for a possible link. Hardware: a minute on one CPU core. The last line is
-"alignment_error: …" with the error rate of the head that was chosen without gold alignments.
+alignment, "0-0" for a sure and "1p2" for a possible link. Hardware: one CPU core. Minutes: less than one. The last line
+is "alignment_error: head=… aer=… record=…", of the head that was chosen without gold alignments.
 """
 
 import argparse
@@ -21,6 +22,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import align_words, alignment_error_rate, choose_alignment_head, embedded_corpus
 
+RECORDS = Path(__file__).resolve().parent / "results" / "alignment_error"
+START, END = "<!-- alignment-error:start -->", "<!-- alignment-error:end -->"
+TEST_PAIRS = 500  # of the embedded corpus, and as many held-out ones
 Texts = list[str]
 
 
@@ -45,17 +49,46 @@ def diagonal(sources: Texts, targets: Texts) -> list[list[tuple[int, int]]]:
     return [[(place * width // height, place) for place in range(height)] for width, height in lengths]
 
 
+def table(folder: Path) -> str:
+    """Return the table of all records: a row per choice of the head, a column per checkpoint."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    rows = [["words of"] + [f"{record['text']}, {record['pairs']} pairs" for record in records]]
+    rows.append(["---"] * len(rows[0]))
+    for which in dict.fromkeys(row["which"] for record in records for row in record["rows"]):
+        cells = []
+        for record in records:
+            found = next((row for row in record["rows"] if row["which"] == which), None)
+            head = f" ({found['head']})" if found and found["head"] else ""
+            cells.append(f"{found['aer']:.3f}{head}" if found else "")
+        rows.append([which, *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def render(text: str, folder: Path = RECORDS) -> str:
+    """Return a page with the table of the records between its markers."""
+    return f"{text.split(START)[0]}{START}\n{table(folder)}\n{END}{text.split(END)[1]}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="?")
     parser.add_argument("--embedded", action="store_true", help="measure on the embedded corpus")
     parser.add_argument("--gold", type=Path, help="source, target and alignment, separated by tabs")
     parser.add_argument("--held-out", type=Path, nargs=2, help="source and target file to choose the head without gold")
-    parser.add_argument("--record", type=Path, help="write the error rates to this JSON file")
+    parser.add_argument("--name", default="mine", help="of the record")
+    parser.add_argument("--text", help="description of model and text in the table (default: the name)")
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page")
     options = parser.parse_args(arguments)
+    if options.render is not None:
+        page = options.render.read_text(encoding="utf-8")
+        options.render.write_text(render(page, options.records), encoding="utf-8")
+        return
+    if options.checkpoint is None:
+        parser.error("give a checkpoint")
     if options.embedded:
-        sources, targets, gold = of_embedded_corpus("test", 500)
-        held_out = of_embedded_corpus("validation", 500)
+        sources, targets, gold = of_embedded_corpus("test", TEST_PAIRS)
+        held_out = of_embedded_corpus("validation", TEST_PAIRS)
     elif options.gold is not None and options.held_out is not None:
         sources, targets, gold = map(list, zip(*(line.split("\t") for line in read_lines(options.gold)), strict=True))
         held_out = (*(read_lines(path) for path in options.held_out), None)
@@ -69,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shifted = next(heads for heads in by_gold.errors if heads.shift)
     last = model.config.decoder_layers - 1
     rows = [
-        ("the default: mean of the last layer but one", str(max(0, last - 1))),
+        ("the default: mean of the last layer but one (of two: the last)", str(last - 1 if last > 1 else last)),
         ("mean of the last layer", str(last)),
         ("chosen on held-out text without gold alignments", str(chosen.best)),
     ]
@@ -86,21 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error = alignment_error_rate(align_words(model, tokenizer, sources, targets, head), gold)
         results.append({"which": which, "head": head, "aer": error})
     for row in results:
-        print(f"{row['which']:50} {row['head'] or '':6} AER {row['aer']:.3f}")
-    if options.record is not None:
-        record = {
-            "measurement": "alignment error rate of cross-attention",
-            "checkpoint": options.checkpoint.name,
-            "gold": "embedded corpus, test" if options.embedded else options.gold.name,
-            "pairs": len(sources),
-            "layers": last + 1,
-            "heads": model.config.num_heads,
-            "rows": results,
-            "machine": this_machine(),
-        }
-        options.record.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    error = alignment_error_rate(align_words(model, tokenizer, sources, targets, chosen.best), gold)
-    print(f"alignment_error: checkpoint={options.checkpoint} head={chosen.best} aer={error:.4f} pairs={len(sources)}")
+        print(f"{row['which']:64} {row['head'] or '':6} AER {row['aer']:.3f}")
+    record = {
+        "text": options.text or options.name,
+        "pairs": len(sources),
+        "layers": last + 1,
+        "heads": model.config.num_heads,
+        "rows": results,
+        "machine": this_machine(),
+    }
+    options.records.mkdir(parents=True, exist_ok=True)
+    path = options.records / f"{options.name}.json"
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    error = next(row["aer"] for row in results if row["head"] == str(chosen.best))
+    print(f"alignment_error: head={chosen.best} aer={error:.4f} record={path}")
 
 
 if __name__ == "__main__":

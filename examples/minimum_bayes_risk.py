@@ -3,11 +3,11 @@
 You learn: that a model's single likeliest translation and the one most like all its samples are different things, and
 that a metric which chooses the translations (chrF) gains more than one that doesn't (BLEU).
 
-    python examples/minimum_bayes_risk.py CHECKPOINT --source test.en --reference test.de --target-lang de \
-        --record examples/results/minimum-bayes-risk-NAME.json
+    python examples/minimum_bayes_risk.py CHECKPOINT --source test.en --reference test.de --name mine
+    python examples/minimum_bayes_risk.py --render docs/decoding.md   # the table, from the records in examples/results/
 
-Hardware: one CPU core translates about 1 sentence per second with 64 samples of a `tiny` model. The last line is the
-last row of the table, e.g. "64 samples, ancestral                     BLEU 36.90  chrF 62.10  12.3 min".
+Hardware: two CPU cores. Minutes: 20 for 1,000 sentences and a model of size `tiny`, most of them for the samples.
+The last line is "minimum_bayes_risk: bleu=… chrf=… record=…", of the last row of the table.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import BeamSearchConfig, MBRConfig, TranslationMetric, translate
 
+RECORDS = Path(__file__).resolve().parent / "results" / "minimum_bayes_risk"
+START, END = "<!-- minimum-bayes-risk:start -->", "<!-- minimum-bayes-risk:end -->"
 SYSTEMS = {
     "beam search, beam 4": None,
     "MBR, 16-best list": MBRConfig(num_best=16),
@@ -40,16 +42,41 @@ def spread(lines: list[str], number: int | None) -> list[str]:
     return lines if number is None else [lines[place * len(lines) // number] for place in range(number)]
 
 
+def table(folder: Path) -> str:
+    """Return the table of all records: a row per system, two columns per text."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    texts = [f"{record['text']}, {record['sentences']:,} sentences" for record in records]
+    rows = [["", *(f"{text}: BLEU | chrF | s" for text in texts)], ["---"] * (1 + 3 * len(records))]
+    for name in SYSTEMS:
+        found = [row for record in records for row in record["systems"] if row["system"] == name]
+        rows.append([name, *(f"{row['bleu']:.1f} | {row['chrf']:.1f} | {row['seconds']:,.0f}" for row in found)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def render(text: str, folder: Path = RECORDS) -> str:
+    """Return a page with the table of the records between its markers."""
+    return f"{text.split(START)[0]}{START}\n{table(folder)}\n{END}{text.split(END)[1]}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--source", type=Path, required=True, help="text file with one sentence per line")
-    parser.add_argument("--reference", type=Path, required=True, help="the translation of each line")
+    parser.add_argument("checkpoint", type=Path, nargs="?")
+    parser.add_argument("--source", type=Path, help="text file with one sentence per line")
+    parser.add_argument("--reference", type=Path, help="the translation of each line")
     parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokenizer; none for tokenized text")
-    parser.add_argument("--lines", type=int, help="only so many lines, evenly spread over the test set")
+    parser.add_argument("--lines", type=int, help="number of lines, evenly spread over the test set (default: all)")
     parser.add_argument("--workers", type=int, default=1, help="processes that translate side by side")
-    parser.add_argument("--record", type=Path, help="write the scores to this JSON file")
+    parser.add_argument("--name", default="mine", help="of the record")
+    parser.add_argument("--text", help="description of model and text in the table (default: the name)")
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page")
     options = parser.parse_args(arguments)
+    if options.render is not None:
+        page = options.render.read_text(encoding="utf-8")
+        options.render.write_text(render(page, options.records), encoding="utf-8")
+        return
+    if None in (options.checkpoint, options.source, options.reference):
+        parser.error("give a checkpoint, --source and --reference")
 
     tokenizer = AutoTokenizer.from_pretrained(options.checkpoint)
     model = AutoModelForSeq2SeqLM.from_pretrained(options.checkpoint).eval()
@@ -63,17 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = metric.compute(predictions=translations, references=references)
         rows.append({"system": name, "bleu": scores["bleu"], "chrf": scores["chrf"], "seconds": round(seconds, 1)})
         print(f"{name:32} BLEU {scores['bleu']:.2f}  chrF {scores['chrf']:.2f}  {seconds / 60:.1f} min", flush=True)
-        if options.record is not None:
-            record = {
-                "measurement": "minimum Bayes risk decoding",
-                "checkpoint": options.checkpoint.name,
-                "text": f"{options.source.name} + {options.reference.name}",
-                "sentences": len(sources),
-                "systems": rows,
-                "signatures": [scores["bleu_signature"], scores["chrf_signature"]],
-                "machine": {**this_machine(), "workers": options.workers},
-            }
-            options.record.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    record = {
+        "text": options.text or options.name,
+        "sentences": len(sources),
+        "systems": rows,
+        "signatures": [scores["bleu_signature"], scores["chrf_signature"]],
+        "machine": {**this_machine(), "workers": options.workers},
+    }
+    options.records.mkdir(parents=True, exist_ok=True)
+    path = options.records / f"{options.name}.json"
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"minimum_bayes_risk: bleu={scores['bleu']:.2f} chrf={scores['chrf']:.2f} record={path}")
 
 
 if __name__ == "__main__":

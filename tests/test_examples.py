@@ -284,6 +284,77 @@ def test_the_table_of_chosen_settings_matches_the_records() -> None:
     assert example("chosen_settings").render(page) == page, "run examples/chosen_settings.py --render docs/training.md"
 
 
+@pytest.fixture
+def small_checkpoint(tmp_path: Path) -> Path:
+    rows = embedded_corpus("train", 200)["translation"]
+    tokenizer = train_tokenizer((text for row in rows for text in row.values()), 350)
+    model = VanillaTransformerForConditionalGeneration(preset("tiny", vocab_size=len(tokenizer), **SIZES))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.mark.parametrize("arguments", [["--embedded"], ["--gold", "GOLD", "--held-out", "my.en", "my.ko"]])
+def test_alignment_error_measures_heads_and_writes_a_record(
+    arguments: list[str],
+    tmp_path: Path,
+    small_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path, "validation", "my", 40)
+    module = example("alignment_error")
+    monkeypatch.setattr(module, "TEST_PAIRS", 40)
+    words = [str(EXAMPLES / "gold_alignments.tsv") if word == "GOLD" else word for word in arguments]
+    module.main([str(small_checkpoint), *words, "--name", "small", "--records", "records"])
+    assert re.fullmatch(r"alignment_error: head=\S+ aer=0\.\d+ record=records/small.json", last_line(capsys))
+    record = json.loads(Path("records/small.json").read_text(encoding="utf-8"))
+    assert all(0 <= row["aer"] <= 1 for row in record["rows"]) and record["machine"]["cores"] >= 1
+    page = Path("page.md")
+    page.write_text(f"before\n{module.START}\nold\n{module.END}\nafter\n", encoding="utf-8")
+    module.main(["--render", "page.md", "--records", "records"])
+    rows = page.read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "before" and rows[-1] == "after" and len({row.count("|") for row in rows[2:-2]}) == 1
+
+
+def test_the_gold_alignments_name_words_that_exist() -> None:
+    rows = [line.split("\t") for line in (EXAMPLES / "gold_alignments.tsv").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 24
+    for source, target, alignment in rows:
+        links = re.findall(r"(\d+)[-p](\d+)", alignment)
+        assert len(links) == len(alignment.split())
+        assert all(int(i) < len(source.split()) and int(j) < len(target.split()) for i, j in links)
+
+
+def test_minimum_bayes_risk_compares_systems_and_writes_a_record(
+    tmp_path: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path, "validation", "my", 8)
+    module = example("minimum_bayes_risk")
+    words = ["--source", "my.en", "--reference", "my.ko", "--lines", "2", "--tokenize", "char", "--name", "small"]
+    module.main([str(small_checkpoint), *words, "--records", "records"])
+    assert re.fullmatch(r"minimum_bayes_risk: bleu=\S+ chrf=\S+ record=records/small.json", last_line(capsys))
+    record = json.loads(Path("records/small.json").read_text(encoding="utf-8"))
+    assert [row["system"] for row in record["systems"]] == list(module.SYSTEMS) and record["sentences"] == 2
+    page = Path("page.md")
+    page.write_text(f"before\n{module.START}\nold\n{module.END}\nafter\n", encoding="utf-8")
+    module.main(["--render", "page.md", "--records", "records"])
+    assert len({row.count("|") for row in page.read_text(encoding="utf-8").splitlines()[2:-2]}) == 1
+
+
+@pytest.mark.parametrize(("name", "page"), [("alignment_error", "attention"), ("minimum_bayes_risk", "decoding")])
+def test_the_tables_of_alignments_and_mbr_match_the_records(
+    name: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    text = (EXAMPLES.parent / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert example(name).render(text) == text, f"run examples/{name}.py --render docs/{page}.md"
+
+
 @pytest.mark.parametrize("path", LETTERS, ids=lambda path: path.stem)
 def test_an_example_is_a_short_letter(path: Path) -> None:
     source = path.read_text(encoding="utf-8")

@@ -51,16 +51,17 @@ class AlignmentHeads:
     def of(cls, model: Any, wanted: "AlignmentHeads | str | None" = None) -> "AlignmentHeads":
         """Return the heads for a model: the ones wanted, else those stored with it, else the default.
 
-        The default is the mean over the heads of the last layer but one (Garg et al. 2019).
+        The default is the mean over the heads of the last layer but one (Garg et al. 2019), and of the last layer where
+        there are only one or two.
 
         Raises:
             ValueError: If the model does not have them.
         """
+        layers, number = model.config.decoder_layers, model.config.num_heads
         if wanted is not None:
             heads = cls.parse(wanted) if isinstance(wanted, str) else wanted
         else:
-            heads = stored_heads(model) or cls(max(0, model.config.decoder_layers - 2))
-        layers, number = model.config.decoder_layers, model.config.num_heads
+            heads = stored_heads(model) or cls(layers - 2 if layers > 2 else layers - 1)
         if heads.layer >= layers or (heads.head is not None and heads.head >= number):
             raise ValueError(
                 f"alignment_head={str(heads)!r} is not in the model, which has layers 0 to {layers - 1} with heads 0 "

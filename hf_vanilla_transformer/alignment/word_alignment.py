@@ -45,7 +45,8 @@ def align_words(
         tokenizer: the model's tokenizer, or `TranslationTokenizers` with both.
         sources, targets: texts and their translations.
         heads: whose weights are taken, e.g. "2.1" for layer 2, head 1, both from 0; see `AlignmentHeads`. None takes
-            those stored with the checkpoint, else the mean over the heads of the last layer but one.
+            those stored with the checkpoint, else the mean over the heads of the last layer but one, or of the
+            last where there are only one or two.
         batch_size: most pairs per batch.
         batch_tokens: most tokens of a side per batch, with padding; a longer pair is a batch by itself.
         source_tag, target_tokenizer: see `translate`. A tag is not one of the words.
@@ -55,8 +56,8 @@ def align_words(
         "0-0 1-2". A pair with an empty side has none.
 
     Raises:
-        ValueError: If the numbers of texts differ, the model is an export, or a tokenizer does not tell which word a
-            token belongs to.
+        ValueError: If the numbers of texts differ, the model is an export, or a tokenizer does not mark where words
+            begin.
     """
     check_integer("batch_size", batch_size, minimum=1)
     check_integer("batch_tokens", batch_tokens, minimum=1)

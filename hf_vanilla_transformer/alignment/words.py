@@ -76,7 +76,7 @@ def _without_first_words(text: TokenizedText, number: int) -> TokenizedText:
 
 
 def _special_ids(tokenizer: Any) -> set[int]:
-    """Return the ids that stand for no characters."""
+    """Return the ids of tokens without characters."""
     return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
 
@@ -95,7 +95,7 @@ def _words_of_pieces(tokenizer: Any, ids: list[int], size: int) -> list[range]:
     special = _special_ids(tokenizer)
     pieces = tokenizer.convert_ids_to_tokens(ids)
     if not any(piece.startswith(_WORD_START) for piece, index in zip(pieces, ids, strict=True) if index not in special):
-        raise ValueError("this tokenizer does not tell which word a token belongs to; load a fast tokenizer")
+        raise ValueError("this tokenizer does not mark where words begin; load a fast tokenizer")
     words, word = [], -1
     for piece, index in zip(pieces, ids, strict=True):
         if index in special or size == 0:

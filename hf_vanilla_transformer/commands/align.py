@@ -41,7 +41,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="LAYER[.HEAD]",
         help="cross-attention that aligns the words, counted from 0: a head, or the mean over a layer; +1 at the end "
         "takes the decoder step that reads a word instead of the one that predicts it (default: stored by "
-        "--choose-head, else the mean over the last layer but one)",
+        "--choose-head, else the mean over the last layer but one, or the last of two)",
     )
     parser.add_argument("--output", metavar="FILE", help="write to this file instead of standard output")
     parser.add_argument(

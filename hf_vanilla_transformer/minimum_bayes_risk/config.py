@@ -25,7 +25,7 @@ class MBRConfig:
         epsilon_cutoff: tokens of smaller probability are not sampled (epsilon sampling, Hewitt et al. 2022; 0.02 is the
             value of Freitag et al. 2023). 0 samples all tokens (ancestral sampling).
         top_p: sample the most probable tokens whose probabilities add up to it (nucleus sampling); 1 samples all.
-        top_k: sample the so many most probable tokens; 0 samples all.
+        top_k: number of most probable tokens that are sampled; 0 samples all.
         seed: of the samples.
 
     Raises:

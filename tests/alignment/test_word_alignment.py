@@ -184,7 +184,7 @@ def test_words_of_a_slow_sentencepiece_tokenizer_begin_at_its_marks() -> None:
 
 def test_a_slow_tokenizer_without_marks_is_explained() -> None:
     tokenizers = TranslationTokenizers(SlowTokenizer([8, 6, 2]))
-    with pytest.raises(ValueError, match="does not tell which word a token belongs to; load a fast tokenizer"):
+    with pytest.raises(ValueError, match="does not mark where words begin; load a fast tokenizer"):
         tokenize_words(tokenizers, "source", ["belde"])
 
 
