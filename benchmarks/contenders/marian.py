@@ -106,7 +106,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     found = measurements.record(
-        evaluation_seconds=round(budget.clock.paused_seconds, 1), parameters=model.num_parameters()
+        evaluation_seconds=round(budget.clock.paused_seconds, 1), parameters=model.num_parameters(only_trainable=True)
     )
     if job.purpose == "final":
         trained = weights_copy(model)
