@@ -107,6 +107,10 @@ def paper_beam_search(
     search is greedy: the first EOS token ends it. Padding and the decoder start token are never generated; other tokens
     don't get their share of the probability.
 
+    Prefixes, constraints and the settings that ban tokens restrict the targets; log-probabilities stay the model's. A
+    target may be ``max_extra_tokens`` longer than its prefix and constraints together. A sentence whose restrictions
+    contradict each other, or are lost from a narrow beam, has a result without tokens and the score −∞.
+
     `generate_with_paper_beam_search` runs the same search in ``model.generate(custom_generate=…)``.
 
     Args:
@@ -121,9 +125,6 @@ def paper_beam_search(
         constraints: phrases that each target contains, one list of token sequences per source, [] or None where it has
             none. Phrases may overlap; one that is given twice need occur only once. Use a beam that is at least as wide
             as a target's constraints have tokens.
-
-    A target may be ``max_extra_tokens`` longer than its prefix and constraints together, also where its source is
-    shorter.
 
     Returns:
         The hypotheses with their scores; see `BeamSearchOutput`.
