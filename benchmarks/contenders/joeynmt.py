@@ -203,7 +203,6 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     folder = Path(job.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     write_text(job, task, folder)
-    settled = dict(job.settings)
     points = len(job.points) + 1
     freq = max(job.total_updates // points, 1)
     if job.updates is not None:
@@ -233,7 +232,8 @@ def run(job: Job, task: Task) -> dict[str, Any]:
         loss = state.steps[-1][2]
         measurements.add_point(translations["validation"], state.tokens_per_update * state.steps[-1][0], loss)
     found = measurements.record(evaluation_seconds=round(state.paused, 1), parameters=_parameters(log))
-    found["settings"] = settled
+    found["planned_updates"] = updates  # a multiple of the updates between two validations
+    found["ended_by"] = "updates" if found["updates"] >= updates else "time limit"
     if job.purpose == "final":
         by_penalty = {
             penalty: _translate(job, task, folder, setup, f"beam-{penalty}", beam_size=NUM_BEAMS, beam_alpha=penalty)
