@@ -42,13 +42,13 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .model.terminology_vanilla_transformer import Terminology
     from .model.tokenizers_vanilla_transformer import TranslationTokenizers
     from .presets import preset
-    from .scoring import score
     from .self_check.runner import check_installation
     from .training.arguments import VanillaTransformerTrainingArguments
     from .training.recipe import read_recipe
     from .training.run import train
     from .training.trainer import VanillaTransformerTrainer
-    from .translation import translate
+    from .translation.score import score
+    from .translation.translate import translate
     from .visualization.maps import attention_maps
 
 _MODULES = {  # public name -> module that defines it
@@ -86,11 +86,11 @@ _MODULES = {  # public name -> module that defines it
     "push_to_hub": "hub.publish",
     "quantize": "model.int8_vanilla_transformer",
     "read_recipe": "training.recipe",
-    "score": "scoring",
+    "score": "translation.score",
     "score_targets": "model.beam_search_vanilla_transformer",
     "train": "training.run",
     "train_tokenizer": "data.tokenization",
-    "translate": "translation",
+    "translate": "translation.translate",
 }
 
 __all__ = [

@@ -32,8 +32,8 @@ from hf_vanilla_transformer.inference import INFERENCE_PRECISIONS
 from hf_vanilla_transformer.model.beam_search_config_vanilla_transformer import LENGTH_NORMALIZATIONS
 from hf_vanilla_transformer.training.demo import RECIPE
 from hf_vanilla_transformer.training.recipe import package_recipes
-from hf_vanilla_transformer.translation import ScoredTranslation
-from hf_vanilla_transformer.translation_output import FORMATS
+from hf_vanilla_transformer.translation.output_formats import FORMATS
+from hf_vanilla_transformer.translation.texts import ScoredTranslation
 from hf_vanilla_transformer.visualization.alignment import digit_alignment
 from hf_vanilla_transformer.visualization.maps import KINDS
 
@@ -416,7 +416,7 @@ def test_running_out_of_memory_is_one_sentence(checkpoint, translate, monkeypatc
     def allocate(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2280000000000 bytes.")
 
-    monkeypatch.setattr("hf_vanilla_transformer.translation.paper_beam_search", allocate)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.translator.paper_beam_search", allocate)
     status, _, error = translate(checkpoint, b"one\n")
     assert status == 2
     last = error.strip().splitlines()[-1]
@@ -444,7 +444,7 @@ def test_translate_warns_of_lines_that_are_not_utf_8_and_of_empty_translations(c
     def empty(model, tokenizer, lines, config, **_):
         return (ScoredTranslation("", 0.0) for _ in lines)
 
-    monkeypatch.setattr("hf_vanilla_transformer.translation_stream.translate", empty)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.stream.translate", empty)
     status, out, error = translate(checkpoint, b"one\ngr\xfcn\nzw\xf6lf\n\n")
     assert status == 0 and out == b"\n" * 4
     assert "2 line(s) are not UTF-8, the first is standard input:2" in error

@@ -323,7 +323,7 @@ def test_bad_files_are_one_sentence_before_the_model_is_loaded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hf_vanilla_transformer.translation_stream.load_checkpoint", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("hf_vanilla_transformer.translation.engines.load_checkpoint", lambda *_: pytest.fail("loaded"))
     source = write(tmp_path / "source", TEXTS)
     write(tmp_path / "short", ["a"])
     write(tmp_path / "same", PREFIXES)

@@ -26,8 +26,8 @@ from hf_vanilla_transformer import (
     translate,
 )
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.translation_input import PIPE_WAIT, LineSource, count_all_lines, suggested_wait
-from hf_vanilla_transformer.translation_output import Progress, clock_time
+from hf_vanilla_transformer.translation.line_sources import PIPE_WAIT, LineSource, count_all_lines, suggested_wait
+from hf_vanilla_transformer.translation.output_formats import Progress, clock_time
 from hf_vanilla_transformer.worker_processes import workers_are_supported
 
 TEXTS = ["three million and five", "", "two hundred", "   ", "nine o'clock a.m.", "the fifth of May"]
@@ -118,7 +118,7 @@ def test_an_output_never_replaces_an_input_and_appears_only_when_it_is_complete(
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_vanilla_transformer.translation.paper_beam_search", fail)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.translator.paper_beam_search", fail)
     assert main(["translate", str(checkpoint), str(lines), "--output", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "vanilla-transformer translate: interrupted\n"
     assert [path.name for path in tmp_path.iterdir()] == ["lines.en"]
@@ -151,7 +151,7 @@ def test_bad_input_is_one_sentence_before_the_model_is_loaded(
     def load(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("hf_vanilla_transformer.translation_stream.load_checkpoint", load)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.engines.load_checkpoint", load)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     (lines.parent / "broken.gz").write_bytes(b"plain text")
     (lines.parent / "wide").write_bytes("one two\n".encode("utf-16-le"))
@@ -220,7 +220,7 @@ def test_progress_shows_lines_per_second_and_the_time_left_on_a_terminal_only(
     words = ["translate", str(checkpoint), str(lines), "--batch-size", "1", "--overwrite"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     assert "lines/s" not in capsys.readouterr().err
-    monkeypatch.setattr("hf_vanilla_transformer.translation_output._INTERVAL", 0.0)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.output_formats._INTERVAL", 0.0)
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     shown = terminal.getvalue().split("\r")

@@ -27,7 +27,6 @@ FLOORS = {
     "overwriting": 0,
     "file_locks": 0,
     "launch": 0,
-    "parts_directory": 0,
     "plausibility": 0,
     "device": 0,
     "worker_processes": 0,
@@ -44,13 +43,6 @@ FLOORS = {
     "conversion": 2,
     "export": 2,
     "translation": 3,
-    "translation_input": 3,
-    "translation_output": 3,
-    "translation_restrictions": 3,
-    "translation_parts": 3,
-    "scoring": 3,
-    "scoring_files": 3,
-    "translation_stream": 3,
     "visualization": 4,
     "model_card": 4,
     "hub": 5,
@@ -66,10 +58,9 @@ COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "command
 # The files among them: together they count as one folder, the top of the package.
 TOP_FILES = {
     "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
-    "inference", "presets", "auto_registration", "metrics", "translation", "translation_stream", "model_card", "cli",
-    "__main__", "__init__", "languages", "hub_access", "translation_input", "translation_output", "messages",
-    "translation_restrictions",
-    "file_locks", "launch", "parts_directory", "translation_parts", "scoring", "scoring_files",
+    "inference", "presets", "auto_registration", "metrics", "model_card", "cli",
+    "__main__", "__init__", "languages", "hub_access", "messages",
+    "file_locks", "launch",
 }  # fmt: skip
 FLOOR_0_LIBRARIES = {"torch", "transformers"}
 FURTHER_LIBRARIES = {"hub_access": {"huggingface_hub"}}

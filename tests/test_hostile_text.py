@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hf_vanilla_transformer import BeamSearchConfig, VanillaTransformerForConditionalGeneration, preset, train_tokenizer
-from hf_vanilla_transformer.translation import translate
+from hf_vanilla_transformer.translation.translate import translate
 
 LINES = 10_000  # of the slow test; README's table of promises quotes it
 MAX_SOURCE_TOKENS = 60

@@ -21,7 +21,7 @@ from hf_vanilla_transformer import (
     train_tokenizer,
 )
 from hf_vanilla_transformer.cli import main
-from hf_vanilla_transformer.scoring_files import PairFiles
+from hf_vanilla_transformer.translation.score_files import PairFiles
 from hf_vanilla_transformer.worker_processes import workers_are_supported
 
 PAIRS = 7
@@ -116,7 +116,7 @@ def test_pairs_with_an_empty_side_or_too_many_tokens_are_reported_and_not_scored
     loaded: tuple, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer, *_ = loaded
-    logger = logging.getLogger("hf_vanilla_transformer.scoring")
+    logger = logging.getLogger("hf_vanilla_transformer.translation.score")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     sources, targets = ["one", "", "two", "three " * 40, "four"], ["하나", "둘", " ", "셋", "넷 " * 40]
     found = score(model, tokenizer, sources, targets, max_source_tokens=30, max_target_tokens=30)
@@ -204,7 +204,7 @@ def test_pairs_of_one_file_or_a_pipe_are_separated_by_a_tab(
     (tmp_path / "pairs.tsv").write_bytes(rows)
     assert run(folder, tmp_path / "pairs.tsv") == 0
     assert capsysbinary.readouterr().out == expected
-    monkeypatch.setattr("hf_vanilla_transformer.translation_input.standard_input", lambda: io.BytesIO(rows))
+    monkeypatch.setattr("hf_vanilla_transformer.translation.line_sources.standard_input", lambda: io.BytesIO(rows))
     assert run(folder, "-") == 0
     assert capsysbinary.readouterr().out == expected
 

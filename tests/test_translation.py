@@ -16,10 +16,11 @@ from hf_vanilla_transformer import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
     paper_beam_search,
-    translation,
 )
 from hf_vanilla_transformer.data.tokenization import train_tokenizer
-from hf_vanilla_transformer.translation import ScoredTranslation, translate
+from hf_vanilla_transformer.translation import translator
+from hf_vanilla_transformer.translation.texts import ScoredTranslation
+from hf_vanilla_transformer.translation.translate import translate
 from hf_vanilla_transformer.worker_processes import WorkerProcesses, workers_are_supported
 
 SENTENCES = [
@@ -85,7 +86,7 @@ def test_batches_keep_to_both_limits_and_hold_texts_of_like_length(
         shapes.append(tuple(ids.shape))
         return paper_beam_search(model, ids, mask, **settings)
 
-    monkeypatch.setattr(translation, "paper_beam_search", spy)
+    monkeypatch.setattr(translator, "paper_beam_search", spy)
     texts = ["the mat " * n for n in (1, 9, 2, 8, 1, 9)]
     translate(model, tokenizer, texts, BeamSearchConfig(num_beams=1, max_extra_tokens=0), batch_size=3, batch_tokens=60)
     assert sum(rows for rows, _ in shapes) == 6
@@ -124,7 +125,7 @@ def test_a_blank_text_is_empty_without_the_model(
 ) -> None:
     expected = translate(model, tokenizer, SENTENCES[:2])
     assert translate(model, tokenizer, [SENTENCES[0], blank, SENTENCES[1]]) == [expected[0], "", expected[1]]
-    monkeypatch.setattr(translation, "paper_beam_search", lambda *_, **__: pytest.fail("the model was asked"))
+    monkeypatch.setattr(translator, "paper_beam_search", lambda *_, **__: pytest.fail("the model was asked"))
     assert translate(model, tokenizer, blank) == ""
     assert translate(model, tokenizer, []) == []
 
@@ -133,7 +134,7 @@ def test_texts_that_are_too_long_become_empty_and_are_counted_by_line(
     model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr(translation.logger, "warning", warnings.append)
+    monkeypatch.setattr(translator.logger, "warning", warnings.append)
     expected = translate(model, tokenizer, SENTENCES[1])
     length = len(tokenizer(SENTENCES[1])["input_ids"])
     texts = ["mat " * 400, SENTENCES[1], "", "cat " * 100_000]
@@ -202,7 +203,7 @@ def test_worker_processes_translate_as_one_process_does(
     search = BeamSearchConfig(num_return_sequences=number)
     expected = translate(model, tokenizer, texts, search, return_scores=True)
     started = []
-    monkeypatch.setattr(translation, "WorkerProcesses", lambda *options: started.append(1) or WorkerProcesses(*options))
+    monkeypatch.setattr(translator, "WorkerProcesses", lambda *options: started.append(1) or WorkerProcesses(*options))
     found = translate(model, tokenizer, texts, search, return_scores=True, workers=workers, batch_size=2, window=5)
     assert started == [1]  # once, for all windows
     for ours, theirs in zip(found, expected, strict=True):
@@ -212,7 +213,7 @@ def test_worker_processes_translate_as_one_process_does(
 
 @pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
 def test_one_batch_needs_no_worker_processes(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translation, "WorkerProcesses", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(translator, "WorkerProcesses", lambda *_: pytest.fail("started"))
     assert translate(model, tokenizer, SENTENCES, workers=2) == translate(model, tokenizer, SENTENCES)
 
 
@@ -246,11 +247,11 @@ def test_the_chosen_number_of_workers_is_that_of_torch_s_threads_where_workers_c
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported = SimpleNamespace(config=model.config, device=torch.device("cpu"))
-    monkeypatch.setattr(translation, "workers_are_supported", lambda: True)
+    monkeypatch.setattr(translator, "workers_are_supported", lambda: True)
     for threads, workers in ((1, 1), (3, 3), (64, 16)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert translation.number_of_workers(model, None) == workers
-    assert translation.number_of_workers(exported, None) == 1
-    assert translation.number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
-    monkeypatch.setattr(translation, "workers_are_supported", lambda: False)
-    assert translation.number_of_workers(model, None) == 1
+        assert translator.number_of_workers(model, None) == workers
+    assert translator.number_of_workers(exported, None) == 1
+    assert translator.number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
+    monkeypatch.setattr(translator, "workers_are_supported", lambda: False)
+    assert translator.number_of_workers(model, None) == 1

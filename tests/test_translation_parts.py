@@ -26,11 +26,11 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.launch import Launch
-from hf_vanilla_transformer.parts_directory import open_parts
-from hf_vanilla_transformer.translation import ScoredTranslation
-from hf_vanilla_transformer.translation_input import LineSource
-from hf_vanilla_transformer.translation_output import Progress
-from hf_vanilla_transformer.translation_parts import PartsSource
+from hf_vanilla_transformer.translation.line_sources import LineSource
+from hf_vanilla_transformer.translation.output_formats import Progress
+from hf_vanilla_transformer.translation.parts import PartsSource
+from hf_vanilla_transformer.translation.parts_directory import open_parts
+from hf_vanilla_transformer.translation.texts import ScoredTranslation
 
 LINES = 100
 forks = pytest.mark.skipif(sys.platform != "linux", reason="the processes of these tests are forked")
@@ -39,11 +39,11 @@ forks = pytest.mark.skipif(sys.platform != "linux", reason="the processes of the
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make parts of 8 lines, wait for other processes briefly, and log as in a new process."""
-    monkeypatch.setattr("hf_vanilla_transformer.parts_directory.LINES_PER_PART", 8)
-    monkeypatch.setattr("hf_vanilla_transformer.parts_directory._LEAST_LINES_PER_PART", 8)
-    monkeypatch.setattr("hf_vanilla_transformer.translation_parts.LINES_PER_PART", 8)
-    monkeypatch.setattr("hf_vanilla_transformer.translation_parts._POLL_SECONDS", 0.02)
-    monkeypatch.setattr("hf_vanilla_transformer.parts_directory._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.parts_directory.LINES_PER_PART", 8)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.parts_directory._LEAST_LINES_PER_PART", 8)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.parts.LINES_PER_PART", 8)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.parts._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.parts_directory._POLL_SECONDS", 0.02)
     logger = logging.getLogger("hf_vanilla_transformer")
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "level", logging.NOTSET)
@@ -78,7 +78,7 @@ def words(folder: Path, output: Path, *more: object, model: str = "model", text:
 
 def in_one_part(folder: Path, output: Path, *more: object) -> bytes:
     """Return the translation that the command writes without parts, to standard output."""
-    parts = "hf_vanilla_transformer.translation_parts.LINES_PER_PART"
+    parts = "hf_vanilla_transformer.translation.parts.LINES_PER_PART"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, 10**6)
         assert main(words(folder, output, *more)) == 0
@@ -180,13 +180,15 @@ def fast_translation(monkeypatch: pytest.MonkeyPatch) -> None:
                 time.sleep(0.002)
                 yield ScoredTranslation(text.upper(), 0.0)
 
-    monkeypatch.setattr("hf_vanilla_transformer.translation_stream.translate", translate)
-    monkeypatch.setattr("hf_vanilla_transformer.translation_stream.load_translator", lambda *_: (None, None))
+    monkeypatch.setattr("hf_vanilla_transformer.translation.stream.translate", translate)
+    monkeypatch.setattr("hf_vanilla_transformer.translation.engines.load_translator", lambda *_: (None, None))
 
 
 def kill_at_ten_random_moments(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill one process, or one of two, and compare the completed output with that of a process that was not killed."""
-    monkeypatch.setattr("hf_vanilla_transformer.parts_directory._START_SECONDS", 2.0)  # a killed process never starts
+    monkeypatch.setattr(
+        "hf_vanilla_transformer.translation.parts_directory._START_SECONDS", 2.0
+    )  # a killed process never starts
     whole = tmp_path / "whole"
     began = time.monotonic()
     assert ended(start(words(folder, whole))) == 0
@@ -233,7 +235,7 @@ def test_a_process_that_was_killed_while_joining_leaves_a_complete_output_or_non
 ) -> None:
     assert main(words(folder, tmp_path / "whole")) == 0
     whole = (tmp_path / "whole").read_bytes()
-    for function in ("shutil.copyfileobj", "os.replace", "hf_vanilla_transformer.parts_directory._remove"):
+    for function in ("shutil.copyfileobj", "os.replace", "hf_vanilla_transformer.translation.parts_directory._remove"):
 
         def kill(*given: Any) -> None:
             if function != "os.replace" or str(given[1]) == str(tmp_path / "out"):  # noqa: B023
@@ -265,7 +267,7 @@ def test_a_process_that_waited_for_a_killed_one_to_join_finds_the_output_complet
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("hf_vanilla_transformer.parts_directory._remove", interrupted)
+            patch.setattr("hf_vanilla_transformer.translation.parts_directory._remove", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 parts.join()
         parts.join()
@@ -434,7 +436,7 @@ def test_progress_counts_the_lines_of_all_processes_but_its_rate_only_those_sinc
     import io
 
     now = [0.0]
-    monkeypatch.setattr("hf_vanilla_transformer.translation_output.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hf_vanilla_transformer.translation.output_formats.time.monotonic", lambda: now[0])
     progress = Progress(terminal := io.StringIO(), 100)
     progress.start()
     now[0] = 2.0

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     from ..messages import other_progress_bars_hidden
     from ..training.comparison import ComparisonRequest, run_comparison
     from ..training.evaluation_request import EvaluationRequest, run_evaluation
-    from ..translation_stream import choose_engine
+    from ..translation.engines import choose_engine
 
     models, outputs = options.models, options.system_output or []
     sources, references, groups = options.source or [], options.reference or [], options.groups or []

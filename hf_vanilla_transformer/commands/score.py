@@ -79,10 +79,10 @@ def run(options: argparse.Namespace) -> int:
     from ..launch import current_launch
     from ..messages import other_progress_bars_hidden
     from ..overwriting import check_file
-    from ..scoring_files import STANDARD_INPUT, PairFiles, score_files
-    from ..translation_input import standard_input
-    from ..translation_output import Progress, open_terminal
-    from ..translation_stream import choose_engine, load_translator
+    from ..translation.engines import choose_engine, load_translator
+    from ..translation.line_sources import standard_input
+    from ..translation.output_formats import Progress, open_terminal
+    from ..translation.score_files import STANDARD_INPUT, PairFiles, score_files
 
     if (processes := current_launch().processes) > 1:
         raise ValueError(f"score runs in one process, and {processes} were started; split the files instead")

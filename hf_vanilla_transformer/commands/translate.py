@@ -109,9 +109,8 @@ def run(options: argparse.Namespace) -> int:
     from ..atomic_files import staged_file
     from ..launch import current_launch
     from ..messages import other_progress_bars_hidden
-    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
-    from ..parts_directory import finish_joining, may_be_joined, open_parts
-    from ..translation_input import (
+    from ..translation.engines import check_ensemble, choose_engine, load_models
+    from ..translation.line_sources import (
         STANDARD_INPUT,
         LineSource,
         count_all_lines,
@@ -119,17 +118,11 @@ def run(options: argparse.Namespace) -> int:
         standard_input,
         suggested_wait,
     )
-    from ..translation_output import Progress, open_terminal
-    from ..translation_parts import PartsSource, translation_identity
-    from ..translation_restrictions import RestrictionFiles
-    from ..translation_stream import (
-        check_ensemble,
-        choose_engine,
-        default_search,
-        load_ensemble,
-        load_translator,
-        translate_stream,
-    )
+    from ..translation.output_formats import Progress, open_terminal
+    from ..translation.parts import PartsSource, translation_identity
+    from ..translation.parts_directory import finish_joining, may_be_joined, open_parts
+    from ..translation.restriction_files import RestrictionFiles
+    from ..translation.stream import translate_stream
 
     models, names = split_models(options)
     files = input_files(names)
@@ -153,15 +146,9 @@ def run(options: argparse.Namespace) -> int:
         check_ensemble(models)
     engine = choose_engine(options.engine, options.model, options.device, options.precision)
     device = chosen_device(options) if engine == "torch" else None
-    if options.alignment_head is not None and not options.alignments:
-        raise ValueError("--alignment-head has no effect without --alignments; add it as well")
-    if options.alignments and engine != "torch":
-        raise ValueError("--alignments needs a checkpoint: an exported model returns no attention; leave it out")
+    _check_alignments(options, engine)
     mbr = mbr_settings(options)
-    wanted = search_settings(options) | ({} if options.n_best is None else {"num_return_sequences": options.n_best})
-    if mbr is not None and options.n_best is not None:  # chosen among the candidates, not among the beams
-        wanted["num_beams"] = max(options.n_best, wanted.get("num_beams", 0))
-    search = default_search(engine, BeamSearchConfig(), **wanted)
+    search = _search(options, engine, mbr)
 
     wait = 0.0 if options.interactive else suggested_wait(files, stdin)
     output = None if options.output else sys.stdout.buffer
@@ -188,10 +175,7 @@ def run(options: argparse.Namespace) -> int:
             progress = Progress(terminal, None if terminal is None else count_all_lines(files))
             source = LineSource(files, stdin, wait, progress)
         with other_progress_bars_hidden():  # that of the weights
-            if len(models) > 1:
-                model, tokenizer = load_ensemble(models, device, options.precision)
-            else:
-                model, tokenizer = load_translator(engine, options.model, device, options.precision)
+            model, tokenizer = load_models(engine, models, device, options.precision)
         if stdin is not None and stdin.isatty():
             print("type one line per translation; end with Ctrl-D", file=sys.stderr, flush=True)
         progress.start()
@@ -233,13 +217,32 @@ def split_models(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     return [options.model, *directories, *(options.ensemble or ())], files
 
 
+def _check_alignments(options: argparse.Namespace, engine: str) -> None:
+    """Raise ValueError for options of alignments that have no effect, or that the engine does not support."""
+    if options.alignment_head is not None and not options.alignments:
+        raise ValueError("--alignment-head has no effect without --alignments; add it as well")
+    if options.alignments and engine != "torch":
+        raise ValueError("--alignments needs a checkpoint: an exported model returns no attention; leave it out")
+
+
+def _search(options: argparse.Namespace, engine: str, mbr: Any) -> Any:
+    """Return the settings of the search; those that are not given are the engine's defaults."""
+    from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
+    from ..translation.engines import default_search
+
+    wanted = search_settings(options) | ({} if options.n_best is None else {"num_return_sequences": options.n_best})
+    if mbr is not None and options.n_best is not None:  # chosen among the candidates, not among the beams
+        wanted["num_beams"] = max(options.n_best, wanted.get("num_beams", 0))
+    return default_search(engine, BeamSearchConfig(), **wanted)
+
+
 def _in_parts(options: argparse.Namespace, files: list[Any], processes: int) -> bool:
     """Return whether the text is translated in parts: by several processes, or because it is long.
 
     Raises:
         ValueError: If several processes cannot share the input or the output.
     """
-    from ..translation_parts import are_long, can_be_parts
+    from ..translation.parts import are_long, can_be_parts
 
     output = Path(options.output) if options.output else None
     possible = output is not None and (output.is_file() or not output.exists()) and not options.interactive

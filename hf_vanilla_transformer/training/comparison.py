@@ -15,7 +15,7 @@ from ..data.corpus_warnings import corpus_warnings
 from ..metrics import TranslationMetric, paired_bootstrap
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
-from ..translation_stream import choose_engine, default_search
+from ..translation.engines import choose_engine, default_search
 from .evaluation import (
     TEXT,
     check_labels,

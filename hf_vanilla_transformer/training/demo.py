@@ -21,7 +21,7 @@ from ..metrics import TranslationMetric
 from ..model_card import CARD_NAME, RESULTS_NAME, write_card
 from ..overwriting import check_file, check_folder, output_folder
 from ..plausibility import tally_translations
-from ..translation import translate
+from ..translation.translate import translate
 from .recipe import PACKAGE_RECIPES, Recipe, read_recipe
 from .recipe_arguments import EMBEDDED
 from .record import data_record, write_json

@@ -18,8 +18,8 @@ from ..device import choose_device
 from ..metrics import TranslationMetric
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import tally_translations
-from ..translation import translate
-from ..translation_stream import choose_engine, load_translator
+from ..translation.engines import choose_engine, load_translator
+from ..translation.translate import translate
 from .recipe import Recipe
 from .recipe_arguments import DataArguments
 from .record import (

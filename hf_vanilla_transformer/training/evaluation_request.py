@@ -17,7 +17,7 @@ from ..languages import check_language, doubtful_language, language_name
 from ..metrics import TranslationMetric, default_bleu_tokenizer
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
-from ..translation_stream import choose_engine, default_search
+from ..translation.engines import choose_engine, default_search
 from .evaluation import (
     EvaluationResult,
     evaluate_checkpoint,

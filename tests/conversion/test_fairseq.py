@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, FSMTForConditiona
 from hf_vanilla_transformer import BeamSearchConfig, TranslationPipeline, export_checkpoint, load_engine
 from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
 from hf_vanilla_transformer.conversion.convert import convert_checkpoint
-from hf_vanilla_transformer.translation import translate
+from hf_vanilla_transformer.translation.translate import translate
 
 
 def write_fairseq(

@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, FSMTConfig, FSMTF
 from transformers.models.fsmt import modeling_fsmt
 
 from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restore_checkpoint
-from hf_vanilla_transformer.translation import translate
+from hf_vanilla_transformer.translation.translate import translate
 
 
 def exact_positions(model: FSMTForConditionalGeneration) -> None:

@@ -18,7 +18,7 @@ from hf_vanilla_transformer.conversion.convert import convert_checkpoint, restor
 from hf_vanilla_transformer.conversion.marian import halves_to_pairs
 from hf_vanilla_transformer.data.corpora import load_pairs
 from hf_vanilla_transformer.data.encoding import encode_corpus
-from hf_vanilla_transformer.translation import translate
+from hf_vanilla_transformer.translation.translate import translate
 
 PAD = 22
 FIELDS = dict(

@@ -500,7 +500,7 @@ def load(client, where, name="someone/toy", offline=False):
     """Load by Hub id as the commands do, with a separate cache."""
     code = """
         from hf_vanilla_transformer.checkpoints.loading import load_checkpoint
-        from hf_vanilla_transformer.translation import translate
+        from hf_vanilla_transformer.translation.translate import translate
         constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = where, offline
         try:
             result = translate(*load_checkpoint(name), texts)

@@ -13,11 +13,11 @@ from hf_vanilla_transformer.conversion.convert import convert_checkpoint
 from hf_vanilla_transformer.export.exported_model import ExportedModel
 from hf_vanilla_transformer.hub.publish import Published
 from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, TargetScores
-from hf_vanilla_transformer.scoring import PairScore
 from hf_vanilla_transformer.self_check.report import SelfCheckReport
 from hf_vanilla_transformer.training.recipe import Recipe
 from hf_vanilla_transformer.training.run import TrainingResult
-from hf_vanilla_transformer.translation import ScoredTranslation
+from hf_vanilla_transformer.translation.score import PairScore
+from hf_vanilla_transformer.translation.texts import ScoredTranslation
 from hf_vanilla_transformer.visualization.maps import AttentionMaps
 
 assert_type(vt.__version__, str)

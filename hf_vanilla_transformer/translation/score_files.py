@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from .data.text_lines import count_lines, decode_line, read_lines, stream_lines
-from .model.tokenizers_vanilla_transformer import TranslationTokenizers
-from .scoring import PairScore, score
-from .translation_output import Progress
+from ..data.text_lines import count_lines, decode_line, read_lines, stream_lines
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from .output_formats import Progress
+from .score import PairScore, score
 
 STANDARD_INPUT = "-"
 

@@ -12,13 +12,13 @@ from typing import Any, TypedDict, Unpack, overload
 import torch
 from transformers.utils import logging
 
-from .model.beam_search_config_vanilla_transformer import check_integer
-from .model.beam_search_vanilla_transformer import score_targets
-from .model.ensemble_vanilla_transformer import unwrap_model
-from .model.loss_vanilla_transformer import IGNORE_INDEX
-from .model.tokenizers_vanilla_transformer import TranslationTokenizers
-from .translation import number_of_workers
-from .worker_processes import WorkerProcesses
+from ..model.beam_search_config_vanilla_transformer import check_integer
+from ..model.beam_search_vanilla_transformer import score_targets
+from ..model.ensemble_vanilla_transformer import unwrap_model
+from ..model.loss_vanilla_transformer import IGNORE_INDEX
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from ..worker_processes import WorkerProcesses
+from .translator import number_of_workers
 
 logger = logging.get_logger(__name__)
 

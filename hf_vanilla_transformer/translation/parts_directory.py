@@ -21,11 +21,11 @@ from typing import Any
 
 from transformers.utils import logging
 
-from .atomic_files import flush_to_disk, opened_for_writing, write_json
-from .file_locks import FileLocks
-from .json_object import read_json_object
-from .launch import Launch
-from .version import __version__
+from ..atomic_files import flush_to_disk, opened_for_writing, write_json
+from ..file_locks import FileLocks
+from ..json_object import read_json_object
+from ..launch import Launch
+from ..version import __version__
 
 logger = logging.get_logger(__name__)
 

@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.download import CHECKPOINT_PATTERNS, local_directory
-from .checkpoints.manifest import file_sha256
-from .data.text_lines import decode_line, read_lines
+from ..checkpoints.download import CHECKPOINT_PATTERNS, local_directory
+from ..checkpoints.manifest import file_sha256
+from ..data.text_lines import decode_line, read_lines
+from ..version import __version__
+from .line_sources import STANDARD_INPUT, LineSource
+from .output_formats import Progress
 from .parts_directory import LINES_PER_PART, PartsDirectory, parts_path
-from .translation_input import STANDARD_INPUT, LineSource
-from .translation_output import Progress
-from .version import __version__
 
 _POLL_SECONDS = 0.5  # between two looks at the parts that other processes are translating
 _SECONDS_BETWEEN_COUNTS = 1.0  # of the lines that other processes have translated

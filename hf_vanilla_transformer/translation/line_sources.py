@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from .data.file_names import existing_files
-from .data.text_lines import count_lines, decode_line, read_lines, stream_lines
-from .translation import TextSource
-from .translation_output import Progress
+from ..data.file_names import existing_files
+from ..data.text_lines import count_lines, decode_line, read_lines, stream_lines
+from .output_formats import Progress
+from .texts import TextSource
 
 STANDARD_INPUT = "-"  # as the name of a file
 PIPE_WAIT = 0.2  # seconds that a line from a pipe waits for others, which are translated in the same batch

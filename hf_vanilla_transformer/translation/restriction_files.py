@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data.file_names import existing_files
-from .data.text_lines import count_lines, decode_line, read_lines
-from .model.terminology_vanilla_transformer import Terminology
-from .translation_input import count_all_lines
+from ..data.file_names import existing_files
+from ..data.text_lines import count_lines, decode_line, read_lines
+from ..model.terminology_vanilla_transformer import Terminology
+from .line_sources import count_all_lines
 
 
 @dataclass(frozen=True)

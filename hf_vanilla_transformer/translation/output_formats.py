@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, Any, TextIO
 
-from .alignment.pharaoh import format_alignment
-from .translation import ScoredTranslation
+from ..alignment.pharaoh import format_alignment
+from .texts import ScoredTranslation
 
 _INTERVAL = 0.2  # seconds between two updates of the progress
 
