@@ -52,7 +52,7 @@ def diagonal(sources: Texts, targets: Texts) -> list[list[tuple[int, int]]]:
 def table(folder: Path) -> str:
     """Return the table of all records: a row per choice of the head, a column per checkpoint."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    rows = [["words of"] + [f"{record['text']}, {record['pairs']} pairs" for record in records]]
+    rows = [["alignment error rate (head)"] + [f"{record['text']}, {record['pairs']} pairs" for record in records]]
     rows.append(["---"] * len(rows[0]))
     for which in dict.fromkeys(row["which"] for record in records for row in record["rows"]):
         cells = []

@@ -46,10 +46,10 @@ def table(folder: Path) -> str:
     """Return the table of all records: a row per system, two columns per text."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     texts = [f"{record['text']}, {record['sentences']:,} sentences" for record in records]
-    rows = [["", *(f"{text}: BLEU | chrF | s" for text in texts)], ["---"] * (1 + 3 * len(records))]
+    rows = [["", *(f"{text}: BLEU | chrF" for text in texts)], ["---"] * (1 + 2 * len(records))]
     for name in SYSTEMS:
         found = [row for record in records for row in record["systems"] if row["system"] == name]
-        rows.append([name, *(f"{row['bleu']:.1f} | {row['chrf']:.1f} | {row['seconds']:,.0f}" for row in found)])
+        rows.append([name, *(f"{row['bleu']:.1f} | {row['chrf']:.1f}" for row in found)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
