@@ -41,6 +41,7 @@ SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty
 SEARCH += " --min-new-tokens --no-repeat-ngram-size"
 TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --source-tag --device --precision"
 COMMANDS = {  # every command with its options; a new option is a decision
+    "align": "--source --target --gold --choose-head --alignment-head --output --batch-size --device --overwrite",
     "average": "--output --last --best --metric --overwrite --allow-different-runs",
     "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",
@@ -55,7 +56,8 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "--extra-token --overwrite",
     "train": "--verbose --recipe --print-recipe",
     "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite --prefix-file "
-    "--constraint-file --terminology-file --banned-file --ensemble",
+    "--constraint-file --terminology-file --banned-file --ensemble --alignments --alignment-head --mbr-samples "
+    "--mbr-nbest --epsilon-cutoff --temperature --top-p --top-k --seed",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
 }
 PARSERS = next(action for action in build_parser()._actions if action.dest == "command").choices
