@@ -65,7 +65,9 @@ class FileLocks:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
 
     def is_taken(self, number: int) -> bool:
-        """Return whether another process holds a lock."""
+        """Return whether another process holds a lock; this process must not hold it."""
+        if sys.platform != "win32":
+            return self._others_hold(number, 1)
         if not self.take(number):
             return True
         self.release(number)
@@ -74,16 +76,22 @@ class FileLocks:
     def any_taken_from(self, number: int) -> bool:
         """Return whether another process holds this lock or one with a higher number; False on Windows.
 
-        If this process holds any of them, it releases them.
+        This process must hold none of them.
         """
-        if sys.platform == "win32" or not self.supported:
+        return sys.platform != "win32" and self._others_hold(number, 0)
+
+    if sys.platform != "win32":
+
+        def _others_hold(self, number: int, count: int) -> bool:
+            """Try shared locks: two processes that look at the same time do not take each other for the holder."""
+            if not self.supported:
+                return False
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, count, number)
+            except OSError:
+                return True
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, count, number)
             return False
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, number)
-        except OSError:
-            return True
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 0, number)
-        return False
 
     def is_file(self, path: Path) -> bool:
         """Return whether a path still is this file, not a new one of the same name."""

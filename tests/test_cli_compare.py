@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
@@ -106,6 +107,7 @@ def test_models_and_outputs_are_compared_on_all_test_sets_as_sacrebleu_does(
         outputs += [texts(folder / f"{name}.exact"), texts(folder / f"{name}.half")]
         metrics = {"bleu": sacrebleu.BLEU(tokenize="char"), "chrf": sacrebleu.CHRF()}
         named = list(zip(record["systems"], outputs, strict=True))
+        expected: dict[str, Any]
         signatures, expected = PairedTest(named, metrics, [references], test_type="bs", n_samples=200)()
         for place, system in enumerate(record["systems"]):
             for metric, column in (("bleu", "BLEU"), ("chrf", "chrF2")):

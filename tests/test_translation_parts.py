@@ -274,6 +274,23 @@ def test_a_process_that_waited_for_a_killed_one_to_join_finds_the_output_complet
     assert (tmp_path / "out").read_text() == "one\n" * 16 and names(tmp_path) == {"out"}
 
 
+def test_no_part_can_be_claimed_while_another_process_removes_the_joined_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_parts(tmp_path / "out", {}, lambda: 16) as parts:
+        for part in range(2):
+            assert parts.claim(part)
+            parts.write(part, b"one\n" * 8)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "hf_vanilla_transformer.parts_directory._remove", lambda path: (path / "00000001.part").unlink()
+            )
+            parts.join()
+        assert not parts.claim(1)
+        parts.join()
+    assert names(tmp_path) == {"out"}
+
+
 @forks
 def test_processes_share_the_lines_and_one_that_starts_late_finds_nothing_left(
     folder: Path, tmp_path: Path, fast_translation: None

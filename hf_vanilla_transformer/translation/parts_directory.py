@@ -88,7 +88,7 @@ class PartsDirectory:
         try:
             manifest = self._read_or_write_manifest(self._identity, count_lines, overwrite)
             if launch.processes > 1:
-                self._locks.take(_FIRST_PROCESS_LOCK + launch.rank)
+                self._locks.take(_FIRST_PROCESS_LOCK + launch.rank, wait=True)
             self._locks.release(_DIRECTORY_LOCK)
         except BaseException:
             self._locks.close()
@@ -123,7 +123,9 @@ class PartsDirectory:
         self._all_have_started()
         if not self._locks.take(_FIRST_PART_LOCK + part):
             return False
-        if self._part(part).exists() or not self._is_current():
+        # Another process that has joined the parts may be removing them: it removes the lock file after the parts, and
+        # the record of joining last.
+        if self._part(part).exists() or _is_joined(self.output) or not self._is_current():
             self._locks.release(_FIRST_PART_LOCK + part)
             return False
         return True
