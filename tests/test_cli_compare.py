@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,12 @@ def test_models_and_outputs_are_compared_on_all_test_sets_as_sacrebleu_does(
         outputs = [translations(folder, model, name) for model in ("first", "second")]
         outputs += [texts(folder / f"{name}.exact"), texts(folder / f"{name}.half")]
         metrics = {"bleu": sacrebleu.BLEU(tokenize="char"), "chrf": sacrebleu.CHRF()}
-        named = list(zip(record["systems"], outputs, strict=True))
-        expected: dict[str, Any]
+        named: list[tuple[str, Sequence[str]]] = list(zip(record["systems"], outputs, strict=True))
         signatures, expected = PairedTest(named, metrics, [references], test_type="bs", n_samples=200)()
         for place, system in enumerate(record["systems"]):
             for metric, column in (("bleu", "BLEU"), ("chrf", "chrF2")):
                 found = record["significance"][f"{name}.en"][system][metric]
-                result = expected[column][place]
+                result: Any = expected[column][place]
                 assert found["score"] == pytest.approx(result.score)
                 assert found["mean"] == pytest.approx(result.mean) and found["ci"] == pytest.approx(result.ci)
                 assert found["p_value"] == (None if place == 0 else pytest.approx(result.p_value))

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_a_lock_waits_for_its_holder_to_release_it(tmp_path: Path) -> None:
     locks = FileLocks(tmp_path / "locks")
     assert not locks.take(0)
     began = time.monotonic()
-    multiprocessing.get_context("fork").Process(target=lambda: (time.sleep(0.3), process.kill())).start()
+    threading.Timer(0.3, process.kill).start()
     assert locks.take(0, wait=True) and time.monotonic() - began > 0.2
     process.join()
 

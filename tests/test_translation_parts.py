@@ -492,7 +492,7 @@ def test_the_place_of_a_process_is_read_from_the_environment(
 
 @pytest.mark.slow
 def test_accelerate_launch_translates_with_two_processes(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "text").write_text((folder / "big.txt").read_text(encoding="utf-8") * 10, encoding="utf-8")
+    (tmp_path / "text").write_text((folder / "big.txt").read_text(encoding="utf-8") * 3, encoding="utf-8")
     command = [
         sys.executable,
         "-m",
