@@ -39,6 +39,21 @@ def current_launch() -> Launch:
     return Launch(rank, processes, max(0, _number(_LOCAL_RANK, 0)))
 
 
+def check_one_process(command: str) -> None:
+    """Check that a command was started once.
+
+    Args:
+        command: its name, for the message.
+
+    Raises:
+        ValueError: If accelerate or torchrun started several processes.
+    """
+    if (processes := current_launch().processes) > 1:
+        raise ValueError(
+            f"{command} runs in one process, but {processes} were started; leave out accelerate launch or torchrun"
+        )
+
+
 def _number(names: tuple[str, ...], default: int) -> int:
     for name in names:
         value = os.environ.get(name, "")
@@ -47,4 +62,4 @@ def _number(names: tuple[str, ...], default: int) -> int:
     return default
 
 
-__all__ = ["Launch", "current_launch"]
+__all__ = ["Launch", "check_one_process", "current_launch"]

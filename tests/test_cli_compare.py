@@ -184,6 +184,14 @@ def test_forms_of_unicode_make_no_difference_to_the_test() -> None:
     assert found["a"]["bleu"]["score"] == found["b"]["bleu"]["score"] == pytest.approx(100)
 
 
+def test_processes_of_a_launch_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("--system-output", folder / "a.half", *test_sets(folder, "a")) == 2
+    assert "evaluate runs in one process, but 2 were started" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -260,7 +260,7 @@ def test_processes_of_a_launch_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(folder, folder / "a.en", folder / "a.ko") == 2
-    assert "score runs in one process, and 2 were started" in capsys.readouterr().err
+    assert "score runs in one process, but 2 were started" in capsys.readouterr().err
 
 
 def test_files_of_different_lengths_are_noticed_in_pipes_too(folder: Path, loaded: tuple) -> None:

@@ -90,11 +90,13 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     _check_text(options)
+    from ..launch import check_one_process
     from ..messages import other_progress_bars_hidden
     from ..training.comparison import ComparisonRequest, run_comparison
     from ..training.evaluation_request import EvaluationRequest, run_evaluation
     from ..translation.engines import choose_engine
 
+    check_one_process("evaluate")
     models, outputs = options.models, options.system_output or []
     sources, references, groups = options.source or [], options.reference or [], options.groups or []
     several = len(models) != 1 or len(sources) > 1 or len(groups) > 1 or bool(outputs)

@@ -76,7 +76,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command and return the exit status."""
     from ..atomic_files import staged_file
-    from ..launch import current_launch
+    from ..launch import check_one_process
     from ..messages import other_progress_bars_hidden
     from ..overwriting import check_file
     from ..translation.engines import choose_engine, load_translator
@@ -84,8 +84,7 @@ def run(options: argparse.Namespace) -> int:
     from ..translation.output_formats import Progress, open_terminal
     from ..translation.score_files import STANDARD_INPUT, PairFiles, score_files
 
-    if (processes := current_launch().processes) > 1:
-        raise ValueError(f"score runs in one process, and {processes} were started; split the files instead")
+    check_one_process("score")
     files = [name for name in (options.source, options.target) if name is not None]
     stdin = standard_input() if STANDARD_INPUT in files else None
     pairs = PairFiles(options.source, options.target, stdin)
