@@ -6,7 +6,7 @@ the size and the updates of the two single models together, which are trained be
     python examples/multilingual.py multi30k/train multi30k/test_2016_flickr --languages en de
 
 The arguments are paths without the language: multi30k/train.en and multi30k/train.de, line by line.
-Hardware and minutes: 15 minutes of one CPU core. A step whose output is complete is skipped when it is run again.
+Hardware and minutes: 40 minutes of one CPU core. A step whose output is complete is skipped when it is run again.
 The last line is "multilingual: en-de bleu=… single bleu=… de-en bleu=… single bleu=… model=runs/multilingual/joint".
 """
 
@@ -32,7 +32,7 @@ SETTINGS = [
     *("--warmup_steps", "200", "--eval_strategy", "no", "--save_steps", "50", "--save_total_limit", "5"),
     *("--average_last", "5"),
 ]
-UPDATES = 800  # of a single model; the joint model has those of both
+UPDATES = 3000  # of a single model; the joint model has those of both
 KEPT = ("recipe", "data", "model", "training", "hardware", "versions", "commit")  # of the record of a run
 
 
