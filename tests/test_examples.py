@@ -346,8 +346,36 @@ def test_minimum_bayes_risk_compares_systems_and_writes_a_record(
     assert len({row.count("|") for row in page.read_text(encoding="utf-8").splitlines()[2:-2]}) == 1
 
 
-@pytest.mark.parametrize(("name", "page"), [("alignment_error", "attention"), ("minimum_bayes_risk", "decoding")])
-def test_the_tables_of_alignments_and_mbr_match_the_records(
+def test_decoding_options_measures_ensembles_and_restrictions(
+    tmp_path: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    write_pairs(tmp_path, "validation", "my", 6)
+    module = example("decoding_options")
+    words = ["--source", "my.en", "--reference", "my.ko", "--tokenize", "char", "--name", "small"]
+    monkeypatch.setattr(module, "LEAST_LETTERS", 1)
+    module.main([str(small_checkpoint), str(small_checkpoint), *words, "--records", "records"])
+    found = re.fullmatch(r"decoding_options: bleu=(\S+) ensemble=(\S+) record=records/small.json", last_line(capsys))
+    assert found is not None and found[1] == found[2]  # an ensemble of a model with itself
+    rows = {row["system"]: row for row in json.loads(Path("records/small.json").read_text(encoding="utf-8"))["systems"]}
+    constrained = rows["beam 8, a missing word of the reference as constraint"]
+    assert constrained["contained"] == constrained["constraints"] > 0
+    page = Path("page.md")
+    page.write_text(f"before\n{module.START}\nold\n{module.END}\nafter\n", encoding="utf-8")
+    module.main(["--render", "page.md", "--records", "records"])
+    assert page.read_text(encoding="utf-8").count("| small, 6 sentences") == len(rows)
+    with pytest.raises(SystemExit):
+        module.main([str(small_checkpoint)])
+    assert "--source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("alignment_error", "attention"), ("minimum_bayes_risk", "decoding"), ("decoding_options", "decoding")],
+)
+def test_the_tables_of_alignments_and_decoding_match_the_records(
     name: str, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -52,9 +52,10 @@ class RestrictionFiles:
             next(read_lines(path), None)
         if self.terminology is not None:
             read_terminology(self.terminology)
-        lines = count_all_lines(files)
-        for name in () if lines is None else (self.prefixes, self.constraints):
-            if name is not None and (found := count_lines(Path(name))) != lines:
+        by_line = [name for name in (self.prefixes, self.constraints) if name is not None]
+        lines = count_all_lines(files) if by_line else None
+        for name in () if lines is None else by_line:
+            if (found := count_lines(Path(name))) != lines:
                 raise ValueError(
                     f"{name} has {found:,} lines, but the input has {lines:,}; give one line per line of input, empty "
                     "where a translation is free"
