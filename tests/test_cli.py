@@ -107,7 +107,7 @@ def words_for(action):
         return []
     if action.choices:
         return [action.choices[0]]
-    for word in ("1", "name=value"):
+    for word in ("1", "2", "name=value"):
         try:
             if action.type is None or action.type(word) is not None:
                 return [word]

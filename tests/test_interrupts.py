@@ -108,7 +108,10 @@ def test_an_interrupt_at_the_end_of_an_interrupted_program_shows_no_traceback(tm
 def test_a_finished_command_restores_the_handler() -> None:
     from hf_vanilla_transformer.commands.interrupts import one_line_interrupts
 
-    before = signal.getsignal(signal.SIGINT)
-    with one_line_interrupts("program"):
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores the signal
+    try:
+        with one_line_interrupts("program"):
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
