@@ -46,15 +46,16 @@ def missing_words(translations: Sequence[str], references: Sequence[str]) -> lis
 
 
 def table(folder: Path) -> str:
-    """Return the table of all records."""
-    rows = ["| text | decoding | BLEU | chrF | processor seconds |", "|---|---|---|---|---|"]
+    """Return a table for each record."""
+    lines: list[str] = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
+        text = f"{record['text']}, {record['sentences']:,} sentences, one core of {record['machine']['processor']}"
+        lines += ["", f"{text}:", "", "| decoding | BLEU | chrF | processor seconds |", "|---|---|---|---|"]
         for row in record["systems"]:
             quality = f"{row['bleu']:.1f} | {row['chrf']:.1f}" if "bleu" in row else "– | –"
-            text = f"{record['text']}, {record['sentences']:,} sentences, one core of {record['machine']['processor']}"
-            rows.append(f"| {text} | {row['system']} | {quality} | {row['seconds']:.1f} |")
-    return "\n".join(rows)
+            lines.append(f"| {row['system']} | {quality} | {row['seconds']:.1f} |")
+    return "\n".join(lines[1:])
 
 
 def render(text: str, folder: Path = RECORDS) -> str:

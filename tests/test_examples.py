@@ -365,7 +365,9 @@ def test_decoding_options_measures_ensembles_and_restrictions(
     page = Path("page.md")
     page.write_text(f"before\n{module.START}\nold\n{module.END}\nafter\n", encoding="utf-8")
     module.main(["--render", "page.md", "--records", "records"])
-    assert page.read_text(encoding="utf-8").count("| small, 6 sentences") == len(rows)
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert lines[2].startswith("small, 6 sentences, one core of")
+    assert sum(line.startswith("| ") for line in lines) == 1 + len(rows)
     with pytest.raises(SystemExit):
         module.main([str(small_checkpoint)])
     assert "--source" in capsys.readouterr().err
