@@ -5,6 +5,7 @@ every translation should exceed. Training text is the first N pairs, or N pairs 
 text that is sorted. Test text is what `--test-source` and `--test-target` name; else other pairs of the same text, none
 of whose sources or targets is in the training text.
 
+    python examples/chosen_settings.py my.en my.ko --pairs 3000
     python examples/chosen_settings.py train.en train.de --pairs 3000 --name multi30k-3000
     python examples/chosen_settings.py train.en train.de --pairs 3000 --name multi30k-3000 --finished runs/mine
     python examples/chosen_settings.py --render docs/training.md  # the table, from the records in examples/results/

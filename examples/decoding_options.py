@@ -4,6 +4,7 @@ You learn: how much an ensemble of runs with different seeds gains, and how a co
 Constraints and prefixes come from the references here, to see what they can do; in use, they come from a terminology
 or a translator.
 
+    python examples/decoding_options.py runs/a runs/b --source test.en --reference test.ko
     python examples/decoding_options.py runs/a runs/b runs/c --source test.en --reference test.de
     python examples/decoding_options.py --render docs/decoding.md    # the table, from the records in examples/results/
 

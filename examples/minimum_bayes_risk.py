@@ -3,6 +3,7 @@
 You learn: that a model's single likeliest translation and the one most like all its samples are different things, and
 that a metric which chooses the translations (chrF) gains more than one that doesn't (BLEU).
 
+    python examples/minimum_bayes_risk.py runs/demo --source test.en --reference test.ko
     python examples/minimum_bayes_risk.py CHECKPOINT --source test.en --reference test.de --name mine
     python examples/minimum_bayes_risk.py --render docs/decoding.md   # the table, from the records in examples/results/
 

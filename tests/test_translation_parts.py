@@ -283,7 +283,8 @@ def test_no_part_can_be_claimed_while_another_process_removes_the_joined_parts(
             parts.write(part, b"one\n" * 8)
         with monkeypatch.context() as patch:
             patch.setattr(
-                "hf_vanilla_transformer.parts_directory._remove", lambda path: (path / "00000001.part").unlink()
+                "hf_vanilla_transformer.translation.parts_directory._remove",
+                lambda path: (path / "00000001.part").unlink(),
             )
             parts.join()
         assert not parts.claim(1)
