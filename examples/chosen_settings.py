@@ -90,7 +90,8 @@ def measure(options: argparse.Namespace, settings: Sequence[str]) -> dict[str, A
         keys = ("train_source", "train_target", "test_source", "test_target")
         words = [word for key, path in zip(keys, files, strict=True) for word in (f"--{key}", str(path))]
         record = train(read_recipe(None, [*words, "--output_dir", str(options.runs / options.name), *settings])).record
-        minutes, threads = (time.perf_counter() - started) / 60, torch.get_num_threads()
+        trained = record["training"]["seconds"]  # of all parts, if the run was resumed
+        minutes, threads = max(time.perf_counter() - started, trained) / 60, torch.get_num_threads()
 
     sources, references = map(list, zip(*test, strict=True))
     copied = TranslationMetric("char").compute(predictions=sources, references=references)  # chrF splits no words
