@@ -23,8 +23,7 @@ _VOCABULARIES = ((1_000, 1_000), (10_000, 2_000), (50_000, 6_000), (500_000, 8_0
 _RESERVED_TOKENS = 260  # special tokens and bytes
 _LARGE_VOCABULARY = 37_000  # the paper's (§5.1)
 _TINY, _SMALL = 50_000, 500_000  # pairs up to which the presets tiny and small are chosen; above: base
-_FEW = 10_000  # pairs up to which batches are smallest and dropout is highest; in two scripts, merges are left out
-_BPE_DROPOUT = 0.1  # of Provilkov et al. 2020
+_FEW = 10_000  # pairs up to which batches are smallest and dropout is highest
 _BATCHES = {"tiny": 1_024, "small": 1_024}  # tokens; for few pairs, and for other presets:
 _SMALL_BATCH, _LARGE_BATCH = 512, 25_000
 # A run sees the text `factor / √n` times, where n is the number of sentences of `_SENTENCE_TOKENS` tokens.
@@ -93,8 +92,6 @@ def choose_settings(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
     vocab_size = given.get("vocab_size", _vocab_size(size))
     if not (given.get("tokenizer") or given.get("model_name_or_path")):
         choose("vocab_size", vocab_size, "joint; the less text, the fewer tokens are frequent enough to be learned")
-        if _has_bpe_dropout(size, given):
-            choose("bpe_dropout", _BPE_DROPOUT, "the same words in other tokens at each pass: few pairs are memorized")
     batch = _batch(size, given)
     reason = "the paper's (section 5.1)" if batch == _LARGE_BATCH else "small, since the number of updates matters"
     batch = choose("max_tokens_per_batch", batch, f"per update; {reason}")
@@ -152,14 +149,6 @@ def _vocab_size(size: TextSize) -> int:
         number = number * 3 // 2
     least = _RESERVED_TOKENS + 1.5 * size.characters  # each character is a token
     return max(number, math.ceil(least / 100) * 100)
-
-
-def _has_bpe_dropout(size: TextSize, given: Mapping[str, Any]) -> bool:
-    """Return whether few pairs of two scripts are learned by BPE, in a run whose length is counted in updates."""
-    few_in_two_scripts = size.pairs < _FEW and not size.same_script
-    in_updates = given.get("max_steps", -1 if "num_train_epochs" in given else 1) > 0
-    by_bpe = given.get("tokenizer_model", "bpe") == "bpe"
-    return few_in_two_scripts and in_updates and by_bpe and not given.get("streaming")
 
 
 def _batch(size: TextSize, given: Mapping[str, Any]) -> int:

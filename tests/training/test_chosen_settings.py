@@ -125,29 +125,6 @@ def test_a_trained_model_keeps_its_architecture_and_tokenizer_and_gets_a_low_rat
     assert settings["learning_rate"] == "0.0003"
 
 
-@pytest.mark.parametrize(
-    ("pairs", "given", "expected"),
-    [
-        (3_000, {}, "0.1"),
-        (3_000, {"max_steps": 500}, "0.1"),
-        (9_999, {"tokenizer_model": "bpe"}, "0.1"),
-        (10_000, {}, None),
-        (3_000, {"bpe_dropout": 0.0}, None),
-        (3_000, {"tokenizer_model": "unigram"}, None),
-        (3_000, {"tokenizer": "my.model"}, None),
-        (3_000, {"model_name_or_path": "x"}, None),
-        (3_000, {"streaming": True}, None),
-        (3_000, {"num_train_epochs": 5.0}, None),
-        (3_000, {"num_train_epochs": 5.0, "max_steps": 500}, "0.1"),
-    ],
-)
-def test_few_pairs_of_two_scripts_have_bpe_dropout_where_their_tokens_can_be_drawn(
-    pairs: int, given: dict, expected: str | None
-) -> None:
-    assert chosen(part(KOREAN, pairs), **given).get("bpe_dropout") == expected
-    assert "bpe_dropout" not in chosen(part(MULTI30K, pairs), **given)  # one script
-
-
 def test_another_schedule_has_no_cooldown() -> None:
     assert "cooldown_steps" not in chosen(MULTI30K, lr_scheduler_type="cosine")
 
