@@ -18,7 +18,7 @@ from hf_vanilla_transformer import (
     paper_beam_search,
 )
 from hf_vanilla_transformer.data.tokenization import train_tokenizer
-from hf_vanilla_transformer.translation import translator
+from hf_vanilla_transformer.translation import batches, translator
 from hf_vanilla_transformer.translation.texts import ScoredTranslation
 from hf_vanilla_transformer.translation.translate import translate
 from hf_vanilla_transformer.worker_processes import WorkerProcesses, workers_are_supported
@@ -203,7 +203,7 @@ def test_worker_processes_translate_as_one_process_does(
     search = BeamSearchConfig(num_return_sequences=number)
     expected = translate(model, tokenizer, texts, search, return_scores=True)
     started = []
-    monkeypatch.setattr(translator, "WorkerProcesses", lambda *options: started.append(1) or WorkerProcesses(*options))
+    monkeypatch.setattr(batches, "WorkerProcesses", lambda *options: started.append(1) or WorkerProcesses(*options))
     found = translate(model, tokenizer, texts, search, return_scores=True, workers=workers, batch_size=2, window=5)
     assert started == [1]  # once, for all windows
     for ours, theirs in zip(found, expected, strict=True):
@@ -213,7 +213,7 @@ def test_worker_processes_translate_as_one_process_does(
 
 @pytest.mark.skipif(not workers_are_supported(), reason="worker processes need Linux")
 def test_one_batch_needs_no_worker_processes(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translator, "WorkerProcesses", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(batches, "WorkerProcesses", lambda *_: pytest.fail("started"))
     assert translate(model, tokenizer, SENTENCES, workers=2) == translate(model, tokenizer, SENTENCES)
 
 
@@ -247,11 +247,11 @@ def test_the_chosen_number_of_workers_is_that_of_torch_s_threads_where_workers_c
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported = SimpleNamespace(config=model.config, device=torch.device("cpu"))
-    monkeypatch.setattr(translator, "workers_are_supported", lambda: True)
+    monkeypatch.setattr(batches, "workers_are_supported", lambda: True)
     for threads, workers in ((1, 1), (3, 3), (64, 16)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert translator.number_of_workers(model, None) == workers
-    assert translator.number_of_workers(exported, None) == 1
-    assert translator.number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
-    monkeypatch.setattr(translator, "workers_are_supported", lambda: False)
-    assert translator.number_of_workers(model, None) == 1
+        assert batches.number_of_workers(model, None) == workers
+    assert batches.number_of_workers(exported, None) == 1
+    assert batches.number_of_workers(copy.deepcopy(model).to("meta"), None) == 1
+    monkeypatch.setattr(batches, "workers_are_supported", lambda: False)
+    assert batches.number_of_workers(model, None) == 1

@@ -60,7 +60,7 @@ class MuonAndAdam(Optimizer):
         return [group for part in self._parts for group in part.param_groups]
 
     def _share(self) -> None:
-        """Let both parts work on this object's groups and state, which `state_dict` saves and schedules change."""
+        """Set the groups and state of both parts to this object's, which `state_dict` saves and schedules change."""
         muon, adam = self._parts
         muon.param_groups, adam.param_groups = self.param_groups[:1], self.param_groups[1:]
         muon.state = adam.state = self.state

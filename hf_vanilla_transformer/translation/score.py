@@ -5,7 +5,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypedDict, Unpack, overload
 
@@ -17,12 +17,9 @@ from ..model.beam_search_vanilla_transformer import score_targets
 from ..model.ensemble_vanilla_transformer import unwrap_model
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
-from ..worker_processes import WorkerProcesses
-from .translator import number_of_workers
+from .batches import Batches, Lines, number_of_workers, padded
 
 logger = logging.get_logger(__name__)
-
-_MAX_LINES_LISTED = 10  # in a warning; further lines are only counted
 
 
 @dataclass(frozen=True)
@@ -147,23 +144,6 @@ def score(
 
 
 @dataclass
-class _Lines:
-    """Line numbers, of which the first are listed in a warning."""
-
-    count: int = 0
-    first: list[int] = field(default_factory=list)
-
-    def add(self, line: int) -> None:
-        """Count a line."""
-        self.count += 1
-        if len(self.first) < _MAX_LINES_LISTED:
-            self.first.append(line)
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.first)) + (", …" if self.count > len(self.first) else "")
-
-
-@dataclass
 class _Scorer:
     """Score pairs, a window at a time. Attributes are the arguments of `score`; ``limits`` are both lengths."""
 
@@ -178,20 +158,17 @@ class _Scorer:
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> Iterator[PairScore]:
         """Yield the score of each pair."""
-        empty, too_long = _Lines(), _Lines()
+        empty, too_long = Lines(), Lines()
         pairs, lines_before = _zipped(sources, targets), 0
         with ExitStack() as stack:
             stack.callback(self._warn, empty, too_long)  # also where the caller stops reading
-            workers: WorkerProcesses | None = None
+            batches = Batches(
+                self._score, lambda pair: tuple(map(len, pair)), self.batch_size, self.batch_tokens, self.workers, stack
+            )
             while window := list(islice(pairs, self.window)):
                 encoded = self._encode(window, lines_before, empty, too_long)
-                if self.workers > 1 and workers is None and len(encoded) > self.batch_size:
-                    workers = stack.enter_context(WorkerProcesses(self._score, self.workers))
-                batches = list(self._batches(encoded, shared_by=1 if workers is None else self.workers))
-                of_batches = [[encoded[place] for place in batch] for batch in batches]
-                found = map(self._score, of_batches) if workers is None else workers.map(of_batches)
                 scores = [_NOT_SCORED] * len(window)
-                for batch, rows in zip(batches, found, strict=True):
+                for batch, rows in batches.results(encoded):
                     for place, row in zip(batch, rows, strict=True):
                         scores[place] = PairScore(math.fsum(row), tuple(row), tuple(encoded[place][1]))
                     if self.on_batch is not None:
@@ -200,7 +177,7 @@ class _Scorer:
                 lines_before += len(window)
 
     def _encode(
-        self, pairs: list[tuple[str, str]], lines_before: int, empty: _Lines, too_long: _Lines
+        self, pairs: list[tuple[str, str]], lines_before: int, empty: Lines, too_long: Lines
     ) -> dict[int, tuple[list[int], list[int]]]:
         """Return the token ids of the pairs that can be scored, by their place in ``pairs``."""
         for line, pair in enumerate(pairs, start=lines_before + 1):
@@ -220,55 +197,30 @@ class _Scorer:
                 encoded[place] = (source, target)
         return encoded
 
-    def _batches(self, encoded: dict[int, tuple[list[int], list[int]]], shared_by: int) -> Iterator[list[int]]:
-        """Yield batches of places, the longest pairs first, so that the first batch uses the most memory.
-
-        Args:
-            encoded: token ids by place.
-            shared_by: number of processes, each of which gets at least one batch.
-        """
-        batch: list[int] = []
-        size = min(self.batch_size, math.ceil(len(encoded) / shared_by))
-        longest = (0, 0)
-        for place in sorted(encoded, key=lambda place: (*(-len(ids) for ids in encoded[place]), place)):
-            source, target = encoded[place]
-            longest = (max(longest[0], len(source)), max(longest[1], len(target)))
-            if batch and (len(batch) == size or (len(batch) + 1) * sum(longest) > self.batch_tokens):
-                yield batch
-                batch, longest = [], (len(source), len(target))
-            batch.append(place)
-        if batch:
-            yield batch
-
     def _score(self, pairs: list[tuple[list[int], list[int]]]) -> list[list[float]]:
         """Return the log-probabilities of the target tokens of each pair."""
         pad, device = self.tokenizers.pad_token_id or 0, self.model.device
         sources, targets = zip(*pairs, strict=True)
         output = score_targets(
             self.model,
-            torch.tensor(_padded(sources, pad), device=device),
-            torch.tensor(_padded([[1] * len(ids) for ids in sources], 0), device=device),
-            torch.tensor(_padded(targets, IGNORE_INDEX), device=device),
+            padded(sources, pad, device),
+            padded([[1] * len(ids) for ids in sources], 0, device),
+            padded(targets, IGNORE_INDEX, device),
         )
         assert output.token_log_probs is not None
         rows = output.token_log_probs.tolist()
         return [row[: len(ids)] for row, ids in zip(rows, targets, strict=True)]
 
-    def _warn(self, empty: _Lines, too_long: _Lines) -> None:
+    def _warn(self, empty: Lines, too_long: Lines) -> None:
         if empty.count:
             logger.warning(
-                f"{empty.count} pair(s) with an empty source or target are not scored and have −inf: line {empty}"
+                f"{empty.count} pair(s) with an empty source or target are not scored and have −inf: {empty}"
             )
         if too_long.count:
             logger.warning(
                 f"{too_long.count} pair(s) of more than {self.limits[0]} source or {self.limits[1]} target tokens are "
-                f"not scored and have −inf: line {too_long}; raise max_source_tokens or max_target_tokens"
+                f"not scored and have −inf: {too_long}; raise max_source_tokens or max_target_tokens"
             )
-
-
-def _padded(rows: Sequence[list[int]], value: int) -> list[list[int]]:
-    longest = max(map(len, rows))
-    return [[*row, *[value] * (longest - len(row))] for row in rows]
 
 
 _MISSING: Any = object()

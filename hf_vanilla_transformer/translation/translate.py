@@ -17,8 +17,9 @@ from ..model.constraints_vanilla_transformer import NO_CONSTRAINTS
 from ..model.ensemble_vanilla_transformer import Ensemble
 from ..model.terminology_vanilla_transformer import Terminology
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from .batches import number_of_workers
 from .texts import ScoredTranslation
-from .translator import Translator, number_of_workers
+from .translator import Translator
 
 _MAX_TAGS_LISTED = 20  # in an error
 

@@ -9,41 +9,20 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-import torch
 from transformers.utils import logging
 
 from ..alignment.word_alignment import WordAligner
 from ..minimum_bayes_risk.config import MBRConfig
 from ..minimum_bayes_risk.decoding import minimum_bayes_risk_search
-from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
+from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.beam_search_vanilla_transformer import paper_beam_search
 from ..model.constraints_vanilla_transformer import contains_phrase
 from ..model.terminology_vanilla_transformer import Terminology
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
-from ..worker_processes import WorkerProcesses, workers_are_supported
+from .batches import Batches, Lines, padded
 from .texts import PerText, ScoredTranslation, TextSource
 
 logger = logging.get_logger(__name__)
-
-_MOST_CHOSEN_WORKERS = 16  # each needs the memory of a batch
-_MAX_LINES_LISTED = 10  # in a warning; further lines are only counted
-
-
-def number_of_workers(model: Any, workers: int | None) -> int:
-    """Return the number of worker processes, checked or chosen."""
-    if workers is None:
-        possible = workers_are_supported() and isinstance(model, torch.nn.Module) and model.device.type == "cpu"
-        return min(torch.get_num_threads(), _MOST_CHOSEN_WORKERS) if possible else 1
-    check_integer("workers", workers, minimum=1)
-    if workers == 1:
-        return 1
-    if not workers_are_supported():
-        raise ValueError(f"workers={workers}: worker processes need Linux; leave workers out")
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"workers={workers} is for torch models; an exported model has threads of its own")
-    if model.device.type != "cpu":
-        raise ValueError(f"workers={workers} is for the CPU; the model is on {model.device}, so leave workers out")
-    return workers
 
 
 @dataclass(frozen=True)
@@ -62,29 +41,6 @@ class _Input:
 
 
 @dataclass
-class _Lines:
-    """Lines of which a warning tells the number and the first ones.
-
-    Attributes:
-        count: number of lines.
-        first: the first of them, numbered from 1.
-    """
-
-    count: int = 0
-    first: list[int] = field(default_factory=list)
-
-    def add(self, line: int) -> None:
-        """Count a line."""
-        self.count += 1
-        if len(self.first) < _MAX_LINES_LISTED:
-            self.first.append(line)
-
-    def __str__(self) -> str:
-        """Return "line 3, 5"; after the last one listed "…" if there are more."""
-        return "line " + ", ".join(map(str, self.first)) + (", …" if self.count > len(self.first) else "")
-
-
-@dataclass
 class _Problems:
     """What a user has to know about the translations.
 
@@ -96,8 +52,8 @@ class _Problems:
     """
 
     max_source_tokens: int
-    too_long: _Lines = field(default_factory=_Lines)
-    impossible: _Lines = field(default_factory=_Lines)
+    too_long: Lines = field(default_factory=Lines)
+    impossible: Lines = field(default_factory=Lines)
     unknown: dict[str, None] = field(default_factory=dict)
 
     def warn(self) -> None:
@@ -146,7 +102,14 @@ class Translator:
         empty = [ScoredTranslation("", 0.0)] * self.config.num_return_sequences
         with ExitStack() as stack:
             stack.callback(problems.warn)  # also where the caller stops reading
-            workers: WorkerProcesses | None = None
+            batches = Batches(
+                self._search,
+                lambda given: (len(given.source),),
+                self.batch_size,
+                self.batch_tokens,
+                self.workers,
+                stack,
+            )
             while window := list(islice(iterator, self.window)) if source is None else source.take(self.window):
                 if source is not None and source.lines_before is not None:
                     lines_before = source.lines_before
@@ -154,13 +117,8 @@ class Translator:
                     values.take(len(window), lines_before) for values in (all_prefixes, all_constraints)
                 )
                 inputs = self._encode(window, prefixes_here, constraints_here, lines_before, problems)
-                if self.workers > 1 and workers is None and len(inputs) > self.batch_size:
-                    workers = stack.enter_context(WorkerProcesses(self._search, self.workers))
-                batches = list(self._batches(inputs, shared_by=1 if workers is None else self.workers))
-                in_batches = [[inputs[place] for place in batch] for batch in batches]
-                found = map(self._search, in_batches) if workers is None else workers.map(in_batches)
                 translations = [empty for _ in window]
-                for batch, (hypotheses, scores) in zip(batches, found, strict=True):
+                for batch, (hypotheses, scores) in batches.results(inputs):
                     decoded = self._decode(hypotheses, scores)
                     for place, best, their_scores in zip(batch, decoded, scores, strict=True):
                         translations[place] = best
@@ -231,31 +189,11 @@ class Translator:
                 raise ValueError(f"the constraint {phrase!r} contains a banned word; allow the word, or leave it out")
         return {place: [ids[phrase] for phrase in of_text if phrase in ids] for place, of_text in phrases.items()}
 
-    def _batches(self, inputs: dict[int, _Input], shared_by: int) -> Iterator[list[int]]:
-        """Yield batches of places, the longest sources first, so that the first batch uses the most memory.
-
-        Args:
-            inputs: token ids by place.
-            shared_by: number of processes, each of which gets at least one batch.
-        """
-        batch: list[int] = []
-        size = min(self.batch_size, math.ceil(len(inputs) / shared_by))
-        lengths = {place: len(given.source) for place, given in inputs.items()}
-        for place in sorted(inputs, key=lambda place: (-lengths[place], place)):
-            if batch and (len(batch) == size or (len(batch) + 1) * lengths[batch[0]] > self.batch_tokens):
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
-
     def _search(self, inputs: list[_Input]) -> tuple[list[list[list[int]]], list[list[float]]]:
         """Return the hypotheses of each source as token ids, best first, and their scores."""
         sources = [given.source for given in inputs]
-        longest, device = max(map(len, sources)), self.model.device
-        pad = 0 if self.tokenizers.pad_token_id is None else self.tokenizers.pad_token_id
-        ids = torch.tensor([[*source, *[pad] * (longest - len(source))] for source in sources], device=device)
-        mask = torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources], device=device)
+        ids = padded(sources, self.tokenizers.pad_token_id or 0, self.model.device)
+        mask = padded([[1] * len(source) for source in sources], 0, self.model.device)
         if self.mbr is not None:
             return minimum_bayes_risk_search(self.model, self.tokenizers, ids, mask, self.config, self.mbr)
         given_values: dict[str, list[Any]] = {
@@ -289,4 +227,4 @@ class Translator:
             yield [replace(found, alignment=tuple(next(alignments))) for found in hypotheses]
 
 
-__all__ = ["Translator", "number_of_workers"]
+__all__ = ["Translator"]
