@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from ..data.corpora import ParallelCorpus, load_text_files
-from ..data.corpus_warnings import corpus_warnings
 from ..metrics import TranslationMetric, paired_bootstrap
-from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
-from ..translation.engines import choose_engine, default_search
 from .evaluation import (
     TEXT,
     check_labels,
-    evaluate_checkpoint,
     load_recipe_text,
     read_labels,
     read_translations,
@@ -27,17 +22,8 @@ from .evaluation import (
     score_corpus,
     write_record,
 )
-from .evaluation_request import (
-    EvaluationRequest,
-    bleu_tokenizer,
-    check_languages,
-    read_request_recipe,
-    script_warning,
-    source_limit,
-)
+from .evaluation_request import EvaluationRequest, ResolvedRequest
 from .record import commit, data_record, hardware, versions, without_folder
-
-logger = logging.get_logger(__name__)
 
 RESAMPLES = 1000  # sacrebleu's default
 
@@ -116,12 +102,8 @@ def run_comparison(
     settings = request.settings
     systems = _names_of_systems(request)
     _check_files(request)
-    recipe = read_request_recipe(settings)
-    check_languages(settings, recipe)
-    tokenize = bleu_tokenizer(settings, recipe)
-    lowercase = settings.lowercase
-    if lowercase is None:
-        lowercase = recipe is not None and recipe.data.lowercase
+    resolved = ResolvedRequest.of(settings)
+    recipe, tokenize, lowercase = resolved.recipe, resolved.tokenize, resolved.lowercase
     metric = TranslationMetric(tokenize, lowercase=lowercase)
     outputs = [[_split_name(files[0])[1], *files[1:]] for files in request.system_outputs]
     if settings.output:
@@ -131,34 +113,13 @@ def run_comparison(
     corpora = _load_test_sets(request) if recipe is None else load_recipe_text(recipe, settings.splits)
     given = _read_outputs(outputs, corpora)
     groups = _read_groups(request.groups, corpora)
-    for warning in corpus_warnings(corpora):
-        logger.warning(warning)
-    for corpus in corpora.values() if recipe is None else ():
-        if doubt := script_warning(corpus.sides()[1], settings, tokenize):
-            logger.warning(doubt)
-            break
+    resolved.warn_of_text(corpora)
 
     records: dict[str, dict[str, Any]] = {}
     translations: dict[str, dict[str, list[str]]] = {}
     for system, model in zip(systems, request.models, strict=False):
-        engine = choose_engine(settings.engine, model, device, settings.precision)
-        config = default_search(engine, BeamSearchConfig() if recipe is None else recipe.search, **settings.search)
-        result = evaluate_checkpoint(
-            model,
-            corpora,
-            config,
-            tokenize=tokenize,
-            lowercase=lowercase,
-            batch_size=settings.batch_size,
-            max_source_tokens=source_limit(settings, recipe),
-            source_tag=settings.source_tag,
-            groups=groups,
-            on_split=None if on_split is None else _with_system(on_split, system),
-            device=device,
-            precision=settings.precision,
-            engine=engine,
-            workers=settings.workers,
-        )
+        of_model = None if on_split is None else _with_system(on_split, system)
+        result = resolved.evaluate(model, corpora, groups=groups, device=device, on_split=of_model)
         shared = {"data", "hardware", "versions", "commit"}  # of all systems
         records[system] = {name: value for name, value in result.record.items() if name not in shared}
         translations[system] = result.translations

@@ -98,46 +98,17 @@ def run_evaluation(
         ValueError: If a setting is invalid, or the text cannot be read.
         OSError: If an output file exists and must not be replaced, or cannot be written.
     """
-    if request.source_tag and request.recipe is not None:
-        raise ValueError(
-            "source_tag is for two files; for the text of a recipe, set its test_source_tags and validation_source_tags"
-        )
-    recipe = read_request_recipe(request)
-    check_languages(request, recipe)
-    tokenize = bleu_tokenizer(request, recipe)
-    lowercase = request.lowercase
-    if lowercase is None:
-        lowercase = recipe is not None and recipe.data.lowercase
-    TranslationMetric(tokenize)  # raises if the tokenizer is unknown, not installed, or cannot be downloaded
-    _check_outputs(request, recipe)
-    corpora = _load_text(request, recipe)
+    resolved = ResolvedRequest.of(request)
+    _check_outputs(request, resolved.recipe)
+    corpora = _load_text(request, resolved.recipe)
     if (request.groups or request.translations) and len(corpora) != 1:
         raise ValueError(
             f"--groups and --translations are for one split, and there are {len(corpora)}; choose one with --split"
         )
-    for warning in corpus_warnings(corpora):
-        logger.warning(warning)
+    resolved.warn_of_text(corpora)
     only = next(iter(corpora))
-    if recipe is None and (doubt := script_warning(corpora[only].sides()[1], request, tokenize)):
-        logger.warning(doubt)
-    engine = choose_engine(request.engine, request.model, device, request.precision)
-    config = default_search(engine, BeamSearchConfig() if recipe is None else recipe.search, **request.search)
-    result = evaluate_checkpoint(
-        request.model,
-        corpora,
-        config,
-        tokenize=tokenize,
-        lowercase=lowercase,
-        batch_size=request.batch_size,
-        max_source_tokens=source_limit(request, recipe),
-        source_tag=request.source_tag,
-        groups={only: read_labels(request.groups)} if request.groups else None,
-        on_split=on_split,
-        device=device,
-        precision=request.precision,
-        engine=engine,
-        workers=request.workers,
-    )
+    groups = {only: read_labels(request.groups)} if request.groups else None
+    result = resolved.evaluate(request.model, corpora, groups=groups, device=device, on_split=on_split)
     if request.translations:
         write_translations(Path(request.translations), result.translations[only])
     if request.output:
@@ -145,7 +116,84 @@ def run_evaluation(
     return result
 
 
-def read_request_recipe(request: EvaluationRequest) -> Recipe | None:
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A request whose recipe is read, and whose settings of the scores are decided.
+
+    Attributes:
+        request: the request.
+        recipe: its recipe; None if it names none.
+        tokenize: sacreBLEU's tokenizer.
+        lowercase: whether case is ignored.
+    """
+
+    request: EvaluationRequest
+    recipe: Recipe | None
+    tokenize: str
+    lowercase: bool
+
+    @classmethod
+    def of(cls, request: EvaluationRequest) -> "ResolvedRequest":
+        """Read the recipe and check the settings, before any text is read.
+
+        Raises:
+            ValueError: If a setting is invalid.
+        """
+        if request.source_tag and request.recipe is not None:
+            raise ValueError(
+                "source_tag is for two files; for the text of a recipe, set its test_source_tags and "
+                "validation_source_tags"
+            )
+        recipe = _read_recipe(request)
+        _check_languages(request, recipe)
+        tokenize = _bleu_tokenizer(request, recipe)
+        lowercase = request.lowercase
+        if lowercase is None:
+            lowercase = recipe is not None and recipe.data.lowercase
+        TranslationMetric(tokenize)  # raises if the tokenizer is unknown, not installed, or cannot be downloaded
+        return cls(request, recipe, tokenize, lowercase)
+
+    def warn_of_text(self, corpora: dict[str, ParallelCorpus]) -> None:
+        """Log a warning for each problem of the test sets."""
+        for warning in corpus_warnings(corpora):
+            logger.warning(warning)
+        for corpus in corpora.values() if self.recipe is None else ():
+            if doubt := _script_warning(corpus.sides()[1], self.request, self.tokenize):
+                logger.warning(doubt)
+                break
+
+    def evaluate(
+        self,
+        model: str,
+        corpora: dict[str, ParallelCorpus],
+        *,
+        groups: dict[str, list[str]] | None,
+        device: str | torch.device | None,
+        on_split: Callable[[str, int], None] | None,
+    ) -> EvaluationResult:
+        """Translate the test sets with a model, and score the translations; see `evaluate_checkpoint`."""
+        request = self.request
+        engine = choose_engine(request.engine, model, device, request.precision)
+        config = BeamSearchConfig() if self.recipe is None else self.recipe.search
+        return evaluate_checkpoint(
+            model,
+            corpora,
+            default_search(engine, config, **request.search),
+            tokenize=self.tokenize,
+            lowercase=self.lowercase,
+            batch_size=request.batch_size,
+            max_source_tokens=_source_limit(request, self.recipe),
+            source_tag=request.source_tag,
+            groups=groups,
+            on_split=on_split,
+            device=device,
+            precision=request.precision,
+            engine=engine,
+            workers=request.workers,
+        )
+
+
+def _read_recipe(request: EvaluationRequest) -> Recipe | None:
     """Read the recipe of a request with its overrides; None if it names none."""
     if request.recipe is None:
         return None
@@ -153,7 +201,7 @@ def read_request_recipe(request: EvaluationRequest) -> Recipe | None:
     return read_recipe(request.recipe, [*request.overrides, *language])
 
 
-def check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
+def _check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
     """Reject what is no language code, and log a warning for a code that is rarely meant."""
     names = {"target_lang": request.target_lang}
     if recipe is not None:
@@ -165,7 +213,7 @@ def check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
                 logger.warning(warning)
 
 
-def script_warning(references: Sequence[str], request: EvaluationRequest, tokenize: str) -> str | None:
+def _script_warning(references: Sequence[str], request: EvaluationRequest, tokenize: str) -> str | None:
     """Return a warning if the script of the references does not fit the language or the tokenizer of BLEU."""
     sample = references[:: max(1, len(references) // _SAMPLED_LINES)]
     if request.target_lang and (script := unexpected_script(sample, request.target_lang)):
@@ -179,7 +227,7 @@ def script_warning(references: Sequence[str], request: EvaluationRequest, tokeni
     return None
 
 
-def bleu_tokenizer(request: EvaluationRequest, recipe: Recipe | None) -> str:
+def _bleu_tokenizer(request: EvaluationRequest, recipe: Recipe | None) -> str:
     """Return sacreBLEU's tokenizer: what is requested, else the recipe's, else that of the language."""
     if request.tokenize:
         return request.tokenize
@@ -190,7 +238,7 @@ def bleu_tokenizer(request: EvaluationRequest, recipe: Recipe | None) -> str:
     return default_bleu_tokenizer(recipe.data.target_lang)
 
 
-def source_limit(request: EvaluationRequest, recipe: Recipe | None) -> int:
+def _source_limit(request: EvaluationRequest, recipe: Recipe | None) -> int:
     """Return the number of tokens from which on a source is not translated."""
     if request.max_source_tokens is not None:
         return request.max_source_tokens
@@ -214,12 +262,4 @@ def _load_text(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, P
     return load_evaluation_text(request.source, request.reference)
 
 
-__all__ = [
-    "EvaluationRequest",
-    "bleu_tokenizer",
-    "check_languages",
-    "read_request_recipe",
-    "run_evaluation",
-    "script_warning",
-    "source_limit",
-]
+__all__ = ["EvaluationRequest", "ResolvedRequest", "run_evaluation"]
