@@ -1,22 +1,19 @@
 """`vanilla-transformer align`, and alignments and minimum Bayes risk decoding of `translate`."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
+from small_command_models import log_as_in_a_new_process, save_wordy_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
     MBRConfig,
-    VanillaTransformerForConditionalGeneration,
     align_words,
     alignment_error_rate,
     embedded_corpus,
-    preset,
     train_tokenizer,
     translate,
 )
@@ -31,28 +28,15 @@ TEXTS = ["three million and five", "", "two hundred", "nine o'clock a.m."]
 @pytest.fixture(autouse=True)
 def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log as in a new process: another test may have set up logging."""
-    logger = logging.getLogger("hf_vanilla_transformer")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    log_as_in_a_new_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("align") / "checkpoint"
     rows = embedded_corpus("train", 200)["translation"]
     tokenizer = train_tokenizer((text for row in rows for text in row.values()), 400)
-    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 2}
-    config = preset("tiny", vocab_size=len(tokenizer), output_bias=True, tie_word_embeddings=False, **sizes)
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(4.0)
-        model.lm_head.bias[:260] = -20.0  # translations of letters, not of bytes or symbols
-        model.lm_head.bias[tokenizer.eos_token_id] = 1.0
-        for layer in model.model.decoder.layers:
-            layer.cross_attn.q_proj.weight.mul_(8)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_wordy_model(folder, tokenizer, scale=4.0, attention_scale=8.0, decoder_layers=2)
     return folder
 
 

@@ -1,7 +1,6 @@
 """`vanilla-transformer evaluate` with several systems and test sets: its table, its test and its record."""
 
 import json
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +8,13 @@ from typing import Any
 
 import pytest
 import sacrebleu
-import torch
 from sacrebleu.significance import PairedTest
+from small_command_models import log_as_in_a_new_process, save_wordy_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
-    VanillaTransformerForConditionalGeneration,
     embedded_corpus,
-    preset,
     train_tokenizer,
     translate,
 )
@@ -30,9 +27,7 @@ LINES = {"a": 6, "b": 9}
 @pytest.fixture(autouse=True)
 def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log as in a new process: another test may have set up logging."""
-    logger = logging.getLogger("hf_vanilla_transformer")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    log_as_in_a_new_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     pairs = embedded_corpus("test", sum(LINES.values()))["translation"]
     tokenizer = train_tokenizer([text for pair in pairs for text in pair.values()], 340)
-    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     for seed, name in enumerate(("first", "second")):
-        torch.manual_seed(seed)
-        config = preset("tiny", vocab_size=len(tokenizer), output_bias=True, tie_word_embeddings=False, **sizes)
-        model = VanillaTransformerForConditionalGeneration(config)
-        with torch.no_grad():
-            model.lm_head.weight.mul_(6.0)
-            model.lm_head.bias[:260] = -20.0  # translations of letters, not of bytes or symbols
-            model.lm_head.bias[tokenizer.eos_token_id] = 1.0
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+        save_wordy_model(folder / name, tokenizer, seed=seed)
     start = 0
     for name, lines in LINES.items():
         own = pairs[start : start + lines]
@@ -182,6 +168,13 @@ def test_forms_of_unicode_make_no_difference_to_the_test() -> None:
     composed, decomposed = ["한 둘 셋 넷 다섯"], ["\u1112\u1161\u11ab 둘 셋 넷 다섯"]
     found = paired_bootstrap({"a": composed, "b": decomposed}, composed, tokenize="char", resamples=10)
     assert found["a"]["bleu"]["score"] == found["b"]["bleu"]["score"] == pytest.approx(100)
+
+
+def test_a_tag_is_not_put_before_the_text_of_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--recipe", str(folder / "my.yaml"), "--source-tag", "<2ko>"]
+    for models in (["first"], ["first", "second"]):
+        assert main(["evaluate", *(str(folder / model) for model in models), *words]) == 2
+        assert "test_source_tags" in capsys.readouterr().err
 
 
 def test_processes_of_a_launch_are_refused(

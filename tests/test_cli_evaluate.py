@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 import sacrebleu
-import torch
+from small_command_models import save_wordy_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
-    VanillaTransformerForConditionalGeneration,
     embedded_corpus,
-    preset,
     train_tokenizer,
     translate,
 )
@@ -31,16 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     pairs = embedded_corpus("test", SENTENCES)["translation"]
     tokenizer = train_tokenizer([text for pair in pairs for text in pair.values()], 340)
-    torch.manual_seed(0)
-    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
-    config = preset("tiny", vocab_size=len(tokenizer), output_bias=True, tie_word_embeddings=False, **sizes)
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(6.0)
-        model.lm_head.bias[:260] = -20.0  # translations of letters, not of bytes or symbols
-        model.lm_head.bias[tokenizer.eos_token_id] = 1.0
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_wordy_model(folder / "model", tokenizer)
     for language in ("en", "ko"):
         (folder / f"test.{language}").write_text("".join(p[language] + "\n" for p in pairs), encoding="utf-8")
     (folder / "labels").write_text("b\na\nb\nb\na\nb\n")

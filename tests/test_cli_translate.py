@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import logging
 import os
 import re
 import signal
@@ -14,14 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_command_models import log_as_in_a_new_process, save_wordy_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
-    VanillaTransformerForConditionalGeneration,
     embedded_corpus,
     export_checkpoint,
-    preset,
     train_tokenizer,
     translate,
 )
@@ -37,26 +35,15 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes, terminals and
 @pytest.fixture(autouse=True)
 def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log as in a new process: another test may have set up logging."""
-    logger = logging.getLogger("hf_vanilla_transformer")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    log_as_in_a_new_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("translate") / "checkpoint"
     rows = embedded_corpus("train", 200)["translation"]
     tokenizer = train_tokenizer((text for row in rows for text in row.values()), 400)
-    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
-    config = preset("tiny", vocab_size=len(tokenizer), output_bias=True, tie_word_embeddings=False, **sizes)
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(6.0)
-        model.lm_head.bias[:260] = -20.0  # translations of letters, not of bytes or symbols
-        model.lm_head.bias[tokenizer.eos_token_id] = 1.0
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_wordy_model(folder, tokenizer)
     return folder
 
 

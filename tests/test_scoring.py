@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_command_models import log_as_in_a_new_process
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import (
@@ -30,9 +31,7 @@ PAIRS = 7
 @pytest.fixture(autouse=True)
 def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log as in a new process: another test may have set up logging."""
-    logger = logging.getLogger("hf_vanilla_transformer")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    log_as_in_a_new_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")

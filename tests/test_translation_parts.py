@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 import multiprocessing
 import os
 import random
@@ -17,11 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+from small_command_models import log_as_in_a_new_process, save_wordy_model
 
 from hf_vanilla_transformer import (
-    VanillaTransformerForConditionalGeneration,
     embedded_corpus,
-    preset,
     train_tokenizer,
 )
 from hf_vanilla_transformer.cli import main
@@ -44,9 +42,7 @@ def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_vanilla_transformer.translation.parts.LINES_PER_PART", 8)
     monkeypatch.setattr("hf_vanilla_transformer.translation.parts._POLL_SECONDS", 0.02)
     monkeypatch.setattr("hf_vanilla_transformer.translation.parts_directory._POLL_SECONDS", 0.02)
-    logger = logging.getLogger("hf_vanilla_transformer")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    log_as_in_a_new_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
     rows = embedded_corpus("train", LINES)["translation"]
     tokenizer = train_tokenizer((text for row in rows for text in row.values()), 400)
-    torch.manual_seed(0)
-    sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
-    config = preset("tiny", vocab_size=len(tokenizer), output_bias=True, tie_word_embeddings=False, **sizes)
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(6.0)
-        model.lm_head.bias[:260] = -20.0  # translations of letters, not of bytes or symbols
-        model.lm_head.bias[tokenizer.eos_token_id] = 1.0
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_wordy_model(folder / "model", tokenizer)
     lines = [row["en"] for row in rows]
     lines[3], lines[57] = "", "  "
     (folder / "big.txt").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -440,7 +427,7 @@ def test_line_numbers_of_warnings_are_those_of_the_input(
                 numbers.append(number)
                 source.write(text.encode() + b"\n")
         assert numbers == list(range(25, 51))
-        assert source.first_invalid == f"{tmp_path / 'b'}:22"
+        assert source.decoder.first_invalid == f"{tmp_path / 'b'}:22"
         parts.join()
     assert main(["translate", str(folder / "model"), str(tmp_path / "b"), "--output", str(tmp_path / "b.out"),
                  "--max-source-tokens", "12", "--num-beams", "1"]) == 0  # fmt: skip

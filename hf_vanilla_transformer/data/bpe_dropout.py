@@ -176,14 +176,19 @@ def encode_with_bpe_dropout(
     return Dataset(pa.concat_tables(tables))
 
 
+def check_rate(rate: float) -> None:
+    """Raise ValueError if a rate is no probability below 1."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"bpe_dropout={rate} is no probability below 1; Provilkov et al. (2020) take 0.1, 0 is none")
+
+
 def check_bpe_dropout(tokenizer: Any, rate: float) -> None:
     """Check that merges of a tokenizer can be left out.
 
     Raises:
         ValueError: If the rate is out of range, or the tokenizer has no merges.
     """
-    if not 0.0 <= rate < 1.0:
-        raise ValueError(f"bpe_dropout={rate} is no probability below 1; Provilkov et al. (2020) take 0.1")
+    check_rate(rate)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     model = {} if backend is None else json.loads(backend.to_str())["model"]
     if model.get("type") != "BPE" or model.get("continuing_subword_prefix"):
@@ -213,4 +218,4 @@ def _draw(word: Word, count: int, dropped: DroppedMerges) -> list[Word]:
     return [dropped.merge(symbols) for _ in range(_SEGMENTATIONS)]
 
 
-__all__ = ["DroppedMerges", "SegmentedTexts", "check_bpe_dropout", "encode_with_bpe_dropout"]
+__all__ = ["DroppedMerges", "SegmentedTexts", "check_bpe_dropout", "check_rate", "encode_with_bpe_dropout"]

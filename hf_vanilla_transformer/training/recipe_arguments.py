@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..data.bpe_dropout import check_rate
 from ..data.file_languages import language_of_files
 from ..data.splits import SPLITS, EmbeddedPairs, HoldOut, HubDataset, SplitSource, Tables, TextFiles
 from ..data.tokenization import check_extra_tokens
@@ -317,8 +318,7 @@ class DataArguments:
             )
 
     def _check_bpe_dropout(self) -> None:
-        if not 0.0 <= self.bpe_dropout < 1.0:
-            raise ValueError(f"bpe_dropout={self.bpe_dropout} must be 0 (none) or a probability below 1; 0.1 is usual")
+        check_rate(self.bpe_dropout)
         if not self.bpe_dropout:
             return
         if self.tokenizer is None and self.tokenizer_model != "bpe":

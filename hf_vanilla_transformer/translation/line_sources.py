@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,39 @@ PIPE_WAIT = 0.2  # seconds that a line from a pipe waits for others, which are t
 _READ_AHEAD = 4096  # lines that are read from a pipe while others are translated
 
 
+class LineDecoder:
+    """Decodes lines of text, and counts those that are not UTF-8.
+
+    Attributes:
+        invalid: how many lines are not UTF-8.
+        first_invalid: the place of the first of them, as "file:line".
+
+    Args:
+        results: what is unreliable where bytes were replaced, for the warning.
+    """
+
+    def __init__(self, results: str) -> None:
+        self.invalid, self.first_invalid = 0, ""
+        self._results = results
+
+    def decode(self, line: bytes, place: Callable[[], str]) -> str:
+        """Return the text of a line; ``place`` returns its file and number and is called for invalid lines only."""
+        text, valid = decode_line(line)
+        if not valid:
+            self.invalid += 1
+            self.first_invalid = self.first_invalid or place()
+        return text
+
+    def warning(self) -> str | None:
+        """Return a warning if there were lines that are not UTF-8."""
+        if not self.invalid:
+            return None
+        return (
+            f"{self.invalid:,} line(s) are not UTF-8, the first is {self.first_invalid}; invalid bytes were replaced, "
+            f"so these {self._results} are unreliable: convert the text, e.g. with iconv -f LATIN1 -t UTF-8"
+        )
+
+
 class LineSource(TextSource):
     """The lines of files and streams as texts for `translate`, one after the other.
 
@@ -37,8 +71,7 @@ class LineSource(TextSource):
 
     Attributes:
         pending: lines that were read and whose translation is not written yet.
-        invalid: how many lines are not UTF-8.
-        first_invalid: the place of the first of them, as "file:line".
+        decoder: decodes the lines, and knows which are not UTF-8.
     """
 
     def __init__(
@@ -49,7 +82,7 @@ class LineSource(TextSource):
         progress: Progress | None = None,
     ) -> None:
         self.pending: deque[str] = deque()
-        self.invalid, self.first_invalid = 0, ""
+        self.decoder = LineDecoder("translations")
         self._written = 0
         self._progress = Progress(None) if progress is None else progress
         self._files, self._stream = files, stream
@@ -75,12 +108,7 @@ class LineSource(TextSource):
 
     def warning(self) -> str | None:
         """Return a warning if there were lines that are not UTF-8."""
-        if not self.invalid:
-            return None
-        return (
-            f"{self.invalid:,} line(s) are not UTF-8, the first is {self.first_invalid}; invalid bytes were replaced, "
-            "so these translations are unreliable: convert the text, e.g. with iconv -f LATIN1 -t UTF-8"
-        )
+        return self.decoder.warning()
 
     def _read(self) -> Iterator[str]:
         for file in self._files:
@@ -89,11 +117,7 @@ class LineSource(TextSource):
             else:
                 name, lines = str(file), read_lines(Path(file))
             for number, line in enumerate(lines, start=1):
-                text, valid = decode_line(line)
-                if not valid:
-                    self.invalid += 1
-                    self.first_invalid = self.first_invalid or f"{name}:{number}"
-                yield text
+                yield self.decoder.decode(line, partial("{}:{}".format, name, number))
 
 
 class _Reader:
@@ -202,6 +226,7 @@ def standard_input() -> IO[bytes]:
 __all__ = [
     "PIPE_WAIT",
     "STANDARD_INPUT",
+    "LineDecoder",
     "LineSource",
     "count_all_lines",
     "input_files",

@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.download import CHECKPOINT_PATTERNS, local_directory
 from ..checkpoints.manifest import file_sha256
-from ..data.text_lines import decode_line, read_lines
+from ..data.text_lines import read_lines
 from ..version import __version__
 from .line_sources import STANDARD_INPUT, LineSource
 from .output_formats import Progress
@@ -203,12 +204,12 @@ class PartsSource(LineSource):
                 yield line
 
     def _decode(self, line: bytes, number: int) -> str:
-        text, valid = decode_line(line)
-        if not valid:
-            self.invalid += 1
-            start, name = max(item for item in self._starts if item[0] < number)
-            self.first_invalid = self.first_invalid or f"{name}:{number - start}"
-        return text
+        return self.decoder.decode(line, partial(self._place, number))
+
+    def _place(self, number: int) -> str:
+        """Return the file and the line in it of a line of the whole text."""
+        start, name = max(item for item in self._starts if item[0] < number)
+        return f"{name}:{number - start}"
 
     def _count_elsewhere(self) -> None:
         self._counted = time.monotonic()

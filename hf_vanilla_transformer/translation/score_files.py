@@ -6,15 +6,15 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from ..data.text_lines import count_lines, decode_line, read_lines, stream_lines
+from ..data.text_lines import count_lines, read_lines, stream_lines
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from .line_sources import STANDARD_INPUT, LineDecoder
 from .output_formats import Progress
 from .score import PairScore, score
-
-STANDARD_INPUT = "-"
 
 
 class PairFiles:
@@ -28,8 +28,6 @@ class PairFiles:
     Attributes:
         pairs: number of pairs; None for a stream, which can be read only once.
         pending: pairs that were read and whose scores are not written yet.
-        invalid: how many lines are not UTF-8.
-        first_invalid: the place of the first of them, as "file:line".
 
     Raises:
         ValueError: If the files have different numbers of lines, or both are "-".
@@ -38,7 +36,7 @@ class PairFiles:
 
     def __init__(self, source: str, target: str | None = None, stream: IO[bytes] | None = None) -> None:
         self.pending: deque[tuple[str, str]] = deque()
-        self.invalid, self.first_invalid = 0, ""
+        self._decoder = LineDecoder("scores")
         self._source, self._target, self._stream = source, target, stream
         if source == target == STANDARD_INPUT:
             raise ValueError(
@@ -88,12 +86,7 @@ class PairFiles:
 
     def warning(self) -> str | None:
         """Return a warning if there were lines that are not UTF-8."""
-        if not self.invalid:
-            return None
-        return (
-            f"{self.invalid:,} line(s) are not UTF-8, the first is {self.first_invalid}; invalid bytes were replaced, "
-            "so these scores are unreliable: convert the text, e.g. with iconv -f LATIN1 -t UTF-8"
-        )
+        return self._decoder.warning()
 
     def _pairs_of_one_file(self) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(self._texts(self._source), start=1):
@@ -111,11 +104,7 @@ class PairFiles:
         else:
             lines = read_lines(Path(file))
         for number, line in enumerate(lines, start=1):
-            text, valid = decode_line(line)
-            if not valid:
-                self.invalid += 1
-                self.first_invalid = self.first_invalid or f"{self._name(file)}:{number}"
-            yield text
+            yield self._decoder.decode(line, partial("{}:{}".format, self._name(file), number))
 
     def _name(self, file: str) -> str:
         return "standard input" if file == STANDARD_INPUT else file
