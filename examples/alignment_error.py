@@ -13,11 +13,10 @@ is "alignment_error: head=… aer=… record=…", of the head that was chosen w
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from this_machine import this_machine
+from records import add_record_options, between, read_records, render_page, this_machine, write_record
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import align_words, alignment_error_rate, choose_alignment_head, embedded_corpus
@@ -51,7 +50,7 @@ def diagonal(sources: Texts, targets: Texts) -> list[list[tuple[int, int]]]:
 
 def table(folder: Path) -> str:
     """Return the table of all records: a row per choice of the head, a column per checkpoint."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    records = read_records(folder)
     rows = [["alignment error rate (head)"] + [f"{record['text']}, {record['pairs']} pairs" for record in records]]
     rows.append(["---"] * len(rows[0]))
     for which in dict.fromkeys(row["which"] for record in records for row in record["rows"]):
@@ -66,7 +65,7 @@ def table(folder: Path) -> str:
 
 def render(text: str, folder: Path = RECORDS) -> str:
     """Return a page with the table of the records between its markers."""
-    return f"{text.split(START)[0]}{START}\n{table(folder)}\n{END}{text.split(END)[1]}"
+    return between(text, START, END, table(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,14 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--embedded", action="store_true", help="measure on the embedded corpus")
     parser.add_argument("--gold", type=Path, help="source, target and alignment, separated by tabs")
     parser.add_argument("--held-out", type=Path, nargs=2, help="source and target file to choose the head without gold")
-    parser.add_argument("--name", default="mine", help="of the record")
-    parser.add_argument("--text", help="description of model and text in the table (default: the name)")
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page")
+    add_record_options(parser, RECORDS)
     options = parser.parse_args(arguments)
-    if options.render is not None:
-        page = options.render.read_text(encoding="utf-8")
-        options.render.write_text(render(page, options.records), encoding="utf-8")
+    if render_page(options, render):
         return
     if options.checkpoint is None:
         parser.error("give a checkpoint")
@@ -128,9 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rows": results,
         "machine": this_machine(),
     }
-    options.records.mkdir(parents=True, exist_ok=True)
-    path = options.records / f"{options.name}.json"
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = write_record(options, record)
     error = next(row["aer"] for row in results if row["head"] == str(chosen.best))
     print(f"alignment_error: head={chosen.best} aer={error:.4f} record={path}")
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from records import add_record_options, between, read_records, render_page, write_record
 
 from hf_vanilla_transformer import TranslationMetric, read_recipe, train
 
@@ -126,7 +127,7 @@ def finished_run(run: Path, test: Sequence[Path], pairs: int) -> tuple[dict[str,
 def table(folder: Path) -> str:
     """Return the table of all records in Markdown."""
     rows: list[tuple[str, ...]] = [HEADINGS, ("---",) * len(HEADINGS)]
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    records = read_records(folder)
     for record in sorted(records, key=lambda record: (record["text"], record["pairs"])):
         training, threads = record["training"], record["threads"]
         test, held_out = record["scores"]["test"], record["scores"].get("validation")
@@ -142,8 +143,7 @@ def table(folder: Path) -> str:
 
 def render(text: str, folder: Path = RECORDS) -> str:
     """Return a page with the table of the records between its markers."""
-    before, after = text.split(START)[0], text.split(END)[1]
-    return f"{before}{START}\n{table(folder)}\n{END}{after}"
+    return between(text, START, END, table(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,18 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--spread", action="store_true", help="pairs spread over the text, instead of the first ones")
     parser.add_argument("--origin-file", type=Path, help="file that names the origin of each pair, line by line")
     parser.add_argument("--origins", nargs="+", default=(), help="origins whose pairs are used")
-    parser.add_argument("--name", default="mine", help="of the run and its record")
-    parser.add_argument("--text", help="description of the text in the table (default: the name)")
     parser.add_argument("--test-source", type=Path)
     parser.add_argument("--test-target", type=Path)
     parser.add_argument("--finished", type=Path, metavar="RUN", help="directory of a run on these pairs, to be scored")
     parser.add_argument("--runs", type=Path, default=Path("runs/chosen"))
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page, and train nothing")
+    add_record_options(parser, RECORDS)
     options, settings = parser.parse_known_args(arguments)
-    if options.render is not None:
-        page = options.render.read_text(encoding="utf-8")
-        options.render.write_text(render(page, options.records), encoding="utf-8")
+    if render_page(options, render):
         return
     if (
         options.source is None
@@ -175,9 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("give the source and the target of the text, and of the test text both or neither")
 
     record = measure(options, settings)
-    options.records.mkdir(parents=True, exist_ok=True)
-    path = options.records / f"{options.name}.json"
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_record(options, record)
     test = record["scores"]["test"]
     copied = record["copied_source"]["chrf"]
     print(

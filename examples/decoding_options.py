@@ -13,7 +13,6 @@ Hardware: one CPU core. Minutes: about five for 1,000 sentences and `tiny` model
 """
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from this_machine import this_machine
+from records import add_record_options, between, read_records, render_page, this_machine, write_record
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import BeamSearchConfig, Ensemble, TranslationMetric, score, translate
@@ -49,8 +48,7 @@ def missing_words(translations: Sequence[str], references: Sequence[str]) -> lis
 def table(folder: Path) -> str:
     """Return a table for each record."""
     lines: list[str] = []
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for record in read_records(folder):
         text = f"{record['text']}, {record['sentences']:,} sentences, one core of {record['machine']['processor']}"
         lines += ["", f"{text}:", "", "| decoding | BLEU | chrF | processor seconds |", "|---|---|---|---|"]
         for row in record["systems"]:
@@ -61,7 +59,7 @@ def table(folder: Path) -> str:
 
 def render(text: str, folder: Path = RECORDS) -> str:
     """Return a page with the table of the records between its markers."""
-    return f"{text.split(START)[0]}{START}\n{table(folder)}\n{END}{text.split(END)[1]}"
+    return between(text, START, END, table(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,14 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", type=Path, help="text file with one sentence per line")
     parser.add_argument("--reference", type=Path, help="the translation of each line")
     parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokenizer; none for tokenized text")
-    parser.add_argument("--name", default="mine", help="of the record")
-    parser.add_argument("--text", help="description of models and text in the table (default: the name)")
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page")
+    add_record_options(parser, RECORDS)
     options = parser.parse_args(arguments)
-    if options.render is not None:
-        page = options.render.read_text(encoding="utf-8")
-        options.render.write_text(render(page, options.records), encoding="utf-8")
+    if render_page(options, render):
         return
     if not options.checkpoints or options.source is None or options.reference is None:
         parser.error("give checkpoints, --source and --reference")
@@ -134,9 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "systems": rows,
         "machine": this_machine(),
     }
-    options.records.mkdir(parents=True, exist_ok=True)
-    path = options.records / f"{options.name}.json"
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = write_record(options, record)
     of_ensemble = next((row["bleu"] for row in rows if row["system"].startswith("ensemble")), rows[0]["bleu"])
     print(f"decoding_options: bleu={rows[0]['bleu']:.2f} ensemble={of_ensemble:.2f} record={path}")
 

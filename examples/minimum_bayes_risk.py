@@ -12,12 +12,11 @@ The last line is "minimum_bayes_risk: bleu=… chrf=… record=…", of the last
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from this_machine import this_machine
+from records import add_record_options, between, read_records, render_page, this_machine, write_record
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_vanilla_transformer import BeamSearchConfig, MBRConfig, TranslationMetric, translate
@@ -45,7 +44,7 @@ def spread(lines: list[str], number: int | None) -> list[str]:
 
 def table(folder: Path) -> str:
     """Return the table of all records: a row per system, two columns per text."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    records = read_records(folder)
     texts = [f"{record['text']}, {record['sentences']:,} sentences" for record in records]
     rows = [["", *(f"{text}: BLEU | chrF" for text in texts)], ["---"] * (1 + 2 * len(records))]
     for name in SYSTEMS:
@@ -56,7 +55,7 @@ def table(folder: Path) -> str:
 
 def render(text: str, folder: Path = RECORDS) -> str:
     """Return a page with the table of the records between its markers."""
-    return f"{text.split(START)[0]}{START}\n{table(folder)}\n{END}{text.split(END)[1]}"
+    return between(text, START, END, table(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,14 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokenize", default="13a", help="sacrebleu's tokenizer; none for tokenized text")
     parser.add_argument("--lines", type=int, help="number of lines, evenly spread over the test set (default: all)")
     parser.add_argument("--workers", type=int, default=1, help="processes that translate side by side")
-    parser.add_argument("--name", default="mine", help="of the record")
-    parser.add_argument("--text", help="description of model and text in the table (default: the name)")
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the table into this page")
+    add_record_options(parser, RECORDS)
     options = parser.parse_args(arguments)
-    if options.render is not None:
-        page = options.render.read_text(encoding="utf-8")
-        options.render.write_text(render(page, options.records), encoding="utf-8")
+    if render_page(options, render):
         return
     if None in (options.checkpoint, options.source, options.reference):
         parser.error("give a checkpoint, --source and --reference")
@@ -98,9 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "signatures": [scores["bleu_signature"], scores["chrf_signature"]],
         "machine": {**this_machine(), "workers": options.workers},
     }
-    options.records.mkdir(parents=True, exist_ok=True)
-    path = options.records / f"{options.name}.json"
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = write_record(options, record)
     print(f"minimum_bayes_risk: bleu={scores['bleu']:.2f} chrf={scores['chrf']:.2f} record={path}")
 
 

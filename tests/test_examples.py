@@ -41,6 +41,12 @@ SMALLEST = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let examples import their siblings, as scripts that Python runs do."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
 def example(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
@@ -302,7 +308,6 @@ def test_alignment_error_measures_heads_and_writes_a_record(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path, "validation", "my", 40)
     module = example("alignment_error")
@@ -331,7 +336,6 @@ def test_the_gold_alignments_name_words_that_exist() -> None:
 def test_minimum_bayes_risk_compares_systems_and_writes_a_record(
     tmp_path: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path, "validation", "my", 8)
     module = example("minimum_bayes_risk")
@@ -349,7 +353,6 @@ def test_minimum_bayes_risk_compares_systems_and_writes_a_record(
 def test_decoding_options_measures_ensembles_and_restrictions(
     tmp_path: Path, small_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
     write_pairs(tmp_path, "validation", "my", 6)
@@ -380,7 +383,6 @@ def test_decoding_options_measures_ensembles_and_restrictions(
 def test_the_tables_of_alignments_and_decoding_match_the_records(
     name: str, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     text = (EXAMPLES.parent / "docs" / f"{page}.md").read_text(encoding="utf-8")
     assert example(name).render(text) == text, f"run examples/{name}.py --render docs/{page}.md"
 

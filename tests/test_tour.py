@@ -53,7 +53,7 @@ def test_every_file_that_the_page_names_is_there(page: str) -> None:
     linked = re.findall(r"\]\(([^)]+)\)", text)
     assert all((EXAMPLES / name).is_file() for name in linked), linked
     # The path leads past every example that a newcomer is meant to run; the rest are tools.
-    tools = {"render_results.py", "to_notebook.py", "scaling_formulas.py", "this_machine.py"}
+    tools = {"render_results.py", "to_notebook.py", "scaling_formulas.py", "records.py"}
     scripts = {f"examples/{path.name}" for path in EXAMPLES.glob("*.py") if path.name not in tools}
     assert scripts | {"examples/compare_with_rnn/run.py"} <= set(named)
 
