@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         name = "--output" if options.alignment_head is None else "--alignment-head"
         raise ValueError(f"{name} is for alignments, but --choose-head writes none; leave one of them out")
     from ..alignment.align_files import AlignmentRequest, align_files, choose_head_of_checkpoint
+    from ..messages import other_progress_bars_hidden
 
     request = AlignmentRequest(
         model=options.model,
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         **given(options, "batch_size"),
     )
     device = chosen_device(options)
-    with warnings_in_option_words(options):
+    with warnings_in_option_words(options), other_progress_bars_hidden():  # that of the weights
         if options.choose_head:
             choice = choose_head_of_checkpoint(request, device)
             name = "alignment error rate" if choice.with_gold else "share of the statistical aligner's links missed"

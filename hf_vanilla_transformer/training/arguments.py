@@ -5,6 +5,7 @@
 import math
 import os
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
 from .muon import MUON
@@ -36,6 +38,7 @@ class FurtherOptimizer(StrEnum):
     MUON = MUON
 
 
+OPTIMIZERS = (MUON, *(kind.value for kind in OptimizerNames))
 SCHEDULERS = (EQUATION_3, *(kind.value for kind in SchedulerType))
 # Last words of the names of metrics whose lower values are better.
 LOWER_IS_BETTER = ("loss", "perplexity", "nll")
@@ -260,6 +263,10 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         if self.max_skipped_updates < 0:
             raise ValueError(f"max_skipped_updates={self.max_skipped_updates} must be 0 (no limit) or more")
         optim = str(getattr(self.optim, "value", self.optim))
+        if optim not in OPTIMIZERS:
+            close = get_close_matches(optim, OPTIMIZERS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(OPTIMIZERS)}"
+            raise ValueError(f"optim={optim!r} is unknown; {hint}")
         if optim in _OPTIMIZERS_INSIDE_BACKWARD or optim.endswith("layerwise"):
             raise ValueError(
                 f"optim={optim!r} updates the weights inside the backward pass, too early to skip an update that is "

@@ -235,17 +235,14 @@ class RunDisplay(TrainerCallback):
             return
         self._time_left.end_update(state.global_step, self.trainer._meter.seconds_paused)
         now = time.perf_counter()
-        if self._bar is not None and now - self._refreshed >= _SECONDS_BETWEEN_REFRESHES:
+        is_due = state.global_step == state.max_steps
+        if self._bar is None:
+            is_due |= state.global_step >= self._next_line or now - self._refreshed >= _SECONDS_BETWEEN_LINES
+        elif now - self._refreshed >= _SECONDS_BETWEEN_REFRESHES:
             self._refreshed = now
             self._update_bar(state, self._progress(state))
-        is_last = state.global_step == state.max_steps
-        if self._bar is None:
-            is_due = is_last or state.global_step >= self._next_line or now - self._refreshed >= _SECONDS_BETWEEN_LINES
-        else:
-            is_due = is_last
         if is_due:
-            if self._bar is None:
-                self._refreshed = now
+            self._refreshed = now
             self._set_next_line(state)
             if not control.should_evaluate:
                 logger.info(self._progress(state))

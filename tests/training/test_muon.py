@@ -102,3 +102,10 @@ def test_the_learning_rate_of_both_follows_the_schedule(tmp_path: Path) -> None:
     trainer.train()
     rates = {group["lr"] for group in trainer.optimizer.param_groups}
     assert len(rates) == 1 and rates.pop() < 0.005
+
+
+def test_a_misspelled_optimizer_is_answered_by_the_right_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="optim='muonn' is unknown; did you mean 'muon'"):
+        VanillaTransformerTrainingArguments(str(tmp_path), optim="muonn")
+    with pytest.raises(ValueError, match="optim='x' is unknown; choose one of muon, adamw_torch"):
+        VanillaTransformerTrainingArguments(str(tmp_path), optim="x")
