@@ -15,7 +15,7 @@ from .version import __version__
 if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same at run time
     from .alignment.head_choice import choose_alignment_head
     from .alignment.pharaoh import alignment_error_rate
-    from .alignment.word_alignment import align_words
+    from .alignment.word_alignment import WordAligner, align_words
     from .checkpoints.averaging import average_checkpoints
     from .conversion.convert import convert_checkpoint
     from .data.batching import TokenBudgetSampler, TokenBudgetStream
@@ -70,6 +70,7 @@ _MODULES = {  # public name -> module that defines it
     "VanillaTransformerPreTrainedModel": "model.modeling_vanilla_transformer",
     "VanillaTransformerTrainer": "training.trainer",
     "VanillaTransformerTrainingArguments": "training.arguments",
+    "WordAligner": "alignment.word_alignment",
     "align_words": "alignment.word_alignment",
     "alignment_error_rate": "alignment.pharaoh",
     "attention_maps": "visualization.maps",
@@ -112,6 +113,7 @@ __all__ = [
     "VanillaTransformerPreTrainedModel",
     "VanillaTransformerTrainer",
     "VanillaTransformerTrainingArguments",
+    "WordAligner",
     "__version__",
     "align_words",
     "alignment_error_rate",

@@ -41,6 +41,7 @@ PUBLIC = {
     "VanillaTransformerPreTrainedModel",
     "VanillaTransformerTrainer",
     "VanillaTransformerTrainingArguments",
+    "WordAligner",
     "__version__",
     "align_words",
     "alignment_error_rate",

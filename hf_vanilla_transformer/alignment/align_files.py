@@ -69,7 +69,7 @@ def align_files(request: AlignmentRequest, device: torch.device | None = None) -
     model, tokenizer = load_checkpoint(request.model)
     model = prepare_for_inference(model, device)
     tokenizers = TranslationTokenizers.of(model, tokenizer)
-    aligner = WordAligner(model, tokenizers, request.alignment_head, request.batch_size)
+    aligner = WordAligner(model, tokenizers, request.alignment_head, batch_size=request.batch_size)
     pairs = itertools.chain(first, pairs)
     found: list[Alignment] = []
     output = sys.stdout.buffer if request.output is None else None

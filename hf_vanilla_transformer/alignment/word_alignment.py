@@ -59,15 +59,22 @@ def align_words(
         ValueError: If the numbers of texts differ, the model is an export, or a tokenizer does not mark where words
             begin.
     """
-    check_integer("batch_size", batch_size, minimum=1)
-    check_integer("batch_tokens", batch_tokens, minimum=1)
-    tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
-    aligner = WordAligner(model, tokenizers, heads, batch_size, batch_tokens, source_tag)
+    aligner = WordAligner(
+        model,
+        tokenizer,
+        heads,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        source_tag=source_tag,
+        target_tokenizer=target_tokenizer,
+    )
     return aligner.align(sources, targets)
 
 
 class WordAligner:
-    """Aligns the words of sentence pairs with one model; see `align_words`.
+    """Aligns the words of sentence pairs with one model; the arguments are those of `align_words`.
+
+    `TranslationPipeline` takes one as ``aligner``.
 
     Attributes:
         heads: the heads whose weights are taken.
@@ -76,21 +83,26 @@ class WordAligner:
     def __init__(
         self,
         model: Any,
-        tokenizers: TranslationTokenizers,
+        tokenizer: Any,
         heads: AlignmentHeads | str | None = None,
+        *,
         batch_size: int = 64,
         batch_tokens: int = 4096,
         source_tag: str = "",
+        target_tokenizer: Any = None,
     ) -> None:
+        check_integer("batch_size", batch_size, minimum=1)
+        check_integer("batch_tokens", batch_tokens, minimum=1)
         if not isinstance(model, torch.nn.Module):
             raise ValueError("an exported model returns no attention weights, which align words; use the checkpoint")
         model = unwrap_model(model.models[0] if isinstance(model, Ensemble) else model)
-        self._model, self._tokenizers, self._source_tag = model, tokenizers, source_tag
+        self._tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+        self._model, self._source_tag = model, source_tag
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.heads = AlignmentHeads.of(model, heads)
 
     def align(self, sources: Sequence[str], targets: Sequence[str]) -> list[Alignment]:
-        """Return the alignment of each pair."""
+        """Return the alignment of each pair, as `align_words` does."""
         if len(sources) != len(targets):
             raise ValueError(f"there are {len(sources)} sources but {len(targets)} targets; give one of each")
         pairs = tokenize_pairs(self._model, self._tokenizers, sources, targets, self._source_tag)

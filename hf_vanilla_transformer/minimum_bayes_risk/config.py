@@ -7,7 +7,11 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
+from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
+from .decoding import check_minimum_bayes_risk, minimum_bayes_risk_search
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,21 @@ class MBRConfig:
         number = self.num_samples if self.num_best is None else self.num_best
         assert number is not None
         return number
+
+    def check(self, model: Any, search: BeamSearchConfig) -> None:
+        """Check that a model can give the candidates; see `check_minimum_bayes_risk`."""
+        check_minimum_bayes_risk(model, search, self)
+
+    def search(
+        self,
+        model: Any,
+        tokenizers: TranslationTokenizers,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        search: BeamSearchConfig,
+    ) -> tuple[list[list[list[int]]], list[list[float]]]:
+        """Choose translations of a batch; see `minimum_bayes_risk_search`."""
+        return minimum_bayes_risk_search(model, tokenizers, input_ids, attention_mask, search, self)
 
     def check_search(self, search: BeamSearchConfig) -> None:
         """Check that there are enough candidates for the translations wanted.

@@ -7,7 +7,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.beam_search_vanilla_transformer import check_beam_search, paper_beam_search
 from ..model.ensemble_vanilla_transformer import Ensemble
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
-from .config import MBRConfig
 from .pairwise_chrf import pairwise_chrf
 from .sampling import draw_samples
+
+if TYPE_CHECKING:
+    from .config import MBRConfig
 
 # Settings of the search that samples follow or that only compare hypotheses of the search. The others restrict the
 # tokens of a translation, which samples don't.
@@ -34,7 +36,7 @@ def minimum_bayes_risk_search(
     input_ids: Tensor,
     attention_mask: Tensor,
     search: BeamSearchConfig,
-    config: MBRConfig,
+    config: "MBRConfig",
 ) -> tuple[list[list[list[int]]], list[list[float]]]:
     """Choose translations of a batch by minimum Bayes risk.
 
@@ -62,7 +64,7 @@ def minimum_bayes_risk_search(
     return chosen, utilities
 
 
-def check_minimum_bayes_risk(model: Any, search: BeamSearchConfig, config: MBRConfig) -> None:
+def check_minimum_bayes_risk(model: Any, search: BeamSearchConfig, config: "MBRConfig") -> None:
     """Check that a model can give the candidates.
 
     Raises:
@@ -90,7 +92,7 @@ def check_minimum_bayes_risk(model: Any, search: BeamSearchConfig, config: MBRCo
                 )
 
 
-def n_best_search(search: BeamSearchConfig, config: MBRConfig) -> BeamSearchConfig:
+def n_best_search(search: BeamSearchConfig, config: "MBRConfig") -> BeamSearchConfig:
     """Return the settings of the beam search that finds the candidates."""
     number = config.candidates
     return search.replace(num_return_sequences=number, num_beams=max(search.num_beams, number))

@@ -12,7 +12,7 @@ Here a sample leaves the batch when it ends, and is drawn among the tokens that 
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,13 +22,15 @@ from ..model.ensemble_vanilla_transformer import unwrap_model
 from ..model.incremental_decoder_vanilla_transformer import IncrementalDecoder
 from ..model.linear_kernels_vanilla_transformer import project
 from ..model.special_tokens_vanilla_transformer import SpecialTokens
-from .config import MBRConfig
+
+if TYPE_CHECKING:
+    from .config import MBRConfig
 
 _MOST_ROWS = 512  # samples that are drawn side by side, of one or more sources
 
 
 def draw_samples(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, search: BeamSearchConfig, config: MBRConfig
+    model: Any, input_ids: Tensor, attention_mask: Tensor, search: BeamSearchConfig, config: "MBRConfig"
 ) -> list[list[list[int]]]:
     """Draw ``config.num_samples`` translations of each source.
 
@@ -64,7 +66,7 @@ def draw_samples(
 
 
 def _draw(
-    model: Any, input_ids: Tensor, attention_mask: Tensor, search: BeamSearchConfig, config: MBRConfig
+    model: Any, input_ids: Tensor, attention_mask: Tensor, search: BeamSearchConfig, config: "MBRConfig"
 ) -> Iterator[list[list[int]]]:
     """Draw the samples of a few sources; see `draw_samples`."""
     number, device = config.candidates, input_ids.device
@@ -104,7 +106,7 @@ def _draw(
         yield samples[start : start + number]
 
 
-def draw_tokens(logits: Tensor, uniform: Tensor, config: MBRConfig) -> Tensor:
+def draw_tokens(logits: Tensor, uniform: Tensor, config: "MBRConfig") -> Tensor:
     """Draw one token per row.
 
     The distribution is that of `generate`: temperature, then the largest ``top_k``, then ``top_p``, then

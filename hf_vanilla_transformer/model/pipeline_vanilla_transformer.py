@@ -11,7 +11,7 @@ decodes with `paper_beam_search`.
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from .tokenizers_vanilla_transformer import TranslationTokenizers
 logger = logging.get_logger(__name__)
 
 _SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(BeamSearchConfig))
-_OTHER_KEYWORDS = ("banned", "terminology", "max_source_tokens", "return_scores")
+_OTHER_KEYWORDS = ("banned", "terminology", "mbr", "aligner", "max_source_tokens", "return_scores")
 _HINTS = {  # keywords of other translation pipelines, of `generate` and of earlier versions → what to use instead
     "max_length": "use max_extra_tokens (relative to the source) or max_target_tokens",
     "max_new_tokens": "use max_extra_tokens (relative to the source) or max_target_tokens",
@@ -43,6 +43,10 @@ _HINTS = {  # keywords of other translation pipelines, of `generate` and of earl
     "prefix": "use prefixes",
     "tgt_lang": "the model translates in one direction; leave it out",
 }
+
+_MBR_IS_UNRESTRICTED = (
+    "mbr chooses among candidates that are drawn without prefixes, constraints and terminology; leave out one of them"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,30 @@ class _Restrictions:
     phrases: list[list[int]]
 
 
+class MinimumBayesRisk(Protocol):
+    """What the pipeline needs of an `MBRConfig`, which a repository with the model's code alone does not have."""
+
+    def check(self, model: Any, search: BeamSearchConfig) -> None:
+        """Raise ValueError if the model cannot give the candidates."""
+
+    def search(
+        self,
+        model: Any,
+        tokenizers: TranslationTokenizers,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        search: BeamSearchConfig,
+    ) -> tuple[list[list[list[int]]], list[list[float]]]:
+        """Return hypotheses of each source as token ids, best first, and their scores."""
+
+
+class Aligner(Protocol):
+    """What the pipeline needs of a `WordAligner`."""
+
+    def align(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Return the links of the words of each pair."""
+
+
 class TranslationPipeline(Pipeline):
     """Translate with the paper's beam search: one text, a list, a generator or a dataset.
 
@@ -85,6 +113,9 @@ class TranslationPipeline(Pipeline):
         prefixes: only in a call: how each translation begins; one string for one text, else one string per text.
         constraints: only in a call: phrases that each translation contains; one list for one text, else one list per
             text.
+        mbr: an `MBRConfig`: choose each translation by minimum Bayes risk among many candidates; its score is then the
+            expected chrF, 0 to 100. Not with prefixes, constraints and terminology.
+        aligner: a `WordAligner`: add ``alignment``, the links (word of the text, word of the translation).
         max_source_tokens: a text with more tokens, the EOS token included, gets an empty translation and a warning.
         return_scores: add ``score``, the log-probability in nats divided by the length normalization.
         target_tokenizer: the tokenizer of the translations if source and target have separate vocabularies; None loads
@@ -126,6 +157,8 @@ class TranslationPipeline(Pipeline):
         """Translate; see the class."""
         prefixes, constraints = kwargs.pop("prefixes", None), kwargs.pop("constraints", None)
         if prefixes is not None or constraints is not None:
+            if kwargs.get("mbr", self._forward_params.get("mbr")) is not None:
+                raise ValueError(_MBR_IS_UNRESTRICTED)
             inputs = _with_restrictions(inputs, prefixes, constraints)
         if isinstance(inputs, (str, _Input)):
             return super().__call__(inputs, **kwargs)
@@ -155,11 +188,26 @@ class TranslationPipeline(Pipeline):
         if "terminology" in parameters:
             terms = parameters["terminology"]
             preprocess["terminology"] = Terminology(terms) if isinstance(terms, Mapping) else terms
+        for name, method, kind in (("mbr", "search", "an MBRConfig"), ("aligner", "align", "a WordAligner")):
+            if parameters.get(name) is not None and not hasattr(parameters[name], method):
+                raise ValueError(f"{name}={parameters[name]!r} is not {kind}; make one with hf_vanilla_transformer")
         postprocess = {name: parameters[name] for name in ("return_scores",) if name in parameters}
         forward: dict[str, Any] = {"config": config}
         if "banned" in parameters:
             forward["banned_ids"] = self._tokenizers.encode_banned(parameters["banned"])
+        forward |= {name: parameters[name] for name in ("mbr", "aligner") if name in parameters}
+        self._check_mbr({**getattr(self, "_preprocess_params", {}), **preprocess}, forward)
         return preprocess, forward, postprocess
+
+    def _check_mbr(self, preprocess: dict[str, Any], forward: dict[str, Any]) -> None:
+        """Raise ValueError if minimum Bayes risk is asked for and the other keywords exclude it."""
+        forward = {**getattr(self, "_forward_params", {}), **forward}
+        mbr: MinimumBayesRisk | None = forward.get("mbr")
+        if mbr is None:
+            return
+        if preprocess.get("terminology") is not None:
+            raise ValueError(_MBR_IS_UNRESTRICTED)
+        mbr.check(self.model, _with_banned(forward["config"], forward.get("banned_ids")))
 
     def preprocess(
         self, text: Any, max_source_tokens: int = 1024, terminology: Terminology | None = None
@@ -172,8 +220,8 @@ class TranslationPipeline(Pipeline):
             terminology: the phrases of its terms are constraints.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` (1, S), ``translatable`` (1,), which is False for an empty or too long
-            text, and ``restrictions`` where there are prefixes, constraints or terms.
+            ``text``, ``input_ids`` and ``attention_mask`` (1, S), ``translatable`` (1,), which is False for an empty or
+            too long text, and ``restrictions`` where there are prefixes, constraints or terms.
         """
         is_restricted = isinstance(text, _Input) or terminology is not None
         given = text if isinstance(text, _Input) else _Input(text)
@@ -195,6 +243,7 @@ class TranslationPipeline(Pipeline):
         translatable = not too_long and bool(set(ids) - special)
         input_ids = torch.tensor([ids if translatable else [self.tokenizer.eos_token_id or 0]])
         return {
+            "text": text,
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             "translatable": torch.tensor([translatable]),
@@ -220,48 +269,69 @@ class TranslationPipeline(Pipeline):
         model_inputs: dict[str, Any],
         config: BeamSearchConfig | None = None,
         banned_ids: list[list[int]] | None = None,
-    ) -> dict[str, Tensor]:
+        mbr: MinimumBayesRisk | None = None,
+        aligner: Aligner | None = None,
+    ) -> dict[str, Any]:
         """Search the translations of a batch.
 
         Returns:
             ``sequences`` (B, N, T) without the decoder start token, their ``lengths`` (B, N) and ``scores`` (B, N); all
-            are 0 for a text that is not translatable.
+            are 0 for a text that is not translatable. With an aligner also ``alignments``, links of each text's
+            translations.
         """
         translatable = model_inputs["translatable"]
-        config = BeamSearchConfig() if config is None else config
-        if banned_ids:
-            config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
-        output: Any = None
+        config = _with_banned(BeamSearchConfig() if config is None else config, banned_ids)
+        found = None
         if bool(translatable.any()):
-            output = paper_beam_search(
-                self.model,
-                model_inputs["input_ids"][translatable],
-                model_inputs["attention_mask"][translatable],
-                config,
-                **_search_arguments(model_inputs.get("restrictions"), translatable.tolist()),
-            )
+            ids, mask = (model_inputs[name][translatable] for name in ("input_ids", "attention_mask"))
+            if mbr is None:
+                restrictions = _search_arguments(model_inputs.get("restrictions"), translatable.tolist())
+                output: Any = paper_beam_search(self.model, ids, mask, config, **restrictions)
+                found = output.sequences[:, 1:], output.lengths, output.sequences_scores
+            else:
+                found = _as_tensors(*mbr.search(self.model, self._tokenizers, ids, mask, config))
         number = config.num_return_sequences
-        tokens = 0 if output is None else output.sequences.shape[1] - 1
+        tokens = 0 if found is None else found[0].shape[1]
         device = translatable.device
         sequences = torch.zeros((len(translatable), number, tokens), dtype=torch.long, device=device)
         lengths = torch.zeros((len(translatable), number), dtype=torch.long, device=device)
-        dtype = torch.float32 if output is None else output.sequences_scores.dtype  # not fp64, which MPS doesn't have
+        dtype = torch.float32 if found is None else found[2].dtype  # not fp64, which MPS doesn't have
         scores = torch.zeros((len(translatable), number), dtype=dtype, device=device)
-        if output is not None:
-            sequences[translatable] = output.sequences[:, 1:].view(-1, number, tokens).to(device)
-            lengths[translatable] = output.lengths.view(-1, number).to(device)
-            scores[translatable] = output.sequences_scores.view(-1, number).to(device)
-        return {"sequences": sequences, "lengths": lengths, "scores": scores}
+        if found is not None:
+            sequences[translatable] = found[0].view(-1, number, tokens).to(device)
+            lengths[translatable] = found[1].view(-1, number).to(device)
+            scores[translatable] = found[2].view(-1, number).to(device)
+        outputs: dict[str, Any] = {"sequences": sequences, "lengths": lengths, "scores": scores}
+        if aligner is not None:
+            # A batch of texts is a list; one text that is not batched is not, and its output is not taken apart.
+            texts = model_inputs["text"]
+            alignments = self._align(aligner, [texts] if isinstance(texts, str) else texts, sequences, lengths)
+            outputs["alignments"] = alignments[0] if isinstance(texts, str) else alignments
+        return outputs
 
-    def postprocess(self, model_outputs: dict[str, Tensor], return_scores: bool = False) -> list[dict[str, Any]]:
+    def _align(
+        self, aligner: Aligner, texts: list[str], sequences: Tensor, lengths: Tensor
+    ) -> list[list[list[tuple[int, int]]]]:
+        """Return the links of each text's translations."""
+        number = sequences.shape[1]
+        targets = self._texts(sequences.flatten(0, 1), lengths.flatten())
+        links = aligner.align([text for text in texts for _ in range(number)], targets)
+        return [links[first : first + number] for first in range(0, len(links), number)]
+
+    def _texts(self, sequences: Tensor, lengths: Tensor) -> list[str]:
+        """Decode the sequences (N, T) of the given lengths (N,)."""
+        pairs = zip(sequences.tolist(), lengths.tolist(), strict=True)
+        return [self._tokenizers.decode(ids[:length]) for ids, length in pairs]
+
+    def postprocess(self, model_outputs: dict[str, Any], return_scores: bool = False) -> list[dict[str, Any]]:
         """Decode the translations of one text, best first."""
-        translations = []
-        hypotheses = zip(*(model_outputs[name][0] for name in ("sequences", "lengths", "scores")), strict=True)
-        for sequence, length, score in hypotheses:
-            text = self._tokenizers.decode(sequence[: int(length)].tolist())
-            translations.append(
-                {"translation_text": text, **({"score": float(score) if length else 0.0} if return_scores else {})}
-            )
+        sequences, lengths, scores = (model_outputs[name][0] for name in ("sequences", "lengths", "scores"))
+        translations: list[dict[str, Any]] = [{"translation_text": text} for text in self._texts(sequences, lengths)]
+        if return_scores:
+            for translation, length, score in zip(translations, lengths.tolist(), scores.tolist(), strict=True):
+                translation["score"] = score if length else 0.0
+        for translation, links in zip(translations, model_outputs.get("alignments", ()), strict=False):
+            translation["alignment"] = links
         return translations
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -302,6 +372,18 @@ def _with_restrictions(inputs: Any, prefixes: Any, constraints: Any) -> Any:
         if len(values) != len(inputs):
             raise ValueError(f"there are {len(values)} {name} for {len(inputs)} texts; give one for each")
     return [_Input(*given) for given in zip(inputs, prefixes, constraints, strict=True)]
+
+
+def _with_banned(config: BeamSearchConfig, banned_ids: list[list[int]] | None) -> BeamSearchConfig:
+    """Return the settings with further sequences of token ids that are never generated."""
+    return config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids]) if banned_ids else config
+
+
+def _as_tensors(hypotheses: list[list[list[int]]], scores: list[list[float]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hypotheses (B·N, T), padded with 0, their lengths (B·N,) and scores (B·N,)."""
+    flat = [torch.tensor(ids, dtype=torch.long) for of_source in hypotheses for ids in of_source]
+    lengths = torch.tensor([len(ids) for ids in flat])
+    return torch.nn.utils.rnn.pad_sequence(flat, batch_first=True), lengths, torch.tensor(scores).flatten()
 
 
 def _is_phrases(value: Any) -> bool:

@@ -10,7 +10,6 @@ import torch
 from ..alignment.heads import AlignmentHeads
 from ..alignment.word_alignment import WordAligner
 from ..minimum_bayes_risk.config import MBRConfig
-from ..minimum_bayes_risk.decoding import check_minimum_bayes_risk
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from ..model.beam_search_vanilla_transformer import check_beam_search
 from ..model.constraints_vanilla_transformer import NO_CONSTRAINTS
@@ -170,7 +169,7 @@ def translate(
             raise ValueError(
                 "mbr chooses among candidates that are drawn without prefixes and constraints; leave out one of them"
             )
-        check_minimum_bayes_risk(model, config, mbr)
+        mbr.check(model, config)
     if alignments and not return_scores:
         raise ValueError(
             "alignments=True needs return_scores=True, because the links are in the ScoredTranslation objects"
@@ -179,7 +178,14 @@ def translate(
         raise ValueError(f"alignment_head={alignment_head} has no effect without alignments=True; set it as well")
     aligner = None
     if alignments:
-        aligner = WordAligner(model, tokenizers, alignment_head, batch_size, batch_tokens, source_tag)
+        aligner = WordAligner(
+            model,
+            tokenizers,
+            alignment_head,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            source_tag=source_tag,
+        )
     if model.max_sequence_length is not None:
         max_source_tokens = min(max_source_tokens, model.max_sequence_length)
     translator = Translator(

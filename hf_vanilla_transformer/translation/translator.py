@@ -13,7 +13,6 @@ from transformers.utils import logging
 
 from ..alignment.word_alignment import WordAligner
 from ..minimum_bayes_risk.config import MBRConfig
-from ..minimum_bayes_risk.decoding import minimum_bayes_risk_search
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..model.beam_search_vanilla_transformer import paper_beam_search
 from ..model.constraints_vanilla_transformer import contains_phrase
@@ -195,7 +194,7 @@ class Translator:
         ids = padded(sources, self.tokenizers.pad_token_id or 0, self.model.device)
         mask = padded([[1] * len(source) for source in sources], 0, self.model.device)
         if self.mbr is not None:
-            return minimum_bayes_risk_search(self.model, self.tokenizers, ids, mask, self.config, self.mbr)
+            return self.mbr.search(self.model, self.tokenizers, ids, mask, self.config)
         given_values: dict[str, list[Any]] = {
             "prefixes": [given.prefix for given in inputs],
             "constraints": [given.phrases for given in inputs],

@@ -11,9 +11,11 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_vanilla_transformer import (
     BeamSearchConfig,
+    MBRConfig,
     TranslationPipeline,
     TranslationTokenizers,
     VanillaTransformerForConditionalGeneration,
+    WordAligner,
     preset,
     train_tokenizer,
     translate,
@@ -82,6 +84,62 @@ def test_n_best_and_scores_are_translates(translator, batch_size):
     for ours, theirs in zip(found, expected, strict=True):
         assert texts_of(ours) == [one.text for one in theirs]
         assert [one["score"] for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("mbr", [MBRConfig(num_samples=8, epsilon_cutoff=0), MBRConfig(num_best=6)])
+def test_minimum_bayes_risk_is_translates(translator, batch_size, mbr):
+    config = BeamSearchConfig(num_return_sequences=2, max_extra_tokens=5)
+    expected = translate(*parts(translator), TEXTS, config, mbr=mbr, return_scores=True)
+    settings = {"num_return_sequences": 2, "max_extra_tokens": 5, "return_scores": True, "batch_size": batch_size}
+    for ours, theirs in zip(translator(TEXTS, mbr=mbr, **settings), expected, strict=True):
+        assert texts_of(ours) == [one.text for one in theirs]
+        assert [one["score"] for one in ours] == pytest.approx([one.score for one in theirs], abs=1e-4)
+    plain = translator(TEXTS, **settings)
+    assert [texts_of(one) for one in plain] != [[two.text for two in one] for one in expected]
+    assert translator("one", **{**settings, "num_return_sequences": 1})[0]["score"] < 0  # mbr was of that call only
+
+
+def test_minimum_bayes_risk_can_be_a_setting_of_the_pipeline(tokenizer):
+    settings = {"mbr": MBRConfig(num_best=6), "max_extra_tokens": 5, "return_scores": True, "device": "cpu"}
+    built = TranslationPipeline(build(tokenizer), tokenizer, **settings)
+    assert built("one two")[0]["score"] > 0
+    assert built("one two", mbr=None)[0]["score"] < 0
+    with pytest.raises(ValueError, match="without prefixes, constraints and terminology"):
+        built("one two", prefixes="하나")
+    with pytest.raises(ValueError, match="without prefixes, constraints and terminology"):
+        built("one two", terminology={"one": "하나"})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"mbr": {"num_best": 4}}, "is not an MBRConfig"),
+        ({"mbr": MBRConfig(num_samples=4), "min_length": 3}, "samples don't follow"),
+        ({"mbr": MBRConfig(num_samples=4), "banned": ["하나"]}, "samples don't follow"),
+        ({"mbr": MBRConfig(num_best=4), "num_beams": 8, "num_return_sequences": 5}, "more than the num_best=4"),
+        ({"mbr": MBRConfig(num_best=4), "constraints": [["하나"]]}, "without prefixes, constraints"),
+        ({"aligner": True}, "is not a WordAligner"),
+    ],
+)
+def test_what_minimum_bayes_risk_and_alignments_cannot_do_is_one_sentence(translator, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        translator(["one two"], **keywords)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_alignments_are_translates(translator, batch_size):
+    config = BeamSearchConfig(num_return_sequences=2, max_extra_tokens=5)
+    expected = translate(*parts(translator), TEXTS, config, return_scores=True, alignments=True, alignment_head="0.1")
+    assert any(one.alignment for of_text in expected for one in of_text)  # else equality would be trivial
+    aligner = WordAligner(*parts(translator), "0.1")
+    settings = {"num_return_sequences": 2, "max_extra_tokens": 5, "batch_size": batch_size}
+    found = translator(TEXTS, aligner=aligner, **settings)
+    assert [[one["alignment"] for one in of_text] for of_text in found] == [
+        [list(one.alignment) for one in of_text] for of_text in expected
+    ]
+    assert "alignment" not in translator("one")[0]
+    assert translator("one two three", aligner=aligner, max_extra_tokens=5)[0]["alignment"] == found[0][0]["alignment"]
 
 
 def test_one_text_gives_a_list_of_one(translator):

@@ -60,6 +60,7 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     assert_type(found_links, tuple[tuple[int, int], ...] | None)
     links = vt.align_words(model, tokenizer, ["one"], ["하나"], "0.1")
     assert_type(links, list[list[tuple[int, int]]])
+    assert_type(vt.WordAligner(model, tokenizer, "0.1").align(["one"], ["하나"]), list[list[tuple[int, int]]])
     assert_type(vt.alignment_error_rate(links, ["0-0"]), float)
     assert_type(vt.choose_alignment_head(model, tokenizer, ["one"], ["하나"]).errors, dict[AlignmentHeads, float])
     assert_type(vt.score(model, tokenizer, "one", "하나"), PairScore)
