@@ -40,6 +40,7 @@ from hf_vanilla_transformer.visualization.maps import KINDS
 SEARCH = "--num-beams --length-penalty --length-normalization --coverage-penalty --max-extra-tokens --min-length"
 SEARCH += " --min-new-tokens --no-repeat-ngram-size"
 TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --source-tag --device --precision"
+MBR = "--mbr-samples --mbr-nbest --epsilon-cutoff --temperature --top-p --top-k --seed"
 COMMANDS = {  # every command with its options; a new option is a decision
     "align": "--source --target --gold --choose-head --alignment-head --output --batch-size --device --overwrite",
     "average": "--output --last --best --metric --overwrite --allow-different-runs",
@@ -47,7 +48,7 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "convert": "--from --to --set --quantization --overwrite",
     "demo": "--output --recipe --card --verbose",
     "evaluate": f"{TRANSLATION} --engine --source --reference --recipe --split --target-lang --tokenize --lowercase "
-    "--groups --translations --output --overwrite --system-output --paired-bs-n",
+    f"--groups --translations --output --overwrite --system-output --paired-bs-n --ensemble {MBR}",
     "presets": "",
     "push": "--public --license --data-license --revision --dry-run --no-check --allow-useless --overwrite",
     "score": "--output --normalize --per-token --format --batch-size --workers --max-source-tokens --max-target-tokens "
@@ -56,8 +57,7 @@ COMMANDS = {  # every command with its options; a new option is a decision
     "--extra-token --overwrite",
     "train": "--verbose --recipe --print-recipe",
     "translate": f"{TRANSLATION} --engine --output --n-best --scores --format --interactive --overwrite --prefix-file "
-    "--constraint-file --terminology-file --banned-file --ensemble --alignments --alignment-head --mbr-samples "
-    "--mbr-nbest --epsilon-cutoff --temperature --top-p --top-k --seed",
+    f"--constraint-file --terminology-file --banned-file --ensemble --alignments --alignment-head {MBR}",
     "visualize": "--source --target --output --figure --attention --layer --head --overwrite --device",
 }
 PARSERS = next(action for action in build_parser()._actions if action.dest == "command").choices

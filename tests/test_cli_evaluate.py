@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = embedded_corpus("test", SENTENCES)["translation"]
     tokenizer = train_tokenizer([text for pair in pairs for text in pair.values()], 340)
     save_wordy_model(folder / "model", tokenizer)
+    save_wordy_model(folder / "second", tokenizer, seed=1)
     for language in ("en", "ko"):
         (folder / f"test.{language}").write_text("".join(p[language] + "\n" for p in pairs), encoding="utf-8")
     (folder / "labels").write_text("b\na\nb\nb\na\nb\n")
@@ -79,6 +80,33 @@ def test_scores_of_two_files_are_those_of_sacrebleu_for_the_output_of_translate(
     assert record["data"]["text"]["sha256"] == digest and record["data"]["text"]["pairs"] == SENTENCES
     assert record["seconds"]["text"] >= 0 and " of " in record["hardware"] or "×" in record["hardware"]
     assert record["checkpoint"] == "model" and str(folder) not in json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("words", "recorded"),
+    [
+        (["--ensemble", "{0}/second"], {"ensemble": ["second"]}),
+        (["--mbr-nbest", "6"], {"num_best": 6}),
+        (["--mbr-samples", "8", "--epsilon-cutoff", "0", "--seed", "3"], {"num_samples": 8, "seed": 3}),
+        (["--ensemble", "{0}/second", "--mbr-nbest", "6"], {"ensemble": ["second"], "num_best": 6}),
+    ],
+)
+def test_ensembles_and_minimum_bayes_risk_are_scored_as_translate_decodes_them(
+    words: list[str], recorded: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    words = [word.format(folder) for word in words]
+    text = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--output", tmp_path / "scores.json"]
+    assert run(folder, *text, "--translations", tmp_path / "out.ko", *words) == 0
+    command = ["translate", str(folder / "model"), str(folder / "test.en"), "--output", str(tmp_path / "expected.ko")]
+    assert main([*command, *words]) == 0
+    found, theirs = (
+        [" ".join(line.split()) for line in (tmp_path / name).read_text(encoding="utf-8").split("\n")[:-1]]
+        for name in ("out.ko", "expected.ko")
+    )
+    assert found == theirs
+    assert found != [" ".join(line.split()) for line in expected(folder)]  # else it would show nothing
+    record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert recorded.items() <= {**record, **record["decoding"].get("mbr", {})}.items()
 
 
 def test_text_settings_and_language_come_from_the_recipe(
@@ -213,6 +241,10 @@ def test_labels_are_read_in_the_encodings_of_all_text_files(folder: Path, tmp_pa
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "klingon is unknown"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--num-beams", "0"], "--num-beams: 0 is not"),
+        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--seed", "1"], "--seed is for samples"),
+        (["{0}/second", "--recipe", "{0}/my.yaml", "--ensemble", "{0}/second"], "--ensemble is for one MODEL"),
+        (["--recipe", "{0}/my.yaml", "--ensemble", "{0}/none"], "there is no directory"),
+        (["--recipe", "{0}/my.yaml", "--mbr-samples", "8", "--min-length", "3"], "samples don't follow"),
         (["--recipe", "{0}/my.yaml", "--split", "dev"], "there is no split 'dev'"),
         (["--recipe", "{0}/my.yaml", "--colour", "red"], "no setting 'colour'"),
         (["--recipe", "{0}/my.yaml", "--groups", "{0}/labels"], "choose one with --split"),

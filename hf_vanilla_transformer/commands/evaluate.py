@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .mbr_options import mbr_options, mbr_settings
 from .messages import warnings_in_option_words
 from .options import (
     chosen_device,
@@ -31,7 +32,12 @@ def add_parser(commands: Subparsers) -> None:
     parents = [search_options(), translation_options(), device_option(), precision_option()]
     parser = commands.add_parser(
         "evaluate",
-        parents=[*parents, engine_option(), overwrite_option("existing files at --translations and --output")],
+        parents=[
+            *parents,
+            mbr_options(),
+            engine_option(),
+            overwrite_option("existing files at --translations and --output"),
+        ],
         help="translate test sets and score them: BLEU and chrF with their signatures",
         description="Translate a test set and score it with BLEU and chrF. The test set is either two aligned files, "
         "--source and --reference, or the splits of a recipe, --recipe. Several models, and the outputs of other "
@@ -41,6 +47,12 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "models", metavar="MODEL", nargs="*", help="directory of a checkpoint, or id of a model on the Hub"
+    )
+    parser.add_argument(
+        "--ensemble",
+        action="append",
+        metavar="MODEL",
+        help="further model of an ensemble with the one MODEL, a directory or an id on the Hub; may be repeated",
     )
     parser.add_argument(
         "--source", action="append", help="text file with one sentence per line; once for each test set"
@@ -102,6 +114,11 @@ def run(options: argparse.Namespace) -> int:
     several = len(models) != 1 or len(sources) > 1 or len(groups) > 1 or bool(outputs)
     if several and options.translations:
         raise ValueError("--translations is for one model and one test set; write others with translate --output")
+    if options.ensemble and len(models) != 1:
+        raise ValueError(
+            "--ensemble is for one MODEL; compare an ensemble with other systems as an output of translate "
+            "(--system-output)"
+        )
     engines = [choose_engine(options.engine, model, options.device, options.precision) for model in models]
     device = chosen_device(options) if "torch" in engines else None
     settings = EvaluationRequest(
@@ -121,6 +138,8 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         precision=options.precision,
         engine=options.engine,
+        ensemble=options.ensemble or (),
+        mbr=mbr_settings(options),
         **given(options, "batch_size", "max_source_tokens", "source_tag", "workers"),
     )
     with warnings_in_option_words(options), other_progress_bars_hidden():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate a checkpoint: load test sets, translate them by beam search, score the translations, write a record."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from ..data.splits import SPLITS, load_splits
 from ..data.text_lines import decode_line, read_lines
 from ..device import choose_device
 from ..metrics import TranslationMetric
+from ..minimum_bayes_risk.config import MBRConfig
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..plausibility import tally_translations
-from ..translation.engines import choose_engine, load_translator
+from ..translation.engines import choose_engine, load_models
 from ..translation.translate import translate
 from .recipe import Recipe
 from .recipe_arguments import DataArguments
@@ -109,6 +111,8 @@ def evaluate_checkpoint(
     precision: str = "auto",
     engine: str | None = None,
     workers: int | None = None,
+    ensemble: Sequence[str | Path] = (),
+    mbr: MBRConfig | None = None,
 ) -> EvaluationResult:
     """Translate test sets with a checkpoint or an export and score the translations.
 
@@ -127,6 +131,8 @@ def evaluate_checkpoint(
         precision: of the model's arithmetic; see `prepare_for_inference`.
         engine: runtime of the model; None reads it from the directory. See `load_translator`.
         workers: processes that translate side by side; see `translate`.
+        ensemble: further checkpoints that translate together with the first one; see `Ensemble`.
+        mbr: choose each translation by minimum Bayes risk; see `MBRConfig`.
 
     Raises:
         ValueError: If an argument is out of range, the checkpoint cannot be loaded, or the number of labels differs
@@ -138,7 +144,7 @@ def evaluate_checkpoint(
         check_labels(labels, corpora[name], name)
     engine = choose_engine(engine, checkpoint, device, precision)
     choose_device(device)  # raises before the checkpoint is loaded
-    model, tokenizer = load_translator(engine, checkpoint, device, precision)
+    model, tokenizer = load_models(engine, [checkpoint, *ensemble], device, precision)
     scores: dict[str, dict[str, Any]] = {}
     translations: dict[str, list[str]] = {}
     seconds: dict[str, float] = {}
@@ -155,6 +161,7 @@ def evaluate_checkpoint(
             max_source_tokens=max_source_tokens,
             source_tag=source_tag,
             workers=workers,
+            mbr=mbr,
         )
         seconds[name] = round(time.perf_counter() - started, 1)
         references = corpus.sides()[1]
@@ -163,6 +170,7 @@ def evaluate_checkpoint(
             scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
     record = {
         "checkpoint": without_folder(str(checkpoint)),
+        **({"ensemble": [without_folder(str(other)) for other in ensemble]} if ensemble else {}),
         "data": {name: data_record(corpus) for name, corpus in corpora.items()},
         "model": _model_record(model),
         "engine": engine,
@@ -170,6 +178,7 @@ def evaluate_checkpoint(
             **decoding_record(config),
             "batch_size": batch_size,
             **({"source_tag": source_tag} if source_tag else {}),
+            **({} if mbr is None else {"mbr": dataclasses.asdict(mbr)}),
         },
         "precision": _precision(model),
         "scores": scores,
@@ -205,11 +214,12 @@ def translate_corpus(
     max_source_tokens: int = 1024,
     source_tag: str = "",
     workers: int | None = 1,
+    mbr: MBRConfig | None = None,
 ) -> list[str]:
     """Translate the sources of a corpus.
 
     Args:
-        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers: see `translate`.
+        model, tokenizer, config, batch_size, max_source_tokens, source_tag, workers, mbr: see `translate`.
         corpus: its first language is the source.
     """
     sources, _ = corpus.sides()
@@ -222,6 +232,7 @@ def translate_corpus(
         max_source_tokens=max_source_tokens,
         source_tag=source_tag,
         workers=workers,
+        mbr=mbr,
     )
 
 

@@ -15,9 +15,10 @@ from ..data.corpus_warnings import corpus_warnings
 from ..data.scripts import NOT_SPLIT_AT_SPACES, main_script, unexpected_script
 from ..languages import check_language, doubtful_language, language_name
 from ..metrics import TranslationMetric, default_bleu_tokenizer
+from ..minimum_bayes_risk.config import MBRConfig
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig
 from ..overwriting import check_file
-from ..translation.engines import choose_engine, default_search
+from ..translation.engines import check_ensemble, choose_engine, default_search
 from .evaluation import (
     EvaluationResult,
     evaluate_checkpoint,
@@ -58,6 +59,8 @@ class EvaluationRequest:
         precision: of the model's arithmetic; see `prepare_for_inference`.
         engine: runtime of the model; None reads it from the directory.
         workers: processes that translate side by side; see `translate`.
+        ensemble: further checkpoints that translate together with ``model``.
+        mbr: choose each translation by minimum Bayes risk.
     """
 
     model: str
@@ -80,6 +83,8 @@ class EvaluationRequest:
     precision: str = "auto"
     engine: str | None = None
     workers: int | None = None
+    ensemble: Sequence[str] = ()
+    mbr: MBRConfig | None = None
 
 
 def run_evaluation(
@@ -146,6 +151,8 @@ class ResolvedRequest:
             )
         recipe = _read_recipe(request)
         _check_languages(request, recipe)
+        if request.ensemble:
+            check_ensemble([request.model, *request.ensemble])
         tokenize = _bleu_tokenizer(request, recipe)
         lowercase = request.lowercase
         if lowercase is None:
@@ -190,6 +197,8 @@ class ResolvedRequest:
             precision=request.precision,
             engine=engine,
             workers=request.workers,
+            ensemble=request.ensemble,
+            mbr=request.mbr,
         )
 
 
@@ -247,7 +256,7 @@ def _source_limit(request: EvaluationRequest, recipe: Recipe | None) -> int:
 
 def _check_outputs(request: EvaluationRequest, recipe: Recipe | None) -> None:
     text = [request.source, request.reference] if recipe is None else [str(recipe.path), *recipe.data.files]
-    inputs = [*text, request.model, request.groups]
+    inputs = [*text, request.model, *request.ensemble, request.groups]
     if request.translations:
         check_file(request.translations, "translations", inputs=inputs, overwrite=request.overwrite)
     if request.output:
