@@ -8,7 +8,7 @@ apart. The same training without them, at equal updates, shows whether they help
 
 The folder holds train and test, each as .en and .ko, line by line, and test.source, each line's origin. The second
 argument is Korean text, one sentence per line, or a CSV file with the columns Q and A. --also adds a test set.
-Hardware and minutes: 30 minutes of one CPU core. A step whose output is complete is skipped when it is run again.
+Hardware and minutes: two hours of one CPU core. A step whose output is complete is skipped when it is run again.
 The last line is "back_translation: test bleu=… without bleu=… model=runs/back_translation/augmented".
 """
 
@@ -26,7 +26,7 @@ from hf_vanilla_transformer import BeamSearchConfig, TranslationMetric, read_rec
 RECIPE = "tiny"  # of the package, made shorter:
 SETTINGS = [
     *("--config_overrides", '{"encoder_layers": 3, "decoder_layers": 3, "dropout": 0.1}', "--vocab_size", "8000"),
-    *("--max_sentence_tokens", "128", "--max_steps", "2000", "--warmup_steps", "300", "--cooldown_steps", "1000"),
+    *("--max_sentence_tokens", "128", "--max_steps", "10000", "--warmup_steps", "1000", "--cooldown_steps", "4000"),
     *("--learning_rate", "0.003", "--eval_strategy", "no", "--save_steps", "100", "--save_total_limit", "5"),
     *("--average_last", "5"),
 ]
