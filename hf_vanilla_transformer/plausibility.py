@@ -87,13 +87,14 @@ class TranslationTally:
         elif len(self._seen) >= _LEAST_FOR_SAME:
             text, times = self._translations.most_common(1)[0]
             if times >= _SAME * len(self._seen):
-                what = f"{times:,} of {len(self._seen):,} different sources have the same translation ({text[:40]!r})"
+                of_all = f"{times:,} of {len(self._seen):,} sources, all different,"
+                what = f"{of_all} have the same translation ({text[:40]!r})"
         return None if what is None else f"{what}; {_USUAL_CAUSES}"
 
 
 _USUAL_CAUSES = (
-    "usual causes: the model was trained too little or with too high a learning rate (its loss fell little), or the "
-    "tokenizer or the language of the sources is not that of its training"
+    "usual causes: the model was trained for too few updates or with too high a learning rate, or the tokenizer or the "
+    "language of the sources is not that of its training"
 )
 
 
@@ -213,7 +214,7 @@ def validation_verdict(losses: Sequence[tuple[int, float]], taken: Sequence[int]
     if last_update == best_update and before and before[-1][1] >= last + _CHANGED:
         return (
             f"the validation loss was still falling: {before[-1][1]:.3f} at update {before[-1][0]:,}, {last:.3f} at "
-            f"update {last_update:,}; a longer run (max_steps) may lower it further"
+            f"update {last_update:,}; a longer run (a larger max_steps, in a new output_dir) may lower it further"
         )
     return None
 

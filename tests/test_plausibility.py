@@ -41,7 +41,7 @@ def test_repeating_and_identical_translations_give_a_warning() -> None:
         doubtful_translations(sources, mixed) or ""
     )
     same = ["a man in a blue shirt"] * 12 + [f"target {number}" for number in range(8)]
-    assert "12 of 20 different sources have the same translation ('a man" in (
+    assert "12 of 20 sources, all different, have the same translation ('a man" in (
         doubtful_translations(sources, same) or ""
     )
     assert doubtful_translations(["yes"] * 20, ["ja"] * 20) is None  # one source has one translation
@@ -127,7 +127,7 @@ LEVEL = [(300, 4.8), (600, 3.0), (900, 2.75), (1200, 2.74)]
         (
             [(300, 4.8), (600, 4.0), (900, 3.8), (1200, 3.7)], [1200],
             "the validation loss was still falling: 3.800 at update 900, 3.700 at update 1,200; a longer run "
-            "(max_steps) may lower it further",
+            "(a larger max_steps, in a new output_dir) may lower it further",
         ),
         ([(300, 4.8), (600, 4.0), (900, 3.7), (1200, 3.71)], [1200], None),  # 0.01 above the minimum is no rise
     ],

@@ -108,7 +108,10 @@ def describe_average(updates: Sequence[int]) -> str:
     Args:
         updates: numbers of the updates after which the checkpoints were saved.
     """
-    return f"weights of updates {listed(updates)}, as in section 6.1 of the paper; this is the final model"
+    return (
+        f"weights of updates {listed(updates)}, as in section 6.1 of Vaswani et al. 2017; this average is the final "
+        "model, not the checkpoint with the lowest validation loss"
+    )
 
 
 def listed(updates: Sequence[int]) -> str:
@@ -180,11 +183,12 @@ class RunDisplay(TrainerCallback):
     def _batch(self) -> str:
         args, batches = self.trainer.args, self.trainer._batches
         budget, micro_batches = args.max_tokens_per_batch, args.world_size * args.gradient_accumulation_steps
-        text = f"at most {budget:,} source and {budget:,} target tokens per update"
+        text = f"at most {budget:,} source and {budget:,} target tokens per update, with padding"
         if micro_batches > 1:
             text += f", in {micro_batches:,} micro-batches of {budget // micro_batches:,}"
         if batches.sampler is not None:
-            text += f", about {batches.examples_per_update:,} pairs; {100 * batches.sampler.padding:.1f} % is padding"
+            padding = f"{100 * batches.sampler.padding:.1f} % of the tokens are padding"
+            text += f", about {batches.examples_per_update:,} pairs; {padding}"
         return text
 
     def _length(self, state: TrainerState) -> str:
@@ -203,12 +207,17 @@ class RunDisplay(TrainerCallback):
         if self.trainer._schedule is None or peak is None:
             return None
         text = f"rises to {peak:.3g} at update {warmup:,}, then falls with 1 / √update"
-        return f"{text}, to 0 over the last {args.cooldown_steps:,} updates" if args.cooldown_steps else text
+        if not args.cooldown_steps:
+            return text
+        return f"{text}; over the last {args.cooldown_steps:,} updates it falls linearly to 0"
 
     def _loss(self) -> str:
         smoothing = self.trainer.args.label_smoothing_factor
         without = f", without the label smoothing of {smoothing:g} that training adds" if smoothing else ""
-        return f"cross-entropy in nats per target token{without}; perplexity = e^loss"
+        return (
+            f"cross-entropy in nats per target token{without}; perplexity = e^loss; the training loss is the mean "
+            "since the line before, with dropout"
+        )
 
     def _device(self) -> str:
         args = self.trainer.args
@@ -246,6 +255,7 @@ class RunDisplay(TrainerCallback):
             self._set_next_line(state)
             if not control.should_evaluate:
                 logger.info(self._progress(state))
+                self.trainer._meter.end_line(args.world_size)
 
     def on_log(
         self,
@@ -272,9 +282,9 @@ class RunDisplay(TrainerCallback):
         if self.trainer._batches.sampler is not None:
             text += f" = {_epochs((state.epoch or 0.0) * self.trainer.passes_per_epoch)} epochs"
         text += f" in {duration(self.trainer.seconds)}"
-        recent = self.trainer._meter.recent(args.world_size)
-        if recent is not None:
-            text += f"; {recent.target_tokens_per_second:,.0f} target tokens/s in the last updates"
+        overall = self.trainer._meter.overall(args.world_size)
+        if overall is not None:
+            text += f"; {overall.target_tokens_per_second:,.0f} target tokens/s (without evaluation and saving)"
         stopped_early = state.global_step < state.max_steps and not self.trainer._stop.number
         show("trained", f"{text}; stopped before update {state.max_steps:,}" if stopped_early else text)
 
@@ -335,6 +345,7 @@ class RunDisplay(TrainerCallback):
         if _is_best(args, state, metrics or {}):
             text += " (best so far)"
         logger.info(text + self._remaining(state, ";"))
+        self.trainer._meter.end_line(args.world_size)
 
 
 def _update(state: TrainerState) -> str:

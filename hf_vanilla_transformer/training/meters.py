@@ -18,12 +18,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 
-_SHOWN_UPDATES = 10  # fewest updates since the last log entry from which `TrainingMeter.recent` computes its values
+_SHOWN_UPDATES = 10  # fewest updates since the last line from which `TrainingMeter.recent` computes its values
 
 
 @dataclass(frozen=True)
 class RecentValues:
-    """What the progress line shows.
+    """What a line of progress shows, of the updates since the line before.
 
     Attributes:
         loss: mean loss per update, with label smoothing.
@@ -37,6 +37,48 @@ class RecentValues:
     nll: float | None
     perplexity: float | None
     target_tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of a run up to one moment, on one rank.
+
+    Attributes:
+        sums: as in `LogWindow`.
+        updates: number of updates made.
+        seconds: of training, without evaluation and saving.
+        has_nats: whether the unsmoothed likelihood of every micro-batch is known.
+    """
+
+    sums: Tensor
+    updates: int
+    seconds: float
+    has_nats: bool
+
+    def __add__(self, later: "Totals") -> "Totals":
+        return Totals(
+            self.sums + later.sums,
+            self.updates + later.updates,
+            self.seconds + later.seconds,
+            self.has_nats and later.has_nats,
+        )
+
+    def since(self, earlier: "Totals") -> "Totals":
+        """Return the sums from an earlier moment to this one."""
+        return Totals(
+            self.sums - earlier.sums, self.updates - earlier.updates, self.seconds - earlier.seconds, self.has_nats
+        )
+
+    def values(self, world_size: int) -> RecentValues:
+        """Return the means of this rank, without waiting for the others; the speed is that of all ranks together."""
+        loss, nats, target_tokens, _ = self.sums.tolist()
+        nll = nats / target_tokens if self.has_nats and target_tokens else None
+        return RecentValues(
+            loss=loss / self.updates if self.updates else math.nan,
+            nll=nll,
+            perplexity=None if nll is None else perplexity(nll),
+            target_tokens_per_second=target_tokens * world_size / max(self.seconds, 1e-9),
+        )
 
 
 class LogWindow:
@@ -99,17 +141,10 @@ class LogWindow:
         nll = nats / target_tokens if target_tokens else math.nan
         return {"nll": nll, "perplexity": perplexity(nll), **speed}
 
-    def recent(self, world_size: int) -> RecentValues:
-        """Return the values of this rank, without waiting for the others; the speed is that of all ranks together."""
-        loss, nats, target_tokens, _ = self.sums.tolist()
+    def totals(self) -> Totals:
+        """Return the sums up to now."""
         seconds = time.perf_counter() - self.started - self.paused
-        nll = nats / target_tokens if self.has_nats and target_tokens else None
-        return RecentValues(
-            loss=loss / self.updates if self.updates else math.nan,
-            nll=nll,
-            perplexity=None if nll is None else perplexity(nll),
-            target_tokens_per_second=target_tokens * world_size / max(seconds, 1e-9),
-        )
+        return Totals(self.sums.clone(), self.updates, seconds, self.has_nats)
 
 
 class TrainingMeter(TrainerCallback):
@@ -125,14 +160,17 @@ class TrainingMeter(TrainerCallback):
         self.seconds_paused = 0.0
         self._window: LogWindow | None = None  # None while no training is running
         self._loss_sum, self._updates = 0.0, 0  # of this call of train, up to the last log entry
-        self._recent: RecentValues | None = None  # up to the last log entry
+        self._closed: Totals | None = None  # up to the last log entry; None before training
+        self._last_line: Totals | None = None  # when the last line was shown; None before training
+        self._shown: RecentValues | None = None  # in that line
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start measuring."""
         self._window = LogWindow(args.device)
-        self._loss_sum, self._updates, self._recent = 0.0, 0, None
+        self._loss_sum, self._updates, self._shown = 0.0, 0, None
+        self._closed = self._last_line = Totals(self._window.sums.clone(), 0, 0.0, has_nats=True)
 
     def add(self, loss: Tensor, inputs: dict[str, Any]) -> None:
         """Add a micro-batch, whose ``nats`` have been set if they are known; see `LogWindow.add`."""
@@ -158,7 +196,7 @@ class TrainingMeter(TrainerCallback):
                 self._window.paused += seconds
 
     def recent(self, world_size: int) -> RecentValues | None:
-        """Return loss, perplexity and speed since the last log entry, or before it if it was a few updates ago.
+        """Return loss, perplexity and speed since the last line, or those of that line if it was a few updates ago.
 
         Args:
             world_size: number of ranks.
@@ -166,10 +204,24 @@ class TrainingMeter(TrainerCallback):
         Returns:
             The values of this rank; None before the first update.
         """
-        window = self._window
-        if window is None or window.updates == 0 or (window.updates < _SHOWN_UPDATES and self._recent is not None):
-            return self._recent
-        return window.recent(world_size)
+        if self._last_line is None:
+            return None
+        interval = self._totals().since(self._last_line)
+        if interval.updates == 0 or (interval.updates < _SHOWN_UPDATES and self._shown is not None):
+            return self._shown
+        return interval.values(world_size)
+
+    def end_line(self, world_size: int) -> None:
+        """Note that a line was shown, after which the values of the next line begin."""
+        self._shown, self._last_line = self.recent(world_size), self._totals()
+
+    def overall(self, world_size: int) -> RecentValues | None:
+        """Return the values of all updates of this call of train; None if there were none."""
+        return None if self._closed is None or not self._totals().updates else self._totals().values(world_size)
+
+    def _totals(self) -> Totals:
+        assert self._closed is not None
+        return self._closed if self._window is None else self._closed + self._window.totals()
 
     def complete(self, logs: dict[str, float], accelerator: Any) -> None:
         """Set ``loss``, ``nll``, ``perplexity`` and speed in a training log entry, ``train_loss`` in the final one.
@@ -182,8 +234,7 @@ class TrainingMeter(TrainerCallback):
         sums: Tensor = accelerator.reduce(window.sums, "sum")
         self._loss_sum += sums[0].item() / world_size
         self._updates += window.updates
-        if window.updates and (window.updates >= _SHOWN_UPDATES or self._recent is None):
-            self._recent = window.recent(world_size)
+        self._closed = self._totals()
         if "loss" in logs:
             logs["loss"] = window.mean_loss(sums, world_size)
             logs.update(window.summary(sums))
@@ -203,4 +254,4 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-__all__ = ["LogWindow", "RecentValues", "TrainingMeter", "perplexity", "sum_dtype"]
+__all__ = ["LogWindow", "RecentValues", "Totals", "TrainingMeter", "perplexity", "sum_dtype"]

@@ -40,9 +40,9 @@ def score_rows(scores: Mapping[str, Scores]) -> list[list[str]]:
 
 
 def signatures(scores: Mapping[str, Scores]) -> list[str]:
-    """Return the signatures of the metrics, as "BLEU signature nrefs:1|case:mixed|…"; each once."""
+    """Return sacreBLEU's signatures of the metrics, as "BLEU by sacreBLEU, nrefs:1|case:mixed|…"; each once."""
     found = [
-        f"{label} signature {of_split[name]}"
+        f"{label} by sacreBLEU, {of_split[name]}"
         for name, label in _SIGNATURES.items()
         for of_split in scores.values()
         if of_split.get(name)

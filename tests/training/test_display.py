@@ -184,6 +184,7 @@ def test_progress_shows_the_values_of_the_log(tmp_path: Path) -> None:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if "loss" in logs:
                 self.found.append((trainer._meter.recent(world_size=1), dict(logs)))
+                trainer._meter.end_line(world_size=1)
 
     trainer = VanillaTransformerTrainer(
         tiny_model(), arguments(tmp_path, max_steps=24, logging_steps=12, max_tokens_per_batch=60), Collator(),
@@ -273,8 +274,8 @@ def test_scores_are_a_table_with_the_signatures_below() -> None:
         "            BLEU  chrF  exact   loss  perplexity  sentences",
         "validation  39.9  64.4  7.6 %  1.234         3.4      1,014",
         "test         8.0  30.0  0.0 %  1.500         4.5      1,000",
-        "BLEU signature nrefs:1|tok:13a",
-        "chrF signature nrefs:1|nc:6",
+        "BLEU by sacreBLEU, nrefs:1|tok:13a",
+        "chrF by sacreBLEU, nrefs:1|nc:6",
     ]
     assert score_table({}) == [] and score_html({}) == ""
 
@@ -292,6 +293,6 @@ def test_a_result_is_one_line_in_python_and_a_table_in_a_notebook() -> None:
         "test: BLEU 8.0, chrF 30.0, exact 0.0 %)"
     )
     page = result._repr_html_()
-    assert page.count("<tr>") == 3 and ">39.9<" in page and "BLEU signature nrefs:1|tok:13a" in page
+    assert page.count("<tr>") == 3 and ">39.9<" in page and "BLEU by sacreBLEU, nrefs:1|tok:13a" in page
     assert "runs/&lt;mine&gt;" in page
     assert score_text({"loss": 1.0}) == ""
