@@ -18,39 +18,13 @@ from typing import Any
 
 import torch
 from machine import commit, hardware, versions
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback
 
-from hf_vanilla_transformer import VanillaTransformerTrainer, read_recipe, train
+from hf_vanilla_transformer import read_recipe, train
 
 TEXT = "multi30k/lc.norm.tok"
 SETTINGS = {"source_lang": "en", "target_lang": "de", "metric_tokenize": "none", "report_to": "none"}
-
-
-class RDrop(VanillaTransformerTrainer):
-    """R-Drop (Liang et al. 2021): each batch goes through the model twice, and the two outputs shall agree."""
-
-    weight = 5.0  # of the divergence; the paper's α for IWSLT14
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Add the symmetric Kullback-Leibler divergence between two dropout masks to the mean of both losses."""
-        if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        twice = {name: torch.cat([value, value]) for name, value in inputs.items()}
-        items = None if num_items_in_batch is None else 2 * num_items_in_batch
-        loss, outputs = super().compute_loss(model, twice, True, items)
-        first, second = outputs.logits.float().log_softmax(-1).chunk(2)
-        divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1) / 2
-        real = inputs["labels"] != -100
-        tokens = real.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = loss + self.weight * (divergence * real).sum() / tokens
-        return (loss, outputs) if return_outputs else loss
 
 
 class ExponentialAverage(TrainerCallback):
@@ -82,12 +56,10 @@ class Variant:
 
     Attributes:
         settings: keys of the recipe with their values.
-        trainer: class that trains.
         decay: of an exponential moving average instead of the mean of checkpoints; 0 keeps the mean.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
-    trainer: type[VanillaTransformerTrainer] = VanillaTransformerTrainer
     decay: float = 0.0
 
 
@@ -106,7 +78,8 @@ VARIANTS = {
     "smoothing-0.2": Variant({"label_smoothing_factor": "0.2"}),
     "peak-0.003": Variant({"learning_rate": "0.003"}),
     "peak-0.006": Variant({"learning_rate": "0.006"}),
-    "r-drop": Variant(trainer=RDrop),
+    "r-drop": Variant({"r_drop": "5"}),
+    "r-drop-half-batch": Variant({"r_drop": "5", "max_tokens_per_batch": "512"}),
     "adam": Variant({"optim": "adamw_torch_fused"}),
     "muon": Variant({"optim": "muon"}),
     "ema": Variant({"average_last": "0"}, decay=0.998),
@@ -137,7 +110,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     callbacks = [ExponentialAverage(variant.decay)] if variant.decay else []
-    record = train(read_recipe("tiny", words), callbacks, variant.trainer).record
+    record = train(read_recipe("tiny", words), callbacks).record
     return {key: record[key] for key in ("training", "scores")} | {
         "name": name,
         "settings": variant.settings,

@@ -45,6 +45,7 @@ _PAPER_RECIPE = {  # §5 and §6.1, base model: key of the record → its label,
     "cooldown_steps": ("cooldown updates at the end", 0),
     "label_smoothing_factor": ("label smoothing ε", 0.1),
     "label_smoothing": ("label smoothing ε", 0.1),  # in records of older versions
+    "r_drop": ("R-Drop α", 0),
     "averaged": ("checkpoints averaged", 5),
     "num_beams": ("beam size", 4),
     "length_penalty": ("length penalty α", 0.6),

@@ -9,14 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from hf_vanilla_transformer import (
-    VanillaTransformerForConditionalGeneration,
-    VanillaTransformerTrainer,
-    VanillaTransformerTrainingArguments,
     embedded_corpus,
-    preset,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,43 +23,6 @@ def variants(monkeypatch):
     import recipe_variants
 
     return recipe_variants
-
-
-def trainer_of(kind, tmp_path, dropout=0.0):
-    torch.manual_seed(0)
-    model = VanillaTransformerForConditionalGeneration(
-        preset("tiny", vocab_size=40, d_model=16, d_ff=32, num_heads=2, dropout=dropout)
-    )
-    arguments = VanillaTransformerTrainingArguments(
-        str(tmp_path), max_steps=1, learning_rate=0.01, warmup_steps=1, precision="fp32", report_to="none"
-    )
-    rows = [{"input_ids": [5, 6, 2], "labels": [7, 8, 9, 2]}, {"input_ids": [5, 2], "labels": [7, 2]}]
-    return kind(model, arguments, train_dataset=rows), {
-        "input_ids": torch.tensor([[5, 6, 2], [5, 2, 0]]),
-        "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
-        "decoder_input_ids": torch.tensor([[1, 7, 8, 9], [1, 7, 0, 0]]),
-        "labels": torch.tensor([[7, 8, 9, 2], [7, 2, -100, -100]]),
-    }
-
-
-def test_r_drop_without_dropout_is_the_recipes_loss(variants, tmp_path):
-    trainer, inputs = trainer_of(variants.RDrop, tmp_path)
-    plain, _ = trainer_of(VanillaTransformerTrainer, tmp_path)
-    trainer.model.train(), plain.model.train()
-    for number in (None, 6):
-        ours, expected = (each.compute_loss(each.model, inputs, False, number) for each in (trainer, plain))
-        assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_r_drop_adds_the_divergence_between_two_dropout_masks(variants, tmp_path):
-    trainer, inputs = trainer_of(variants.RDrop, tmp_path, dropout=0.3)
-    trainer.model.train()
-    losses = {}
-    for trainer.weight in (0.0, 1.0, 2.0):
-        torch.manual_seed(1)
-        losses[trainer.weight] = trainer.compute_loss(trainer.model, inputs, False, 6).item()
-    assert losses[1.0] > losses[0.0]
-    assert losses[2.0] - losses[0.0] == pytest.approx(2 * (losses[1.0] - losses[0.0]), rel=1e-4)
 
 
 @pytest.mark.slow

@@ -115,6 +115,14 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             "choices": PRECISIONS,
         },
     )
+    r_drop: float = field(
+        default=0.0,
+        metadata={
+            "help": "Alpha of R-Drop (Liang et al. 2021): each batch goes through the model twice, with different "
+            "dropout, and alpha / 2 times the divergence of the two predictions is added to the mean loss. It doubles "
+            "the time of an update, and helps most with little text; 0, as in the paper: off."
+        },
+    )
     max_skipped_updates: int = field(
         default=5,
         metadata={
@@ -252,6 +260,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 f"label_smoothing_factor={self.label_smoothing_factor} must be in [0, 1); the paper's is 0.1"
             )
+        if not 0.0 <= self.r_drop < math.inf:
+            raise ValueError(f"r_drop={self.r_drop} must be 0 (off) or more, e.g. 5")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"learning_rate={self.learning_rate} must be above 0; leave it out for the peak of Equation 3, "

@@ -76,11 +76,13 @@ def check_custom_optimizer(
 
 
 def check_custom_loss(args: VanillaTransformerTrainingArguments, compute_loss_func: Callable | None) -> None:
-    """Check that label smoothing is off if the loss is the user's own.
+    """Check that label smoothing and R-Drop are off if the loss is the user's own.
 
     Raises:
-        ValueError: If it is on.
+        ValueError: If one is on.
     """
+    if compute_loss_func is not None and args.r_drop:
+        raise ValueError(f"r_drop={args.r_drop:g} has no effect with compute_loss_func; leave one of them out")
     if compute_loss_func is not None and args.label_smoothing_factor:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor} applies to the model's own loss and has no effect "
@@ -99,6 +101,20 @@ def check_model_type(model: Any) -> None:
         raise ValueError(
             f"VanillaTransformerTrainer trains {VanillaTransformerConfig.model_type} models, not {model_type}, whose "
             "loss has no label_smoothing; use the stock Seq2SeqTrainer"
+        )
+
+
+def check_r_drop(args: VanillaTransformerTrainingArguments, model: Any) -> None:
+    """Check that two passes differ if R-Drop compares them.
+
+    Raises:
+        ValueError: If the model has no dropout.
+    """
+    rates = [getattr(model.config, name) for name in ("dropout", "attention_dropout", "activation_dropout")]
+    if args.r_drop and not any(rates):
+        raise ValueError(
+            f"r_drop={args.r_drop:g} compares two passes with different dropout, and the model has no dropout; set its "
+            "dropout, e.g. to 0.1, or leave r_drop out"
         )
 
 
@@ -168,6 +184,7 @@ __all__ = [
     "check_custom_loss",
     "check_custom_optimizer",
     "check_model_type",
+    "check_r_drop",
     "check_parallelism",
     "check_passed_arguments",
     "checked_search_space",

@@ -110,6 +110,7 @@ COMMON_MISTAKES = {
     "pretrained": "model_name_or_path",
     "random_seed": "seed",
     "rate": "learning_rate",
+    "rdrop": "r_drop",
     "resume": "resume_from_checkpoint",
     "save_dir": "output_dir",
     "save_every": "save_steps",

@@ -544,6 +544,7 @@ def _training_record(
         "learning_rate": arguments.learning_rate,
         "cooldown_steps": arguments.cooldown_steps,
         "label_smoothing_factor": arguments.label_smoothing_factor,
+        **({"r_drop": arguments.r_drop} if arguments.r_drop else {}),
         "devices": arguments.world_size,
         "resumed_from": None if resumed_from is None else Path(resumed_from).name,
         "best_checkpoint": None if best is None else Path(best).name,

@@ -33,6 +33,7 @@ from .compatibility import (
     check_model_type,
     check_parallelism,
     check_passed_arguments,
+    check_r_drop,
     checked_search_space,
 )
 from .evaluation_loss import EvaluationLossPerToken
@@ -43,6 +44,7 @@ from .non_finite import gradient_norm, with_nan_gradients
 from .peak_learning_rates import PeakLearningRates
 from .precision import convert_to_fp32
 from .progress import Progress
+from .r_drop import doubled, prediction_divergence
 from .resuming import choose_checkpoint, resumed_precision, saved_update
 from .run_lock import run_lock
 from .saving import CheckpointSaving, SavingCallback
@@ -85,7 +87,8 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
     - **Precision**: weights are trained in fp32, whatever the model's dtype, unless ``keep_weight_dtype`` is set. The
       arithmetic has the ``precision`` of the arguments; "auto" selects it for hardware and model, and a resumed run
       keeps that of its checkpoint.
-    - **Loss**: labels are smoothed by ``label_smoothing_factor``, in training only, inside the model's loss. Training
+    - **Loss**: labels are smoothed by ``label_smoothing_factor``, in training only, inside the model's loss; ``r_drop``
+      adds R-Drop. Training
       logs contain ``nll`` and ``perplexity``, without smoothing, beside ``loss``. ``eval_loss`` is the unsmoothed
       negative log-likelihood per token, in nats, over the evaluation dataset, and ``eval_perplexity`` its exponential.
       On several ranks, sentences that accelerate repeats to fill the last evaluation batch count twice.
@@ -154,6 +157,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         )
         self.label_smoother = None  # the model's loss smooths the labels
         check_model_type(self.model)
+        check_r_drop(args, self.model)
         check_parallelism(self.get_tp_size(), self.get_cp_size(), self.get_sp_size())
         check_best_metric(args, self.compute_metrics is not None)
         self._custom_optimizer = None if optimizers[0] is None else type(optimizers[0]).__name__
@@ -251,16 +255,31 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs)
         has_labels = "labels" in inputs
-        tokens = (inputs["labels"] != IGNORE_INDEX).sum() if has_labels and num_items_in_batch is None else None
+        items = num_items_in_batch  # of the update
+        if has_labels and items is None:
+            items = (inputs["labels"] != IGNORE_INDEX).sum()
         inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         if return_outputs:
             inputs["return_logits"] = True
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.args.r_drop and has_labels and items is not None:
+            loss, outputs = self._compute_r_drop_loss(model, inputs, items)
+        else:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         loss = with_nan_gradients(loss)
         nll = outputs.get("nll") if has_labels else None
         if nll is not None:
-            self._meter.nats = (nll * (num_items_in_batch if tokens is None else tokens)).sum().detach()
+            self._meter.nats = (nll * items).sum().detach()
         return (loss, outputs) if return_outputs else loss
+
+    def _compute_r_drop_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int
+    ) -> tuple[Tensor, Any]:
+        """Return the mean loss of two passes, plus α/2 times their divergence, per token; and the first's outputs."""
+        twice = {**doubled(inputs), "return_logits": True}
+        loss, outputs = super().compute_loss(model, twice, True, 2 * num_items)
+        divergence = prediction_divergence(outputs.logits, inputs["labels"])
+        outputs.logits = outputs.logits.chunk(2)[0]
+        return loss + self.args.r_drop / 2 * divergence / num_items, outputs
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
