@@ -42,7 +42,8 @@ SEARCH += " --min-new-tokens --no-repeat-ngram-size"
 TRANSLATION = f"{SEARCH} --batch-size --workers --max-source-tokens --source-tag --device --precision"
 MBR = "--mbr-samples --mbr-nbest --epsilon-cutoff --temperature --top-p --top-k --seed"
 COMMANDS = {  # every command with its options; a new option is a decision
-    "align": "--source --target --gold --choose-head --alignment-head --output --batch-size --device --overwrite",
+    "align": "--source --target --gold --choose-head --alignment-head --output --batch-size --source-tag --device "
+    "--overwrite",
     "average": "--output --last --best --metric --overwrite --allow-different-runs",
     "check": "--device --json --measure",
     "convert": "--from --to --set --quantization --overwrite",

@@ -102,9 +102,20 @@ def test_choose_head_stores_the_best_head_that_align_and_translate_then_use(
     assert "share of the statistical aligner's links missed, 40 pairs:" in capsys.readouterr().err
 
 
+def test_a_source_tag_is_read_by_the_model_but_is_no_word(checkpoint: Path, files: Path, capfdbinary) -> None:
+    words = ["align", checkpoint, "--source", files / "en", "--target", files / "ko", "--alignment-head", "0.1"]
+    assert run(*words, "--source-tag", "o", "--output", files / "out") == 0
+    sources, targets = lines_of(files / "en"), lines_of(files / "ko")
+    found = align_words(*loaded(checkpoint), sources, targets, "0.1", source_tag="o")
+    assert lines_of(files / "out") == [format_alignment(links) for links in found]
+    assert found != align_words(*loaded(checkpoint), sources, targets, "0.1")
+    assert run(*words[:-2], "--source-tag", "o", "--choose-head", "--gold", files / "gold") == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--target", "{0}/ko", "--source-tag", "<2xx>"], "--source-tag: '<2xx>' is not a token of the model's"),
         (["--target", "{0}/short"], "{0}/short has 1 lines, and {0}/en has more"),
         (["--target", "{0}/no"], "no"),
         (["--target", "{0}/ko", "--gold", "{0}/bad"], "line 40 of {0}/bad: '0:0' is not a link"),

@@ -38,6 +38,7 @@ class AlignmentRequest:
         output: file for the alignments; None is standard output.
         overwrite: whether an existing output may be replaced.
         batch_size: most pairs per batch.
+        source_tag: put before each line of ``source``, e.g. "<2de>"; it is not one of the words.
     """
 
     model: str | Path
@@ -48,6 +49,7 @@ class AlignmentRequest:
     output: str | Path | None = None
     overwrite: bool = False
     batch_size: int = 64
+    source_tag: str = ""
 
 
 def align_files(request: AlignmentRequest, device: torch.device | None = None) -> float | None:
@@ -69,7 +71,9 @@ def align_files(request: AlignmentRequest, device: torch.device | None = None) -
     model, tokenizer = load_checkpoint(request.model)
     model = prepare_for_inference(model, device)
     tokenizers = TranslationTokenizers.of(model, tokenizer)
-    aligner = WordAligner(model, tokenizers, request.alignment_head, batch_size=request.batch_size)
+    aligner = WordAligner(
+        model, tokenizers, request.alignment_head, batch_size=request.batch_size, source_tag=request.source_tag
+    )
     pairs = itertools.chain(first, pairs)
     found: list[Alignment] = []
     output = sys.stdout.buffer if request.output is None else None
@@ -115,6 +119,7 @@ def choose_head_of_checkpoint(request: AlignmentRequest, device: torch.device | 
         [target for _, target in pairs],
         gold,
         batch_size=request.batch_size,
+        source_tag=request.source_tag,
     )
     store_heads(model, choice.best)
     replace_files(directory, model.generation_config.save_pretrained)

@@ -43,6 +43,7 @@ def choose_alignment_head(
     gold: Sequence[str | GoldAlignment] | None = None,
     *,
     batch_size: int = 64,
+    source_tag: str = "",
     target_tokenizer: Any = None,
 ) -> AlignmentHeadChoice:
     """Find the cross-attention head, or the mean over a layer's heads, that aligns words best.
@@ -52,7 +53,7 @@ def choose_alignment_head(
     directions. Such links are few but precise, and independent of the model. A thousand pairs are enough.
 
     Args:
-        model, tokenizer, target_tokenizer: see `align_words`.
+        model, tokenizer, source_tag, target_tokenizer: see `align_words`.
         sources, targets: held-out texts and their translations.
         gold: gold alignments of the words, see `alignment_error_rate`.
         batch_size: most pairs per batch.
@@ -63,8 +64,8 @@ def choose_alignment_head(
     if len(sources) != len(targets):
         raise ValueError(f"there are {len(sources)} sources but {len(targets)} targets; give one of each")
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
-    aligner = WordAligner(model, tokenizers, batch_size=batch_size)
-    pairs = tokenize_pairs(model, tokenizers, sources, targets)
+    aligner = WordAligner(model, tokenizers, batch_size=batch_size, source_tag=source_tag)
+    pairs = tokenize_pairs(model, tokenizers, sources, targets, source_tag)
     if not pairs:
         raise ValueError(
             "there are no sentence pairs to choose the alignment head on; give some with words on both sides"

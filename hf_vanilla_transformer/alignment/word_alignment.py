@@ -97,6 +97,7 @@ class WordAligner:
             raise ValueError("an exported model returns no attention weights, which align words; use the checkpoint")
         model = unwrap_model(model.models[0] if isinstance(model, Ensemble) else model)
         self._tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+        self._tokenizers.check_source_tag(source_tag)
         self._model, self._source_tag = model, source_tag
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.heads = AlignmentHeads.of(model, heads)

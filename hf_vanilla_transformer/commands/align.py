@@ -47,6 +47,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--batch-size", type=whole_number(1, 100_000), help="maximum number of pairs per batch (default: 64)"
     )
+    parser.add_argument(
+        "--source-tag",
+        metavar="TAG",
+        help="put this tag before each source, e.g. <2de> for a model that was trained with --train-source-tags; it is "
+        "not one of the words",
+    )
     parser.set_defaults(run=run, speaks_options=True)
 
 
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         alignment_head=options.alignment_head,
         output=options.output,
         overwrite=options.overwrite,
-        **given(options, "batch_size"),
+        **given(options, "batch_size", "source_tag"),
     )
     device = chosen_device(options)
     with warnings_in_option_words(options), other_progress_bars_hidden():  # that of the weights

@@ -19,6 +19,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+_MAX_TAGS_LISTED = 20  # in an error
+
 Span = tuple[int, int]  # first character, and one past the last
 
 TARGET_TOKENIZER = "target_tokenizer"  # folder in the checkpoint, if source and target have separate vocabularies
@@ -96,6 +98,22 @@ class TranslationTokenizers:
         check_tokenizer_fits(self.source, config)
         if self.separate:
             check_tokenizer_fits(self.target, config, "target")
+
+    def check_source_tag(self, source_tag: str) -> None:
+        """Check that each word of a tag is a token of the source vocabulary.
+
+        Raises:
+            ValueError: If one is not; it would be split into subwords that the model was not trained with.
+        """
+        if not isinstance(source_tag, str):
+            raise ValueError(f"source_tag={source_tag!r} is not a string; give a tag such as '<2de>'")
+        vocabulary = self.source.get_vocab() if source_tag.split() else {}
+        for word in source_tag.split():
+            if word not in vocabulary:
+                standard = {getattr(self.source, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk")}
+                known = [token for token in self.source.get_added_vocab() if token not in standard]
+                has = f"it has {', '.join(known[:_MAX_TAGS_LISTED])}" if known else "it has no tags"
+                raise ValueError(f"source_tag: {word!r} is not a token of the model's vocabulary; {has}")
 
     def difference(self, other: "TranslationTokenizers") -> str | None:
         """Return what differs between two models' tokenizers, e.g. "target vocabularies"; None if nothing does."""

@@ -20,8 +20,6 @@ from .batches import number_of_workers
 from .texts import ScoredTranslation
 from .translator import Translator
 
-_MAX_TAGS_LISTED = 20  # in an error
-
 
 class TranslateOptions(TypedDict, total=False):
     """The other keyword arguments of `translate`, for its overloads."""
@@ -151,7 +149,7 @@ def translate(
     workers = number_of_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
-    check_source_tag(tokenizers.source, source_tag)
+    tokenizers.check_source_tag(source_tag)
     vocabulary = model.config.output_vocab_size
     if config.num_beams > vocabulary:
         raise ValueError(
@@ -220,21 +218,4 @@ def translate(
     return list(translations) if isinstance(texts, Sequence) else translations
 
 
-def check_source_tag(tokenizer: Any, source_tag: str) -> None:
-    """Check that each word of a tag is a token of the source vocabulary.
-
-    Raises:
-        ValueError: If one is not; it would be split into subwords that the model was not trained with.
-    """
-    if not isinstance(source_tag, str):
-        raise ValueError(f"source_tag={source_tag!r} is not a string; give a tag such as '<2de>'")
-    vocabulary = tokenizer.get_vocab() if source_tag.split() else {}
-    for word in source_tag.split():
-        if word not in vocabulary:
-            standard = {getattr(tokenizer, f"{name}_token", None) for name in ("pad", "bos", "eos", "unk")}
-            known = [token for token in tokenizer.get_added_vocab() if token not in standard]
-            has = f"it has {', '.join(known[:_MAX_TAGS_LISTED])}" if known else "it has no tags"
-            raise ValueError(f"source_tag: {word!r} is not a token of the model's vocabulary; {has}")
-
-
-__all__ = ["TranslateOptions", "check_source_tag", "translate"]
+__all__ = ["TranslateOptions", "translate"]
