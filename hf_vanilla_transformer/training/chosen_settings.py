@@ -30,6 +30,7 @@ _SMALL_BATCH, _LARGE_BATCH = 512, 25_000
 _EPOCH_FACTORS = {"tiny": 2_500, "small": 600}
 _SENTENCE_TOKENS = 20
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 100
+_MOST_UPDATES = 6_000  # for few pairs: what two processor cores make in less than 15 minutes
 _DEFAULT_EPOCHS = 3.0  # of Trainer, where max_steps is set to -1
 _PAPER_UPDATES = 100_000  # §5.2
 _FINE_TUNING_EPOCHS = 10
@@ -170,6 +171,8 @@ def _choose_length(size: TextSize, given: Mapping[str, Any], choose: Any, tokens
     if epochs is None:
         return max(choose("max_steps", _PAPER_UPDATES, "section 5.2"), 1)
     updates = _rounded(epochs * updates_per_epoch)
+    if size.pairs < _FEW and batch <= _SMALL_BATCH:
+        updates = min(updates, _MOST_UPDATES)
     return max(choose("max_steps", updates, "updates; the less text, the more epochs"), 1)
 
 

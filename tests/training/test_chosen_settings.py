@@ -41,7 +41,7 @@ def test_a_twentieth_is_held_out_between_fifty_and_a_thousand(pairs: int, held_o
         (part(MULTI30K, 300), ("tiny", "1000", "512", "100")),
         (part(MULTI30K, 3_000), ("tiny", "2000", "512", "45")),
         (MULTI30K, ("tiny", "6000", "1024", "16")),
-        (part(KOREAN, 3_000), ("tiny", "3000", "512", "33")),
+        (part(KOREAN, 3_000), ("tiny", "3000", "512", "23")),
         (KOREAN, ("small", "8000", "1024", "2")),
         (TextSize(4_500_000, 500_000_000, 500_000_000), ("base", "37000", "25000", None)),
     ],
@@ -70,6 +70,13 @@ def test_no_amount_of_text_ends_inside_the_warmup_or_at_an_odd_rate(whole: TextS
     rate = paper if settings["learning_rate"] == "null" else float(settings["learning_rate"])
     assert 0.3 <= rate / paper <= 3
     assert int(settings["save_total_limit"]) > int(settings["average_last"])
+
+
+def test_few_pairs_are_trained_for_a_quarter_of_an_hour_at_most() -> None:
+    long_sentences = TextSize(3_000, 320_000, 420_000, same_script=False)
+    assert chosen(long_sentences)["max_steps"] == "6000"
+    assert int(chosen(TextSize(12_000, 1_280_000, 1_680_000, same_script=False))["max_steps"]) > 6_000
+    assert int(chosen(long_sentences, max_tokens_per_batch=1_024)["max_steps"]) < 6_000
 
 
 def test_less_text_has_a_smaller_vocabulary_and_more_dropout_and_passes() -> None:
