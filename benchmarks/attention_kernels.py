@@ -29,7 +29,9 @@ REGISTER = {"AVX512": 64, "AVX2": 32}.get(torch.backends.cpu.get_cpu_capability(
 HEADS = ((4, 32), (8, 64))  # H and K of presets tiny and base
 TOKENS = 1024  # of a training batch: its sentences are TOKENS / length
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
-QUERIES, SENTENCES, KEYS = (1, 4, 5, 8), (1, 32, 64, 256), (16, 32, 64, 128, 256)  # of search
+# Of search. Self-attention has one query for each hypothesis, and few keys in the first steps; cross-attention has one
+# for each hypothesis of a sentence.
+QUERIES, SENTENCES, KEYS = (1, 4, 8), (1, 8, 16, 32, 64, 256), (4, 8, 12, 15, 16, 24, 32, 48, 64, 128)
 MARGIN = 1.1  # a difference below this factor is noise: either choice is right
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
