@@ -30,6 +30,7 @@ SETTINGS = [
     *("--learning_rate", "0.003", "--eval_strategy", "no", "--save_steps", "100", "--save_total_limit", "5"),
     *("--average_last", "5"),
 ]
+REVERSE = ["--max_steps", "5000", "--cooldown_steps", "2000"]  # its translations need not be as good
 TAG = "<bt>"
 COLUMNS = ("Q", "A")  # of a CSV file
 
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output / "baseline", ["--train_source", english, "--train_target", korean, "--extra_tokens", TAG, *forward]
     )
     forward += ["--tokenizer", f"{output}/baseline"]  # all models have the same vocabulary
-    words = ["--train_source", korean, "--train_target", english, *forward]
+    words = ["--train_source", korean, "--train_target", english, *REVERSE, *forward]
     reverse = trained(output / "reverse", [*words, "--source_lang", "ko", "--target_lang", "en"])
     pairs = [output / "synthetic.en", output / "synthetic.ko"]
     if not pairs[1].is_file():
