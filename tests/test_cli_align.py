@@ -54,6 +54,7 @@ def files(tmp_path: Path) -> Path:
         ("gold", [embedded_alignment(row) for row in rows]),
         ("short", ["one"]),
         ("bad", ["0-0"] * 39 + ["0:0"]),
+        ("far", ["0-0", "0-99"] + ["0-0"] * 38),
         ("lines", TEXTS),
     ):
         (tmp_path / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -119,6 +120,8 @@ def test_a_source_tag_is_read_by_the_model_but_is_no_word(checkpoint: Path, file
         (["--target", "{0}/short"], "{0}/short has 1 lines, and {0}/en has more"),
         (["--target", "{0}/no"], "no"),
         (["--target", "{0}/ko", "--gold", "{0}/bad"], "line 40 of {0}/bad: '0:0' is not a link"),
+        (["--target", "{0}/ko", "--gold", "{0}/far"], "line 2 of {0}/far has the link 0-99, but the pair has"),
+        (["--target", "{0}/ko", "--gold", "{0}/far", "--choose-head"], "line 2 of {0}/far has the link 0-99"),
         (["--target", "{0}/ko", "--gold", "{0}/short"], "line 1 of {0}/short: 'one' is not a link"),
         (["--target", "{0}/ko", "--alignment-head", "x"], "--alignment-head x is not LAYER.HEAD"),
         (["--target", "{0}/ko", "--alignment-head", "7"], "--alignment-head 7 is not in the model"),

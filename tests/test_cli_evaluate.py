@@ -237,7 +237,10 @@ def test_labels_are_read_in_the_encodings_of_all_text_files(folder: Path, tmp_pa
         (["--source", "{0}/test.en"], "--reference is missing"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--recipe", "{0}/my.yaml"], "name the text either"),
         (["--source", "{0}/test.en", "--reference", "{0}/my.yaml"], "line n of one must be the translation"),
-        (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"], "--colour is for a recipe"),
+        (
+            ["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--colour", "red"],
+            "--colour is neither an option of evaluate",
+        ),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--tokenize", "klingon"], "klingon is unknown"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--groups", "{0}/my.yaml"], "7 labels for the 6"),
         (["--source", "{0}/test.en", "--reference", "{0}/test.ko", "--num-beams", "0"], "--num-beams: 0 is not"),

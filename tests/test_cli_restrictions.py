@@ -4,6 +4,7 @@ import io
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from small_command_models import log_as_in_a_new_process, save_wordy_model
@@ -222,6 +223,23 @@ def test_texts_without_a_possible_target_are_empty_with_a_warning(
     assert "1 text(s) have empty translations because no target fits their restrictions: line 3; allow" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"terminology": [("two", "둘")]}, "is not a mapping"),
+        ({"mbr": 8}, "mbr=8 is not an MBRConfig"),
+        ({"config": {"num_beams": 2}}, "is not a BeamSearchConfig"),
+        ({"constraints": [["two"]]}, "give one list for one text"),
+        ({"texts": None}, "texts is of type NoneType"),
+    ],
+)
+def test_arguments_of_another_type_are_one_sentence(
+    loaded: SimpleNamespace, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        translate(*parts(loaded), **{"texts": "two", **arguments})
+
+
 def test_bad_constraints_are_refused(loaded: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=r"there are more texts than constraints \(1\)"):
         translate(*parts(loaded), TEXTS, constraints=[["two"]])
@@ -297,6 +315,10 @@ def test_the_pipeline_takes_prefixes(loaded: SimpleNamespace, batch_size: int) -
         (["--terminology-file", "{0}/short"], "{0}/short:1 is not a source term, a tab and its translation: 'a'"),
         (["--terminology-file", "{0}/two"], "{0}/two:2: the term 'a' has two translations, 'b' and 'c'"),
         (["--terminology-file", "{0}/comment"], "{0}/comment has no terms"),
+        *(
+            ([option, "{0}/latin"], "{0}/latin:2 is not UTF-8 text; convert the file")
+            for option in ("--prefix-file", "--constraint-file", "--terminology-file", "--banned-file")
+        ),
         (["--banned-file", "{0}"], "{0} is a folder, not a file"),
         (["--prefix-file", "{0}/same", "--output", "{0}/same", "--overwrite"], "would replace the source {0}/same"),
         (["--no-repeat-ngram-size", "-1"], "-1 is not a whole number from 0 to 1,000"),
@@ -316,6 +338,7 @@ def test_bad_files_are_one_sentence_before_the_model_is_loaded(
     write(tmp_path / "same", PREFIXES)
     write(tmp_path / "two", ["a\tb", "a\tc"])
     write(tmp_path / "comment", ["# a\tb"])
+    (tmp_path / "latin").write_bytes(b"one\tun\n\xe9t\xe9\tsummer\n" + b"\n" * 4)
     assert main(["translate", str(checkpoint), source, *[word.format(tmp_path) for word in words]]) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert message.format(tmp_path) in error

@@ -187,6 +187,19 @@ def test_translate_puts_the_tag_before_each_text(folder: Path) -> None:
             translate(model, tokenizer, texts, source_tag=tag)
 
 
+def test_texts_without_a_tag_or_with_two_are_counted_in_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "joint").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "joint")
+    with caplog.at_level("WARNING", logger="hf_vanilla_transformer"):
+        translate(model, tokenizer, ["<2en> three", "three", "", "<2ko> <2en> three"])
+        assert "2 text(s) have no tag of a language, or several, and the model has <2en>, <2ko>: line 2" in caplog.text
+        caplog.clear()
+        translate(model, tokenizer, ["three", "nine"], source_tag="<2en>")
+        assert not caplog.text
+
+
 def test_an_exported_model_takes_a_tag(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("ctranslate2")
     export_checkpoint("ctranslate2", folder / "joint", tmp_path / "export")

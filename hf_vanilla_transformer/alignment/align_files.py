@@ -4,7 +4,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from ..atomic_files import replace_files, staged_file
 from ..checkpoints.loading import load_checkpoint
 from ..checkpoints.manifest import MANIFEST_NAME, has_manifest
-from ..data.text_lines import decode_line, read_lines
+from ..data.text_lines import decode_line, read_lines, read_valid_lines
 from ..inference import prepare_for_inference
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from ..overwriting import check_file, check_writable
@@ -83,6 +83,7 @@ def align_files(request: AlignmentRequest, device: torch.device | None = None) -
             stream.write("".join(format_alignment(links) + "\n" for links in alignments).encode("ascii"))
             stream.flush()
             if gold is not None:
+                _check_gold(gold[len(found) : len(found) + len(window)], window, str(request.gold), len(found))
                 found += alignments
         if gold is not None and len(gold) != len(found):
             raise ValueError(
@@ -112,6 +113,8 @@ def choose_head_of_checkpoint(request: AlignmentRequest, device: torch.device | 
     pairs = list(_pairs(Path(request.source), Path(request.target)))
     model, tokenizer = load_checkpoint(request.model)
     model = prepare_for_inference(model, device)
+    if gold is not None:
+        _check_gold(gold, pairs, str(request.gold))
     choice = choose_alignment_head(
         model,
         tokenizer,
@@ -147,12 +150,26 @@ def _read_gold(path: Path) -> list[GoldAlignment]:
         ValueError: If a line has another form.
     """
     gold = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_valid_lines(path), start=1):
         try:
-            gold.append(GoldAlignment.parse(decode_line(line)[0]))
+            gold.append(GoldAlignment.parse(line))
         except ValueError as error:
             raise ValueError(f"line {number} of {path}: {error}") from error
     return gold
+
+
+def _check_gold(
+    gold: Sequence[GoldAlignment], pairs: Sequence[tuple[str, str]], path: str, lines_before: int = 0
+) -> None:
+    """Raise ValueError if a gold alignment has a link of words that its pair does not have."""
+    for number, (correct, texts) in enumerate(zip(gold, pairs, strict=False), start=lines_before + 1):
+        words = [len(text.split()) for text in texts]
+        for link in sorted(correct.possible):
+            if link[0] >= words[0] or link[1] >= words[1]:
+                raise ValueError(
+                    f"line {number} of {path} has the link {link[0]}-{link[1]}, but the pair has {words[0]} and "
+                    f"{words[1]} words, which are counted from 0 and separated by white space"
+                )
 
 
 __all__ = ["AlignmentRequest", "align_files", "choose_head_of_checkpoint"]

@@ -78,6 +78,7 @@ class WordAligner:
 
     Attributes:
         heads: the heads whose weights are taken.
+        tokenizers: of the model.
     """
 
     def __init__(
@@ -93,11 +94,13 @@ class WordAligner:
     ) -> None:
         check_integer("batch_size", batch_size, minimum=1)
         check_integer("batch_tokens", batch_tokens, minimum=1)
+        if isinstance(model, (list, tuple)):
+            raise ValueError("words are aligned by one model; give one of them, or an Ensemble, whose first one aligns")
         if not isinstance(model, torch.nn.Module):
             raise ValueError("an exported model returns no attention weights, which align words; use the checkpoint")
         model = unwrap_model(model.models[0] if isinstance(model, Ensemble) else model)
-        self._tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
-        self._tokenizers.check_source_tag(source_tag)
+        self.tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
+        self.tokenizers.check_source_tag(source_tag)
         self._model, self._source_tag = model, source_tag
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.heads = AlignmentHeads.of(model, heads)
@@ -106,7 +109,7 @@ class WordAligner:
         """Return the alignment of each pair, as `align_words` does."""
         if len(sources) != len(targets):
             raise ValueError(f"there are {len(sources)} sources but {len(targets)} targets; give one of each")
-        pairs = tokenize_pairs(self._model, self._tokenizers, sources, targets, self._source_tag)
+        pairs = tokenize_pairs(self._model, self.tokenizers, sources, targets, self._source_tag)
         alignments: list[Alignment] = [[] for _ in sources]
         head = self.heads.head
         for place, (weights,) in self.weights(pairs, [self.heads.layer]):

@@ -114,6 +114,8 @@ def run(options: argparse.Namespace) -> int:
     several = len(models) != 1 or len(sources) > 1 or len(groups) > 1 or bool(outputs)
     if several and options.translations:
         raise ValueError("--translations is for one model and one test set; write others with translate --output")
+    if not models and (options.mbr_samples is not None or options.mbr_nbest is not None):
+        raise ValueError("--mbr-samples and --mbr-nbest are for a MODEL; there are only translations (--system-output)")
     if options.ensemble and len(models) != 1:
         raise ValueError(
             "--ensemble is for one MODEL; compare an ensemble with other systems as an output of translate "
@@ -165,7 +167,13 @@ def _check_text(options: argparse.Namespace) -> None:
         if options.source is None or options.reference is None:
             raise ValueError(f"{'--source' if options.source is None else '--reference'} is missing; both are needed")
         if options.overrides or options.split:
-            raise ValueError(f"{(options.overrides or ['--split'])[0]} is for a recipe; name one with --recipe")
+            name = (options.overrides or ["--split"])[0]
+            raise ValueError(
+                f"{name} is neither an option of evaluate nor a key of a recipe that is named; see --help, and name a "
+                "recipe with --recipe"
+                if options.overrides
+                else f"{name} is for a recipe; name one with --recipe"
+            )
         if len(options.source) != len(options.reference):
             raise ValueError(
                 f"there are {len(options.source)} files for --source and {len(options.reference)} for --reference; "

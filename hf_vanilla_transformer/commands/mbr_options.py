@@ -67,6 +67,10 @@ def mbr_settings(options: argparse.Namespace) -> "MBRConfig | None":
         raise ValueError(f"--{name.replace('_', '-')} is for samples; add --mbr-samples, or leave it out")
     if options.mbr_samples is None and options.mbr_nbest is None:
         return None
+    search = given(options, "num_beams", "length_penalty", "length_normalization", "coverage_penalty")
+    if search and options.mbr_samples is not None:
+        name = next(iter(search))
+        raise ValueError(f"--{name.replace('_', '-')} is for the beam search, and --mbr-samples has none; leave it out")
     if options.mbr_samples is not None and options.mbr_nbest is not None:
         raise ValueError("--mbr-samples and --mbr-nbest name two sets of candidates; choose one of them")
     from ..minimum_bayes_risk.config import MBRConfig

@@ -12,6 +12,7 @@ from typing import IO, Any
 from .mbr_options import mbr_options, mbr_settings
 from .messages import print_warning, warnings_in_option_words
 from .options import (
+    DEFAULTS,
     chosen_device,
     device_option,
     engine_option,
@@ -258,7 +259,9 @@ def _in_parts(options: argparse.Namespace, files: list[Any], processes: int) -> 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options that decide about the translations, for parts to resume from."""
-    return {name: value for name, value in vars(options).items() if name not in _WITHOUT_EFFECT and value != []}
+    settings = {name: value for name, value in vars(options).items() if name not in _WITHOUT_EFFECT and value != []}
+    # A default that is given is the same as one that is not.
+    return {name: None if value == DEFAULTS.get(name) else value for name, value in settings.items()}
 
 
 def check_output(options: argparse.Namespace, files: list[Any], stdin: IO[bytes] | None) -> None:

@@ -4,7 +4,7 @@
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +52,12 @@ class MBRConfig:
         check_integer("seed", self.seed, minimum=0)
         for name in ("temperature", "epsilon_cutoff", "top_p"):
             _check_real(name, getattr(self, name))
+        for spec in fields(self) if self.num_samples is None else ():
+            if spec.name != "num_best" and getattr(self, spec.name) != spec.default:
+                raise ValueError(
+                    f"{spec.name}={getattr(self, spec.name)!r} is for samples, and num_best takes the n-best list of "
+                    "the beam search; leave one of them out"
+                )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature:g} must be more than 0; 1 samples from the model")
         if not 0 <= self.epsilon_cutoff < 1:

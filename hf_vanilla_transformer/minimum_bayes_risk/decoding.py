@@ -86,8 +86,11 @@ def check_minimum_bayes_risk(model: Any, search: BeamSearchConfig, config: "MBRC
     else:
         for field in dataclasses.fields(search):
             if field.name not in _SETTINGS_OF_SAMPLES and getattr(search, field.name) != field.default:
+                what = f"{field.name}={getattr(search, field.name)!r} is a setting"
+                if field.name == "bad_words_ids":
+                    what = "a list of banned words is a restriction"
                 raise ValueError(
-                    f"{field.name}={getattr(search, field.name)!r} is a setting of the beam search that samples don't "
+                    f"{what} of the beam search that samples don't "
                     "follow; leave it out, or take the n-best list instead (num_best)"
                 )
 

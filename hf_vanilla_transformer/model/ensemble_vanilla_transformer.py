@@ -43,6 +43,8 @@ class Ensemble(nn.Module):
                 differ.
         """
         super().__init__()
+        if isinstance(models, nn.Module) or not isinstance(models, Iterable):
+            raise ValueError(f"an ensemble is made of a list of models, not of a {type(models).__name__}; use [model]")
         if not models:
             raise ValueError("an ensemble has no models; give at least one")
         if any(hasattr(model, "beam_search") for model in models):

@@ -10,7 +10,7 @@ decodes with `paper_beam_search`.
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -187,10 +187,18 @@ class TranslationPipeline(Pipeline):
         preprocess = {name: parameters[name] for name in ("max_source_tokens",) if name in parameters}
         if "terminology" in parameters:
             terms = parameters["terminology"]
-            preprocess["terminology"] = Terminology(terms) if isinstance(terms, Mapping) else terms
-        for name, method, kind in (("mbr", "search", "an MBRConfig"), ("aligner", "align", "a WordAligner")):
+            preprocess["terminology"] = None if terms is None else Terminology.of(terms)
+        for name, method, example in (
+            ("mbr", "search", "MBRConfig(num_samples=64)"),
+            ("aligner", "align", "WordAligner(model, tokenizer)"),
+        ):
             if parameters.get(name) is not None and not hasattr(parameters[name], method):
-                raise ValueError(f"{name}={parameters[name]!r} is not {kind}; make one with hf_vanilla_transformer")
+                raise ValueError(
+                    f"{name}={parameters[name]!r} is of another type; give hf_vanilla_transformer.{example}"
+                )
+        others = getattr(parameters.get("aligner"), "tokenizers", self._tokenizers)
+        if difference := self._tokenizers.difference(others):
+            raise ValueError(f"aligner is of a model with other {difference}; make one with this pipeline's model")
         postprocess = {name: parameters[name] for name in ("return_scores",) if name in parameters}
         forward: dict[str, Any] = {"config": config}
         if "banned" in parameters:

@@ -3,6 +3,7 @@
 """Terminology of a language pair: source terms, and the phrases that translate them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 # Scripts without spaces between words, and Hangul, whose particles follow a word without a space: code points.
 _UNSPACED = (
@@ -41,6 +42,19 @@ class Terminology:
                 raise ValueError(f"the term {term!r} with the translation {phrase!r} is not a pair of texts")
             self._phrases[term.strip()] = phrase.strip()
         self._lengths = sorted({len(term) for term in self._phrases}, reverse=True)
+
+    @classmethod
+    def of(cls, entries: Any) -> "Terminology":
+        """Return a terminology as it is, and make one of a mapping.
+
+        Raises:
+            ValueError: If it is of another type.
+        """
+        if isinstance(entries, Terminology):
+            return entries
+        if not isinstance(entries, Mapping):
+            raise ValueError(f"terminology={entries!r} is not a mapping; give {{source term: target phrase}}")
+        return cls(entries)
 
     def phrases(self, text: str) -> list[str]:
         """Return the target phrases of the terms in a text, each once, in the order of the terms."""

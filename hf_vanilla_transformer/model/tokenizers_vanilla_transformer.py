@@ -9,6 +9,7 @@ is in the folder ``target_tokenizer`` of the checkpoint.
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 _MAX_TAGS_LISTED = 20  # in an error
+_LANGUAGE_TAG = re.compile(r"<2[\w-]+>")
 
 Span = tuple[int, int]  # first character, and one past the last
 
@@ -98,6 +100,10 @@ class TranslationTokenizers:
         check_tokenizer_fits(self.source, config)
         if self.separate:
             check_tokenizer_fits(self.target, config, "target")
+
+    def language_tags(self) -> list[str]:
+        """Return the tags of languages, such as "<2de>", among the added tokens of the source vocabulary."""
+        return sorted(token for token in self.source.get_added_vocab() if _LANGUAGE_TAG.fullmatch(token))
 
     def check_source_tag(self, source_tag: str) -> None:
         """Check that each word of a tag is a token of the source vocabulary.

@@ -167,6 +167,9 @@ def _names_of_systems(request: ComparisonRequest) -> list[str]:
     """Return a different name for each system: the name of its directory or file, or what is given."""
     named: list[tuple[str | None, str]] = [(None, model) for model in request.models]
     named += [_split_name(files[0]) for files in request.system_outputs]
+    given = [name for name, _ in named if name]
+    if twice := [name for name in given if given.count(name) > 1]:
+        raise ValueError(f"two systems have the name {twice[0]}; give each --system-output a name of its own")
     if not named:
         raise ValueError("there is no system to evaluate; name a model, or a file of translations with --system-output")
     return _unique([name or Path(path).name or path for name, path in named], [path for _, path in named])

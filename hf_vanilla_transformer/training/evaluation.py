@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..data.corpora import ParallelCorpus, load_text_files
 from ..data.splits import SPLITS, load_splits
-from ..data.text_lines import decode_line, read_lines
+from ..data.text_lines import decode_line, read_lines, read_valid_lines
 from ..device import choose_device
 from ..metrics import TranslationMetric
 from ..minimum_bayes_risk.config import MBRConfig
@@ -275,13 +275,7 @@ def read_labels(path: str | Path) -> list[str]:
     Raises:
         ValueError: If the file is not text, or a line is not UTF-8.
     """
-    labels = []
-    for number, line in enumerate(read_lines(Path(path)), start=1):
-        text, valid = decode_line(line)
-        if not valid:
-            raise ValueError(f"{path}:{number} is not UTF-8 text; convert the file, as with iconv -f LATIN1 -t UTF-8")
-        labels.append(text.strip())
-    return labels
+    return [text.strip() for text in read_valid_lines(Path(path))]
 
 
 def check_labels(labels: Sequence[str], corpus: ParallelCorpus, name: str) -> None:

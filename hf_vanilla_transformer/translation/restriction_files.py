@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the files that restrict translations: prefixes, constraints, terminology and banned words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data.file_names import existing_files
-from ..data.text_lines import count_lines, decode_line, read_lines
+from ..data.text_lines import count_lines, read_valid_lines
 from ..model.terminology_vanilla_transformer import Terminology
 from .line_sources import count_all_lines
 
@@ -45,11 +45,12 @@ class RestrictionFiles:
             files: the input, from `input_files`.
 
         Raises:
-            ValueError: If one is missing or not text, does not have as many lines as the input, or the terminology is
-                invalid.
+            ValueError: If one is missing or not UTF-8 text, does not have as many lines as the input, or the
+                terminology is invalid.
         """
         for path in self.paths():
-            next(read_lines(path), None)
+            for _ in read_valid_lines(path):
+                pass
         if self.terminology is not None:
             read_terminology(self.terminology)
         by_line = [name for name in (self.prefixes, self.constraints) if name is not None]
@@ -69,15 +70,16 @@ class RestrictionFiles:
         """
         given: dict[str, Any] = {}
         if self.prefixes is not None:
-            given["prefixes"] = _texts(self.prefixes)
+            given["prefixes"] = read_valid_lines(Path(self.prefixes))
         if self.constraints is not None:
-            given["constraints"] = (line.split("\t") for line in _texts(self.constraints))
+            lines = read_valid_lines(Path(self.constraints))
+            given["constraints"] = (line.split("\t") for line in lines)
         if in_parts:
             given = {name: list(values) for name, values in given.items()}
         if self.terminology is not None:
             given["terminology"] = read_terminology(self.terminology)
         if self.banned is not None:
-            given["banned"] = list(_texts(self.banned))
+            given["banned"] = list(read_valid_lines(Path(self.banned)))
         return given
 
 
@@ -88,7 +90,7 @@ def read_terminology(file: str | Path) -> Terminology:
         ValueError: If a line is not a pair, or a term has two translations.
     """
     entries: dict[str, str] = {}
-    for number, line in enumerate(_texts(file), start=1):
+    for number, line in enumerate(read_valid_lines(Path(file)), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         cells = [cell.strip() for cell in line.split("\t")]
@@ -102,11 +104,6 @@ def read_terminology(file: str | Path) -> Terminology:
     if not entries:
         raise ValueError(f"{file} has no terms; write a source term, a tab and its translation on each line")
     return Terminology(entries)
-
-
-def _texts(file: str | Path) -> Iterator[str]:
-    for line in read_lines(Path(file)):
-        yield decode_line(line)[0]
 
 
 __all__ = ["RestrictionFiles", "read_terminology"]

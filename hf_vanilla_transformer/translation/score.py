@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..model.beam_search_config_vanilla_transformer import check_integer
 from ..model.beam_search_vanilla_transformer import score_targets
-from ..model.ensemble_vanilla_transformer import unwrap_model
+from ..model.ensemble_vanilla_transformer import Ensemble, unwrap_model
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
 from .batches import Batches, Lines, number_of_workers, padded
@@ -122,6 +122,8 @@ def score(
         ("max_target_tokens", max_target_tokens),
     ):
         check_integer(name, value, minimum=1)
+    if isinstance(model, (list, tuple, Ensemble)):
+        raise ValueError("score takes one model; score_targets scores token ids with an ensemble")
     if not isinstance(model, torch.nn.Module):
         raise ValueError(
             f"an exported model ({type(model).__name__}) can only translate; score with the checkpoint it was exported "

@@ -146,6 +146,7 @@ def translate(
     check_integer("max_source_tokens", max_source_tokens, minimum=1)
     if isinstance(model, (list, tuple)):
         model = Ensemble(model)
+    _check_types(texts, config, mbr)
     workers = number_of_workers(model, workers)
     config = BeamSearchConfig() if config is None else config
     tokenizers = TranslationTokenizers.of(model, tokenizer, target_tokenizer)
@@ -159,13 +160,14 @@ def translate(
     if banned_ids := tokenizers.encode_banned(banned):
         config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
     check_beam_search(model, config)
-    terms = Terminology(terminology) if isinstance(terminology, Mapping) else terminology
+    terms = None if terminology is None else Terminology.of(terminology)
     if (constraints is not None or terms is not None) and not isinstance(model, torch.nn.Module):
         raise ValueError(NO_CONSTRAINTS)
     if mbr is not None:
         if prefixes is not None or constraints is not None or terms is not None:
             raise ValueError(
-                "mbr chooses among candidates that are drawn without prefixes and constraints; leave out one of them"
+                "mbr chooses among candidates that are drawn without prefixes, constraints and terminology; leave out "
+                "one of them"
             )
         mbr.check(model, config)
     if alignments and not return_scores:
@@ -216,6 +218,16 @@ def translate(
         raise ValueError(f"prefixes={prefixes!r} is one string for several texts; give a list with one prefix per text")
     translations = map(as_requested, translator.translate(texts, prefixes, constraints))
     return list(translations) if isinstance(texts, Sequence) else translations
+
+
+def _check_types(texts: Any, config: Any, mbr: Any) -> None:
+    """Raise ValueError for arguments of the wrong type, which would fail in the middle of the search."""
+    if not isinstance(texts, Iterable) or isinstance(texts, (bytes, Mapping)):
+        raise ValueError(f"texts is of type {type(texts).__name__}; give a string, or an iterable of strings")
+    if config is not None and not isinstance(config, BeamSearchConfig):
+        raise ValueError(f"config={config!r} is not a BeamSearchConfig; give BeamSearchConfig(num_beams=4)")
+    if mbr is not None and not isinstance(mbr, MBRConfig):
+        raise ValueError(f"mbr={mbr!r} is not an MBRConfig; give MBRConfig(num_samples=64)")
 
 
 __all__ = ["TranslateOptions", "translate"]

@@ -48,12 +48,16 @@ class _Problems:
         too_long: the texts that have more.
         impossible: texts without a target that fits their restrictions.
         unknown: constraints with characters that the vocabulary lacks.
+        tags: of languages, that the vocabulary has.
+        other_tags: texts without such a tag, or with one beside ``source_tag``.
     """
 
     max_source_tokens: int
     too_long: Lines = field(default_factory=Lines)
     impossible: Lines = field(default_factory=Lines)
     unknown: dict[str, None] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    other_tags: Lines = field(default_factory=Lines)
 
     def warn(self) -> None:
         """Log a warning for each kind of problem."""
@@ -66,6 +70,11 @@ class _Problems:
             logger.warning(
                 f"{self.impossible.count} text(s) have empty translations because no target fits their restrictions: "
                 f"{self.impossible}; allow more words, or use a wider beam"
+            )
+        if self.other_tags.count:
+            logger.warning(
+                f"{self.other_tags.count} text(s) have no tag of a language, or several, and the model has "
+                f"{', '.join(self.tags)}: {self.other_tags}; set source_tag, or begin each text with a tag"
             )
         if self.unknown:
             listed = ", ".join(map(repr, list(self.unknown)[:3])) + (", …" if len(self.unknown) > 3 else "")
@@ -95,7 +104,7 @@ class Translator:
         """Yield the hypotheses of each text, best first."""
         all_prefixes = PerText("prefixes", prefixes, default="")
         all_constraints = PerText("constraints", constraints, default=())
-        problems = _Problems(self.max_source_tokens)
+        problems = _Problems(self.max_source_tokens, tags=self.tokenizers.language_tags())
         iterator, lines_before = iter(texts), 0
         source = texts if isinstance(texts, TextSource) else None
         empty = [ScoredTranslation("", 0.0)] * self.config.num_return_sequences
@@ -146,8 +155,11 @@ class Translator:
         special = {self.tokenizers.pad_token_id, self.tokenizers.source.bos_token_id, self.tokenizers.eos_token_id}
         if self.source_tag:
             special.update(self.tokenizers.source.convert_tokens_to_ids(self.source_tag.split()))
+        languages = set(self.tokenizers.source.convert_tokens_to_ids(problems.tags))
         sources: dict[int, list[int]] = {}
         for place, ids in zip(places, encoded, strict=True):
+            if languages and sum(token in languages for token in ids) != 1:
+                problems.other_tags.add(lines_before + place + 1)
             if len(ids) > self.max_source_tokens:
                 problems.too_long.add(lines_before + place + 1)
             elif set(ids) - special:  # a text can be empty after the tokenizer's normalization
@@ -168,7 +180,8 @@ class Translator:
         for place, (text, own) in enumerate(zip(texts, constraints, strict=True)):
             if own is not None and (isinstance(own, str) or not all(isinstance(phrase, str) for phrase in own)):
                 raise ValueError(
-                    f"the constraints of line {lines_before + place + 1} are {own!r}, not a list of phrases"
+                    f"the constraints of line {lines_before + place + 1} are {own!r}, not a list of phrases; give one "
+                    'list for one text, as ["a phrase"], and one list per text for several'
                 )
             terms = [] if self.terminology is None else self.terminology.phrases(text)
             if found := [phrase.strip() for phrase in (*(own or ()), *terms) if phrase.strip()]:

@@ -110,6 +110,10 @@ def test_restrictions_of_the_search_hold_for_n_best_lists_and_are_rejected_for_s
     assert found in translate(*checkpoint, "two", search.replace(num_return_sequences=4))
     with pytest.raises(ValueError, match="min_length=9 is a setting of the beam search that samples don't follow"):
         translate(*checkpoint, TEXTS, search, mbr=MBRConfig(num_samples=4))
+    with pytest.raises(ValueError, match="a list of banned words is a restriction"):
+        translate(*checkpoint, TEXTS, banned=["two"], mbr=MBRConfig(num_samples=4))
+    with pytest.raises(ValueError, match="without prefixes, constraints and terminology"):
+        translate(*checkpoint, TEXTS, terminology={"two": "둘"}, mbr=MBRConfig(num_best=4))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,7 @@ def test_restrictions_of_the_search_hold_for_n_best_lists_and_are_rejected_for_s
         ({"num_samples": 4, "num_best": 4}, "set one of num_samples"),
         ({"num_samples": 1}, "num_samples=1 is not an integer ≥ 2"),
         ({"num_best": 2.5}, "num_best=2.5 is not an integer ≥ 2"),
+        ({"num_best": 4, "temperature": 0.5}, "temperature=0.5 is for samples"),
         ({"num_samples": 4, "temperature": 0}, "temperature=0 must be more than 0"),
         ({"num_samples": 4, "epsilon_cutoff": 1.0}, "epsilon_cutoff=1 must be from 0 to less than 1"),
         ({"num_samples": 4, "top_p": 0}, "top_p=0 must be more than 0"),

@@ -16,6 +16,7 @@ from hf_vanilla_transformer import (
     paper_beam_search,
     preset,
     quantize,
+    score,
     score_targets,
     train_tokenizer,
     translate,
@@ -186,3 +187,14 @@ def test_the_command_refuses_what_cannot_be_combined(models, checkpoints, tmp_pa
     ):
         assert main(["translate", checkpoints[0], str(source), *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_model_is_no_list_of_models_and_an_ensemble_no_model() -> None:
+    model = make_model(0)
+    with pytest.raises(ValueError, match="an ensemble is made of a list of models"):
+        Ensemble(model)
+    with pytest.raises(ValueError, match="quantize the models of an ensemble first"):
+        quantize(Ensemble([model]))
+    for models in ([model], Ensemble([model])):
+        with pytest.raises(ValueError, match="score takes one model"):
+            score(models, None, "one", "one")

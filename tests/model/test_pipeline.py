@@ -114,17 +114,25 @@ def test_minimum_bayes_risk_can_be_a_setting_of_the_pipeline(tokenizer):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"mbr": {"num_best": 4}}, "is not an MBRConfig"),
+        ({"mbr": {"num_best": 4}}, r"is of another type; give hf_vanilla_transformer.MBRConfig\("),
         ({"mbr": MBRConfig(num_samples=4), "min_length": 3}, "samples don't follow"),
         ({"mbr": MBRConfig(num_samples=4), "banned": ["하나"]}, "samples don't follow"),
         ({"mbr": MBRConfig(num_best=4), "num_beams": 8, "num_return_sequences": 5}, "more than the num_best=4"),
         ({"mbr": MBRConfig(num_best=4), "constraints": [["하나"]]}, "without prefixes, constraints"),
-        ({"aligner": True}, "is not a WordAligner"),
+        ({"aligner": True}, r"is of another type; give hf_vanilla_transformer.WordAligner\("),
     ],
 )
 def test_what_minimum_bayes_risk_and_alignments_cannot_do_is_one_sentence(translator, keywords, message):
     with pytest.raises(ValueError, match=message):
         translator(["one two"], **keywords)
+
+
+def test_an_aligner_of_a_model_with_another_vocabulary_is_refused(translator):
+    tokenizer = train_tokenizer(["four five"], 290)
+    with pytest.raises(ValueError, match="aligner is of a model with other source vocabularies"):
+        translator("one", aligner=WordAligner(build(tokenizer), tokenizer))
+    with pytest.raises(ValueError, match="words are aligned by one model"):
+        WordAligner([translator.model], translator.tokenizer)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
