@@ -36,10 +36,13 @@ class _Limits:
 # Every other case uses the fused kernel. The figures follow from benchmarks/attention_kernels.py on a CPU with
 # AVX512-bf16 and without AMX; `vanilla-transformer check --measure` compares them with the machine it runs on.
 _BF16_WITHOUT_AMX = _Limits(most_keys=256, least_sentences_times_heads=1)
-_FEW_QUERIES_IN_BF16_WITHOUT_AMX = _Limits(most_keys=64, least_sentences_times_heads=256)
-_FEW_QUERIES_IN_FP32 = _Limits(most_keys=48, least_sentences_times_heads=256)
+_ONE_QUERY_IN_BF16_WITHOUT_AMX = _Limits(most_keys=64, least_sentences_times_heads=64)
+_FEW_QUERIES_IN_BF16_WITHOUT_AMX = _Limits(most_keys=64, least_sentences_times_heads=64)
+_ONE_QUERY_IN_FP32 = _Limits(most_keys=48, least_sentences_times_heads=96)
+_FEW_QUERIES_IN_FP32 = _Limits(most_keys=24, least_sentences_times_heads=32)
 _FP32_WITH_GRADIENTS = _Limits(most_keys=32, least_sentences_times_heads=128)
 _FP32 = _Limits(most_keys=15, least_sentences_times_heads=128)
+_LEAST_MULTIPLICATIONS = 400  # of one product in a batch; torch computes smaller ones number by number
 
 
 def cpu_has_amx() -> bool:
@@ -56,18 +59,22 @@ def prefers_plain_products(query: Tensor, key: Tensor) -> bool:
     """
     if query.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    batch, heads, queries, _ = query.shape
-    few_queries = queries <= _FEW_QUERIES
+    batch, heads, queries, width = query.shape
     limits: _Limits | None = None
     if query.dtype == torch.bfloat16 and not cpu_has_amx():
-        limits = _FEW_QUERIES_IN_BF16_WITHOUT_AMX if few_queries else _BF16_WITHOUT_AMX
-    elif query.dtype == torch.float32 and few_queries:
-        limits = _FEW_QUERIES_IN_FP32
+        limits = _BF16_WITHOUT_AMX
+        if queries <= _FEW_QUERIES:
+            limits = _FEW_QUERIES_IN_BF16_WITHOUT_AMX if queries > 1 else _ONE_QUERY_IN_BF16_WITHOUT_AMX
     elif query.dtype == torch.float32:
         limits = _FP32_WITH_GRADIENTS if query.requires_grad else _FP32
+        if queries <= _FEW_QUERIES:
+            limits = _FEW_QUERIES_IN_FP32 if queries > 1 else _ONE_QUERY_IN_FP32
     if limits is None:
         return False
-    return key.shape[2] <= limits.most_keys and batch * heads >= limits.least_sentences_times_heads
+    keys = key.shape[2]
+    if keys > limits.most_keys or batch * heads < limits.least_sentences_times_heads:
+        return False
+    return queries * keys * width >= _LEAST_MULTIPLICATIONS
 
 
 def plain_attention(

@@ -27,19 +27,35 @@ def test_bf16_uses_plain_products_up_to_256_keys_where_there_is_no_amx(has_amx):
     assert not prefers_plain_products(longest, longest)
 
 
-def test_a_search_step_uses_plain_products_for_many_sentences_with_few_keys(has_amx):
-    step, few_sentences = heads(64, 4, torch.bfloat16), heads(63, 4, torch.bfloat16)
-    assert prefers_plain_products(step, heads(64, 64, torch.bfloat16)) is not has_amx
-    assert not prefers_plain_products(step, heads(64, 65, torch.bfloat16))
-    assert not prefers_plain_products(few_sentences, heads(63, 64, torch.bfloat16))
+@pytest.mark.parametrize(
+    ("dtype", "queries", "least_sentences", "most_keys"),
+    [
+        (torch.float32, 1, 24, 48),
+        (torch.float32, 8, 8, 24),
+        (torch.bfloat16, 1, 16, 64),
+        (torch.bfloat16, 8, 16, 64),
+    ],
+)
+def test_a_search_step_uses_plain_products_for_many_sentences_with_few_keys(
+    has_amx, dtype, queries, least_sentences, most_keys
+):
+    def chosen(sentences, keys):  # with 4 heads
+        step, past = (heads(sentences, length, dtype, width=32) for length in (queries, keys))
+        return prefers_plain_products(step, past)
+
+    assert chosen(least_sentences, most_keys) is (dtype == torch.float32 or not has_amx)
+    assert not chosen(least_sentences - 1, most_keys)
+    assert not chosen(least_sentences, most_keys + 1)
 
 
-def test_fp32_uses_plain_products_in_a_search_step_for_many_sentences_with_few_keys(has_amx):
-    step, few_sentences = heads(64, 8, torch.float32), heads(63, 8, torch.float32)
-    assert prefers_plain_products(step, heads(64, 48, torch.float32))
-    assert not prefers_plain_products(step, heads(64, 49, torch.float32))
-    assert not prefers_plain_products(few_sentences, heads(63, 48, torch.float32))
-    assert not prefers_plain_products(heads(64, 9, torch.float32), heads(64, 48, torch.float32))
+def test_nine_queries_are_not_few(has_amx):
+    assert not prefers_plain_products(heads(64, 9, torch.float32), heads(64, 24, torch.float32))
+
+
+def test_products_that_torch_computes_number_by_number_are_left_to_the_fused_kernel(has_amx):
+    step = heads(320, 1, torch.float32, width=32)
+    assert not prefers_plain_products(step, heads(320, 12, torch.float32, width=32))  # 384 multiplications
+    assert prefers_plain_products(step, heads(320, 13, torch.float32, width=32))
 
 
 def test_fp32_uses_plain_products_for_short_sentences(has_amx):
