@@ -204,6 +204,7 @@ def test_n_best_of_minimum_bayes_risk_may_exceed_the_beam(checkpoint: Path, file
         (["--mbr-samples", "4", "--mbr-nbest", "4"], "--mbr-samples and --mbr-nbest name two sets of candidates"),
         (["--mbr-nbest", "4", "--top-p", "0.9"], "--top-p is for samples; add --mbr-samples"),
         (["--seed", "1"], "--seed is for samples"),
+        (["--mbr-samples", "4", "--num-beams", "8"], "--num-beams is for the beam search, and --mbr-samples has none"),
         (["--mbr-samples", "4", "--top-p", "0"], "--top-p 0 must be more than 0"),
         (["--mbr-samples", "4", "--n-best", "5"], "--n-best 5 is more than the --mbr-samples 4 candidates"),
         (["--mbr-samples", "1"], "1"),

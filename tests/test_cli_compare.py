@@ -191,6 +191,7 @@ def test_processes_of_a_launch_are_refused(
         ([], "there is no system to evaluate"),
         (["{0}/first", "{0}/third"], "there is no directory {0}/third"),
         (["{0}/first", "{0}/second", "--translations", "{0}/x"], "--translations is for one model and one test set"),
+        (["--system-output", "{0}/a.half", "--mbr-samples", "8"], "--mbr-samples and --mbr-nbest are for a MODEL"),
         (["--system-output", "x={0}/a.half", "--system-output", "x={0}/a.exact"], "two systems have the name x"),
         (["--system-output", "{0}/a.half", "{0}/b.half"], "names 2 files for 1 test sets"),
         (["--system-output", "{0}/b.half"], "{0}/b.half has 9 lines, and text has 6; line n"),

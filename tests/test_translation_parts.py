@@ -329,7 +329,8 @@ def test_an_interrupted_command_keeps_its_parts_and_resumes(
     # Options that don't change translations may differ, and the files may have other names.
     shutil.copytree(folder / "model", tmp_path / "moved")
     shutil.copy(folder / "big.txt", tmp_path / "text")
-    arguments = words(tmp_path, tmp_path / "out", "--batch-size", 5, model="moved", text=tmp_path / "text")
+    options = ["--batch-size", 5, "--max-source-tokens", 1024]  # the latter is the default
+    arguments = words(tmp_path, tmp_path / "out", *options, model="moved", text=tmp_path / "text")
     assert main(arguments) == 0
     assert f"resuming: 16 of {LINES} lines are complete" in capsys.readouterr().err
     assert (tmp_path / "out").read_bytes() == whole and not (tmp_path / "out.parts").exists()
