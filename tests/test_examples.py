@@ -43,7 +43,7 @@ SMALLEST = [
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let examples import their siblings, as scripts that Python runs do."""
+    """Add the directory of the examples to the search path of modules, as Python does for a script in it."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 

@@ -166,14 +166,13 @@ def _check_text(options: argparse.Namespace) -> None:
     if options.recipe is None:
         if options.source is None or options.reference is None:
             raise ValueError(f"{'--source' if options.source is None else '--reference'} is missing; both are needed")
-        if options.overrides or options.split:
-            name = (options.overrides or ["--split"])[0]
+        if options.overrides:
             raise ValueError(
-                f"{name} is neither an option of evaluate nor a key of a recipe that is named; see --help, and name a "
-                "recipe with --recipe"
-                if options.overrides
-                else f"{name} is for a recipe; name one with --recipe"
+                f"{options.overrides[0]} is neither an option of evaluate nor a key of a recipe that is named; see "
+                "--help, and name a recipe with --recipe"
             )
+        if options.split:
+            raise ValueError("--split is for a recipe; name one with --recipe")
         if len(options.source) != len(options.reference):
             raise ValueError(
                 f"there are {len(options.source)} files for --source and {len(options.reference)} for --reference; "

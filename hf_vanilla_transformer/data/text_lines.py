@@ -113,6 +113,19 @@ def decode_line(line: bytes) -> tuple[str, bool]:
         return plain_spaces(line.decode(errors="replace")), False
 
 
+def read_valid_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file that decides about the result, in which no character may be guessed.
+
+    Raises:
+        ValueError: If the file is not text, or a line is not UTF-8.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        text, valid = decode_line(line)
+        if not valid:
+            raise ValueError(f"{path}:{number} is not UTF-8 text; convert the file, as with iconv -f LATIN1 -t UTF-8")
+        yield text
+
+
 def plain_spaces(text: str) -> str:
     """Replace no-break, ideographic and other Unicode spaces by U+0020, one by one.
 
@@ -183,19 +196,6 @@ def _mark_error(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_ERRORS, _mark_error)
-
-
-def read_valid_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file that decides about the result, in which no character may be guessed.
-
-    Raises:
-        ValueError: If the file is not text, or a line is not UTF-8.
-    """
-    for number, line in enumerate(read_lines(path), start=1):
-        text, valid = decode_line(line)
-        if not valid:
-            raise ValueError(f"{path}:{number} is not UTF-8 text; convert the file, as with iconv -f LATIN1 -t UTF-8")
-        yield text
 
 
 __all__ = [

@@ -36,7 +36,6 @@ class _Limits:
 # Every other case uses the fused kernel. The figures follow from benchmarks/attention_kernels.py on a CPU with
 # AVX512-bf16 and without AMX; `vanilla-transformer check --measure` compares them with the machine it runs on.
 _BF16_WITHOUT_AMX = _Limits(most_keys=256, least_sentences_times_heads=1)
-_ONE_QUERY_IN_BF16_WITHOUT_AMX = _Limits(most_keys=64, least_sentences_times_heads=64)
 _FEW_QUERIES_IN_BF16_WITHOUT_AMX = _Limits(most_keys=64, least_sentences_times_heads=64)
 _ONE_QUERY_IN_FP32 = _Limits(most_keys=48, least_sentences_times_heads=96)
 _FEW_QUERIES_IN_FP32 = _Limits(most_keys=24, least_sentences_times_heads=32)
@@ -62,13 +61,11 @@ def prefers_plain_products(query: Tensor, key: Tensor) -> bool:
     batch, heads, queries, width = query.shape
     limits: _Limits | None = None
     if query.dtype == torch.bfloat16 and not cpu_has_amx():
-        limits = _BF16_WITHOUT_AMX
-        if queries <= _FEW_QUERIES:
-            limits = _FEW_QUERIES_IN_BF16_WITHOUT_AMX if queries > 1 else _ONE_QUERY_IN_BF16_WITHOUT_AMX
+        limits = _FEW_QUERIES_IN_BF16_WITHOUT_AMX if queries <= _FEW_QUERIES else _BF16_WITHOUT_AMX
+    elif query.dtype == torch.float32 and queries <= _FEW_QUERIES:
+        limits = _FEW_QUERIES_IN_FP32 if queries > 1 else _ONE_QUERY_IN_FP32
     elif query.dtype == torch.float32:
         limits = _FP32_WITH_GRADIENTS if query.requires_grad else _FP32
-        if queries <= _FEW_QUERIES:
-            limits = _FEW_QUERIES_IN_FP32 if queries > 1 else _ONE_QUERY_IN_FP32
     if limits is None:
         return False
     keys = key.shape[2]

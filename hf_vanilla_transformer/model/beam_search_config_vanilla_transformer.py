@@ -114,6 +114,10 @@ class BeamSearchConfig:
         """Return a copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)
 
+    def banning(self, sequences: Sequence[Sequence[int]]) -> "BeamSearchConfig":
+        """Return a copy that also never generates these sequences of token ids."""
+        return self.replace(bad_words_ids=[*(self.bad_words_ids or ()), *sequences]) if sequences else self
+
     @property
     def restricts_tokens(self) -> bool:
         """Return whether a setting bans tokens: minimum length, repeated n-grams or banned words."""

@@ -30,6 +30,9 @@ from .token_rules_vanilla_transformer import Phrase, check_tokens
 NO_CONSTRAINTS = (  # raised for exported models
     "constraints and terminology are supported by the torch engine only; translate with the checkpoint"
 )
+MBR_IS_UNRESTRICTED = (
+    "mbr chooses among candidates that are drawn without prefixes, constraints and terminology; leave out one of them"
+)
 
 
 @dataclass(frozen=True)
@@ -290,4 +293,4 @@ def contains_phrase(phrase: Phrase, part: Phrase) -> bool:
     return any(tuple(phrase[start : start + len(part)]) == tuple(part) for start in range(len(phrase) - len(part) + 1))
 
 
-__all__ = ["NO_CONSTRAINTS", "Constraints", "checked_constraints", "contains_phrase"]
+__all__ = ["MBR_IS_UNRESTRICTED", "NO_CONSTRAINTS", "Constraints", "checked_constraints", "contains_phrase"]

@@ -252,12 +252,12 @@ def quantize(model: ModelT) -> ModelT:
         ValueError: If the model is not on the CPU, has adapters, or is quantized already, or if the processor's int8
             products are wrong.
     """
-    if not hasattr(model, "all_tied_weights_keys"):
+    if hasattr(model, "peft_config"):
+        raise ValueError("the model has adapters, which cannot be quantized; merge them first (merge_and_unload)")
+    if not isinstance(model, PreTrainedModel):
         raise ValueError(
             f"quantize takes a model, not a {type(model).__name__}; quantize the models of an ensemble first"
         )
-    if hasattr(model, "peft_config"):
-        raise ValueError("the model has adapters, which cannot be quantized; merge them first (merge_and_unload)")
     if getattr(model, "is_quantized", False):
         raise ValueError("the model is quantized already")
     devices = {parameter.device.type for parameter in model.parameters()}

@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from .beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from .beam_search_vanilla_transformer import paper_beam_search
+from .constraints_vanilla_transformer import MBR_IS_UNRESTRICTED
 from .remote_code_vanilla_transformer import write_code
 from .terminology_vanilla_transformer import Terminology
 from .tokenizers_vanilla_transformer import TranslationTokenizers
@@ -43,10 +44,6 @@ _HINTS = {  # keywords of other translation pipelines, of `generate` and of earl
     "prefix": "use prefixes",
     "tgt_lang": "the model translates in one direction; leave it out",
 }
-
-_MBR_IS_UNRESTRICTED = (
-    "mbr chooses among candidates that are drawn without prefixes, constraints and terminology; leave out one of them"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +155,7 @@ class TranslationPipeline(Pipeline):
         prefixes, constraints = kwargs.pop("prefixes", None), kwargs.pop("constraints", None)
         if prefixes is not None or constraints is not None:
             if kwargs.get("mbr", self._forward_params.get("mbr")) is not None:
-                raise ValueError(_MBR_IS_UNRESTRICTED)
+                raise ValueError(MBR_IS_UNRESTRICTED)
             inputs = _with_restrictions(inputs, prefixes, constraints)
         if isinstance(inputs, (str, _Input)):
             return super().__call__(inputs, **kwargs)
@@ -196,8 +193,8 @@ class TranslationPipeline(Pipeline):
                 raise ValueError(
                     f"{name}={parameters[name]!r} is of another type; give hf_vanilla_transformer.{example}"
                 )
-        others = getattr(parameters.get("aligner"), "tokenizers", self._tokenizers)
-        if difference := self._tokenizers.difference(others):
+        others = getattr(parameters.get("aligner"), "tokenizers", None)
+        if others is not None and (difference := self._tokenizers.difference(others)):
             raise ValueError(f"aligner is of a model with other {difference}; make one with this pipeline's model")
         postprocess = {name: parameters[name] for name in ("return_scores",) if name in parameters}
         forward: dict[str, Any] = {"config": config}
@@ -214,8 +211,8 @@ class TranslationPipeline(Pipeline):
         if mbr is None:
             return
         if preprocess.get("terminology") is not None:
-            raise ValueError(_MBR_IS_UNRESTRICTED)
-        mbr.check(self.model, _with_banned(forward["config"], forward.get("banned_ids")))
+            raise ValueError(MBR_IS_UNRESTRICTED)
+        mbr.check(self.model, forward["config"].banning(forward.get("banned_ids", ())))
 
     def preprocess(
         self, text: Any, max_source_tokens: int = 1024, terminology: Terminology | None = None
@@ -288,7 +285,7 @@ class TranslationPipeline(Pipeline):
             translations.
         """
         translatable = model_inputs["translatable"]
-        config = _with_banned(BeamSearchConfig() if config is None else config, banned_ids)
+        config = (BeamSearchConfig() if config is None else config).banning(banned_ids or ())
         found = None
         if bool(translatable.any()):
             ids, mask = (model_inputs[name][translatable] for name in ("input_ids", "attention_mask"))
@@ -380,11 +377,6 @@ def _with_restrictions(inputs: Any, prefixes: Any, constraints: Any) -> Any:
         if len(values) != len(inputs):
             raise ValueError(f"there are {len(values)} {name} for {len(inputs)} texts; give one for each")
     return [_Input(*given) for given in zip(inputs, prefixes, constraints, strict=True)]
-
-
-def _with_banned(config: BeamSearchConfig, banned_ids: list[list[int]] | None) -> BeamSearchConfig:
-    """Return the settings with further sequences of token ids that are never generated."""
-    return config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids]) if banned_ids else config
 
 
 def _as_tensors(hypotheses: list[list[list[int]]], scores: list[list[float]]) -> tuple[Tensor, Tensor, Tensor]:

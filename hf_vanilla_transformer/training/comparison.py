@@ -108,7 +108,13 @@ def run_comparison(
     outputs = [[_split_name(files[0])[1], *files[1:]] for files in request.system_outputs]
     if settings.output:
         text = [*request.sources, *request.references] if recipe is None else [str(recipe.path), *recipe.data.files]
-        inputs = [*text, *request.models, *request.groups, *(file for files in outputs for file in files)]
+        inputs = [
+            *text,
+            *request.models,
+            *settings.ensemble,
+            *request.groups,
+            *(file for files in outputs for file in files),
+        ]
         check_file(settings.output, "record", inputs=inputs, overwrite=settings.overwrite)
     corpora = _load_test_sets(request) if recipe is None else load_recipe_text(recipe, settings.splits)
     given = _read_outputs(outputs, corpora)

@@ -184,8 +184,8 @@ __all__ = [
     "check_custom_loss",
     "check_custom_optimizer",
     "check_model_type",
-    "check_r_drop",
     "check_parallelism",
     "check_passed_arguments",
+    "check_r_drop",
     "checked_search_space",
 ]

@@ -159,7 +159,7 @@ class TrainingMeter(TrainerCallback):
         self.nats: Tensor | None = None
         self.seconds_paused = 0.0
         self._window: LogWindow | None = None  # None while no training is running
-        self._loss_sum, self._updates = 0.0, 0  # of this call of train, up to the last log entry
+        self._loss_sum = 0.0  # of all ranks, in this call of train, up to the last log entry
         self._closed: Totals | None = None  # up to the last log entry; None before training
         self._last_line: Totals | None = None  # when the last line was shown; None before training
         self._shown: RecentValues | None = None  # in that line
@@ -169,7 +169,7 @@ class TrainingMeter(TrainerCallback):
     ) -> None:
         """Start measuring."""
         self._window = LogWindow(args.device)
-        self._loss_sum, self._updates, self._shown = 0.0, 0, None
+        self._loss_sum, self._shown = 0.0, None
         self._closed = self._last_line = Totals(self._window.sums.clone(), 0, 0.0, has_nats=True)
 
     def add(self, loss: Tensor, inputs: dict[str, Any]) -> None:
@@ -217,7 +217,8 @@ class TrainingMeter(TrainerCallback):
 
     def overall(self, world_size: int) -> RecentValues | None:
         """Return the values of all updates of this call of train; None if there were none."""
-        return None if self._closed is None or not self._totals().updates else self._totals().values(world_size)
+        totals = None if self._closed is None else self._totals()
+        return None if totals is None or not totals.updates else totals.values(world_size)
 
     def _totals(self) -> Totals:
         assert self._closed is not None
@@ -233,14 +234,13 @@ class TrainingMeter(TrainerCallback):
         window, world_size = self._window, accelerator.num_processes
         sums: Tensor = accelerator.reduce(window.sums, "sum")
         self._loss_sum += sums[0].item() / world_size
-        self._updates += window.updates
         self._closed = self._totals()
         if "loss" in logs:
             logs["loss"] = window.mean_loss(sums, world_size)
             logs.update(window.summary(sums))
             self._window = LogWindow(sums.device)
         else:
-            logs["train_loss"] = self._loss_sum / self._updates if self._updates else math.nan
+            logs["train_loss"] = self._loss_sum / self._closed.updates if self._closed.updates else math.nan
             self._window = None
 
 

@@ -79,7 +79,7 @@ def choose_recipe(given: Mapping[str, Setting], values: Mapping[str, Any]) -> Ch
     return ChosenRecipe(
         path=path,
         text=recipe_text(header, written, comments),
-        summary=f"chosen for {_described(size, data)}{_given(values)}; reasons in {path}",
+        summary=f"chosen for {_described(size, data)}{_kept(size, values)}; reasons in {path}",
         command_only={key: setting for key, setting in given.items() if key in _NOT_WRITTEN},
     )
 
@@ -123,11 +123,10 @@ def _described(size: TextSize, data: DataArguments) -> str:
     )
 
 
-def _given(values: Mapping[str, Any]) -> str:
-    """List the settings that were given and not chosen; the text and the output directory are not among them."""
-    data = {item.name for item in fields(DataArguments)}
-    given = [key for key in values if key not in {*data, *_NOT_WRITTEN, "output_dir"}]
-    return f", except what is given ({', '.join(given)})" if given else ""
+def _kept(size: TextSize, values: Mapping[str, Any]) -> str:
+    """List the given settings that would have been chosen otherwise."""
+    kept = [choice.key for choice in choose_settings(size, {}) if choice.key in values]
+    return f", except what is given ({', '.join(kept)})" if kept else ""
 
 
 __all__ = ["RECIPE_FILE", "ChosenRecipe", "choose_held_out", "choose_recipe"]

@@ -88,10 +88,10 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
       arithmetic has the ``precision`` of the arguments; "auto" selects it for hardware and model, and a resumed run
       keeps that of its checkpoint.
     - **Loss**: labels are smoothed by ``label_smoothing_factor``, in training only, inside the model's loss; ``r_drop``
-      adds R-Drop. Training
-      logs contain ``nll`` and ``perplexity``, without smoothing, beside ``loss``. ``eval_loss`` is the unsmoothed
-      negative log-likelihood per token, in nats, over the evaluation dataset, and ``eval_perplexity`` its exponential.
-      On several ranks, sentences that accelerate repeats to fill the last evaluation batch count twice.
+      adds R-Drop. Training logs contain ``nll`` and ``perplexity``, without smoothing, beside ``loss``. ``eval_loss``
+      is the unsmoothed negative log-likelihood per token, in nats, over the evaluation dataset, and ``eval_perplexity``
+      its exponential. On several ranks, sentences that accelerate repeats to fill the last evaluation batch count
+      twice.
     - **Checkpoints**: complete or absent. A checkpoint is written to a staging directory, hashed in a manifest and
       renamed atomically. ``train(resume_from_checkpoint=True)`` resumes from the newest valid checkpoint, and rejects
       one with other data, another tokenizer, optimizer or model, unless ``resume_anyway`` is set. A resumed run gets

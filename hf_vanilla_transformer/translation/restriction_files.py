@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.file_names import existing_files
-from ..data.text_lines import count_lines, read_valid_lines
+from ..data.text_lines import read_valid_lines
 from ..model.terminology_vanilla_transformer import Terminology
 from .line_sources import count_all_lines
 
@@ -48,15 +48,13 @@ class RestrictionFiles:
             ValueError: If one is missing or not UTF-8 text, does not have as many lines as the input, or the
                 terminology is invalid.
         """
-        for path in self.paths():
-            for _ in read_valid_lines(path):
-                pass
+        counts = {path: sum(1 for _ in read_valid_lines(path)) for path in self.paths()}
         if self.terminology is not None:
             read_terminology(self.terminology)
         by_line = [name for name in (self.prefixes, self.constraints) if name is not None]
         lines = count_all_lines(files) if by_line else None
         for name in () if lines is None else by_line:
-            if (found := count_lines(Path(name))) != lines:
+            if (found := sum(counts[path] for path in existing_files(name))) != lines:
                 raise ValueError(
                     f"{name} has {found:,} lines, but the input has {lines:,}; give one line per line of input, empty "
                     "where a translation is free"

@@ -12,7 +12,7 @@ from ..alignment.word_alignment import WordAligner
 from ..minimum_bayes_risk.config import MBRConfig
 from ..model.beam_search_config_vanilla_transformer import BeamSearchConfig, check_integer
 from ..model.beam_search_vanilla_transformer import check_beam_search
-from ..model.constraints_vanilla_transformer import NO_CONSTRAINTS
+from ..model.constraints_vanilla_transformer import MBR_IS_UNRESTRICTED, NO_CONSTRAINTS
 from ..model.ensemble_vanilla_transformer import Ensemble
 from ..model.terminology_vanilla_transformer import Terminology
 from ..model.tokenizers_vanilla_transformer import TranslationTokenizers
@@ -157,18 +157,14 @@ def translate(
             f"num_beams={config.num_beams} is more than the {vocabulary} tokens of the vocabulary; choose fewer (the "
             "paper's is 4)"
         )
-    if banned_ids := tokenizers.encode_banned(banned):
-        config = config.replace(bad_words_ids=[*(config.bad_words_ids or ()), *banned_ids])
+    config = config.banning(tokenizers.encode_banned(banned))
     check_beam_search(model, config)
     terms = None if terminology is None else Terminology.of(terminology)
     if (constraints is not None or terms is not None) and not isinstance(model, torch.nn.Module):
         raise ValueError(NO_CONSTRAINTS)
     if mbr is not None:
         if prefixes is not None or constraints is not None or terms is not None:
-            raise ValueError(
-                "mbr chooses among candidates that are drawn without prefixes, constraints and terminology; leave out "
-                "one of them"
-            )
+            raise ValueError(MBR_IS_UNRESTRICTED)
         mbr.check(model, config)
     if alignments and not return_scores:
         raise ValueError(

@@ -126,6 +126,7 @@ def test_a_name_on_the_hub_is_fetched_and_a_failure_is_one_sentence(tmp_path, mo
     monkeypatch.setattr(download, "snapshot_download", fail)
     with pytest.raises(OSError, match="there is no directory someone/wmt, and the Hub cannot be reached"):
         convert_checkpoint("fsmt", "someone/wmt", tmp_path / "ours")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no directory ../x"):
         convert_checkpoint("fsmt", "../x", tmp_path / "ours")
     assert not (tmp_path / "ours").exists()

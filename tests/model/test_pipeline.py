@@ -127,6 +127,11 @@ def test_what_minimum_bayes_risk_and_alignments_cannot_do_is_one_sentence(transl
         translator(["one two"], **keywords)
 
 
+def test_a_call_without_an_aligner_compares_no_vocabularies(translator, monkeypatch):
+    monkeypatch.setattr(TranslationTokenizers, "difference", lambda *_: pytest.fail("compared"))
+    translator("one")
+
+
 def test_an_aligner_of_a_model_with_another_vocabulary_is_refused(translator):
     tokenizer = train_tokenizer(["four five"], 290)
     with pytest.raises(ValueError, match="aligner is of a model with other source vocabularies"):

@@ -40,6 +40,11 @@ def test_two_files_are_enough(two_files: Words) -> None:
     )
 
 
+def test_the_summary_lists_the_given_settings_that_would_have_been_chosen(two_files: Words) -> None:
+    given = ["--vocab_size", "400", "--max_steps", "9", "--seed", "3", "--lowercase", "true"]
+    assert ", except what is given (vocab_size, max_steps); reasons" in read_recipe(None, two_files(*given)).summary
+
+
 def test_the_written_recipe_has_the_same_identity_as_the_choice(two_files: Words) -> None:
     words = two_files("--config_overrides", '{"d_ff":64}', "--data-license", "CC BY: 4.0, mine", "--lowercase")
     recipe = read_recipe(None, words)
