@@ -1,11 +1,13 @@
 """Train variants of the recipe `tiny` for the same number of updates, and score each on validation text.
 
-    python benchmarks/recipe_variants.py runs/variants --data DATA --updates 6000 --variants recipe muon bpe-dropout
+    python benchmarks/recipe_variants.py runs/variants --data DATA --updates 6000 --variants recipe muon r-drop+muon
+    python benchmarks/recipe_variants.py examples/results/recipe_variants --render docs/recipes.md
 
-DATA holds multi30k/lc.norm.tok. Every variant changes one thing about the recipe as it is (`--list` shows them) and
-keeps the model that of the paper. A variant that was trained before is not trained again. The test text is not read.
-The table has the processor time, so that a variant which makes an update slower is not preferred for its score alone.
-With `--only-table`, nothing is trained. The last line is "recipe_variants: N trained".
+DATA holds multi30k/lc.norm.tok. Every variant changes one thing about the recipe as it is (`--list` shows them), or
+several that are joined by "+", and keeps the model that of the paper. A variant that was trained before is not trained
+again. The test text is not read. The table has the processor time, so that a variant which makes an update slower is
+not preferred for its score alone. With `--only-table`, nothing is trained; with `--render`, the table is written into a
+page. The last line is "recipe_variants: N trained".
 """
 
 import argparse
@@ -24,6 +26,8 @@ from transformers import TrainerCallback
 from hf_vanilla_transformer import read_recipe, train
 
 TEXT = "multi30k/lc.norm.tok"
+HEADINGS = ("variant", "updates", "seed", "epochs", "processor minutes", "validation loss", "BLEU", "chrF")
+START, END = "<!-- variants:start -->", "<!-- variants:end -->"
 SETTINGS = {"source_lang": "en", "target_lang": "de", "metric_tokenize": "none", "report_to": "none"}
 
 
@@ -86,9 +90,34 @@ VARIANTS = {
 }
 
 
+def variant_of(name: str) -> Variant:
+    """Return the variant of a name; "+" joins several changes.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no such variant, or two of them change the same setting.
+    """
+    settings: dict[str, str] = {}
+    decay = 0.0
+    for part in name.split("+"):
+        if part not in VARIANTS:
+            raise argparse.ArgumentTypeError(f"there is no variant {part!r}; --list shows them")
+        variant = VARIANTS[part]
+        if both := settings.keys() & variant.settings.keys():
+            raise argparse.ArgumentTypeError(f"{name}: two of the variants change {', '.join(sorted(both))}")
+        settings |= variant.settings
+        decay = max(decay, variant.decay)
+    return Variant(settings, decay)
+
+
+def variant_name(name: str) -> str:
+    """Return a valid name of a variant, for argparse."""
+    variant_of(name)
+    return name
+
+
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train a variant and return its record."""
-    variant, folder = VARIANTS[name], options.data / TEXT
+    variant, folder = variant_of(name), options.data / TEXT
     output = options.work / f"{name}-{options.updates}-{options.seed}"
     # The cooldown has the recipe's share of the updates, and so has the interval of checkpoints.
     recipe = read_recipe("tiny")
@@ -121,16 +150,26 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Return the scores, the best variant first."""
-    lines = ["variant                 updates  seed  epochs  processor minutes  validation loss   BLEU   chrF"]
+    """Return the scores in Markdown, the best variant first."""
+    rows: list[Sequence[str]] = [HEADINGS, ("---",) * len(HEADINGS)]
     for record in sorted(records, key=lambda record: -record["scores"]["validation"]["bleu"]):
         training, scores = record["training"], record["scores"]["validation"]
-        lines.append(
-            f"{record['name']:<22}  {training['updates']:>7,}  {training['seed']:>4}  {training['epochs']:>6.1f}  "
-            f"{training['processor_seconds'] / 60:>17.1f}  {scores['loss']:>15.4f}  {scores['bleu']:>5.2f}  "
-            f"{scores['chrf']:>5.2f}"
-        )
-    return "\n".join(lines)
+        rows.append((
+            record["name"], f"{training['updates']:,}", f"{training['seed']}", f"{training['epochs']:.1f}",
+            f"{training['processor_seconds'] / 60:.1f}", f"{scores['loss']:.3f}", f"{scores['bleu']:.2f}",
+            f"{scores['chrf']:.2f}",
+        ))  # fmt: skip
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def render(page: Path, records: list[dict[str, Any]]) -> None:
+    """Write the table between its markers into a page."""
+    text = page.read_text(encoding="utf-8")
+    if (text.count(START), text.count(END)) != (1, 1):
+        raise SystemExit(f"{page} must have {START} and {END} once each")
+    page.write_text(
+        f"{text[: text.index(START)]}{START}\n{table(records)}\n{text[text.index(END) :]}", encoding="utf-8"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -138,25 +177,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of the runs and their records")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "data")))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["recipe"], metavar="NAME")
+    parser.add_argument("--variants", nargs="+", type=variant_name, default=["recipe"], metavar="NAME")
     parser.add_argument("--updates", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="list the variants and end")
     parser.add_argument("--only-table", action="store_true", help="print the records that there are and end")
+    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the records into this page and end")
     options = parser.parse_args(arguments)
     if options.list:
-        print("\n".join(f"{name}: {variant.settings or variant.trainer.__doc__}" for name, variant in VARIANTS.items()))
+        print("\n".join(f"{name}: {variant}" for name, variant in VARIANTS.items()))
         return
-    if not options.only_table and not (options.data / TEXT / "train.en").is_file():
+    only_table = options.only_table or options.render is not None
+    if not only_table and not (options.data / TEXT / "train.en").is_file():
         parser.error(f"there is no {options.data / TEXT}/train.en; give the folder that holds multi30k with --data")
     options.work.mkdir(parents=True, exist_ok=True)
     trained = 0
-    for name in () if options.only_table else options.variants:
+    for name in () if only_table else options.variants:
         path = options.work / f"{name}-{options.updates}-{options.seed}.json"
         if not path.exists():
             path.write_text(json.dumps(run(name, options), indent=1) + "\n", encoding="utf-8")
             trained += 1
-    print(table([json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.work.glob("*.json"))]))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.work.glob("*.json"))]
+    if options.render is not None:
+        render(options.render, records)
+    print(table(records))
     print(f"recipe_variants: {trained} trained")
 
 

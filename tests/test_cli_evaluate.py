@@ -19,6 +19,7 @@ from hf_vanilla_transformer import (
 )
 from hf_vanilla_transformer.cli import main
 from hf_vanilla_transformer.training.evaluation import read_labels
+from hf_vanilla_transformer.training.evaluation_request import EvaluationRequest, ResolvedRequest
 
 SENTENCES = 6
 
@@ -131,9 +132,11 @@ def test_options_take_precedence_over_the_recipe_and_its_keys_may_follow(folder:
 
 
 def test_a_language_that_does_not_fit_the_references_is_reported(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = ["--source", folder / "test.en", "--reference", folder / "test.ko", "--num-beams", 1]
+    unnamed = tmp_path / "references"
+    unnamed.write_bytes((folder / "test.ko").read_bytes())
+    words = ["--source", folder / "test.en", "--reference", unnamed, "--num-beams", 1]
     for options, message in (
         ([], "the references look like text in Korean, and BLEU's tokenizer 13a does not split it"),
         (["--target-lang", "kr"], "the references are mostly Hangul, but target_lang is 'kr'"),
@@ -143,6 +146,15 @@ def test_a_language_that_does_not_fit_the_references_is_reported(
         caplog.clear()
         assert run(folder, *words, *options) == 0
         assert message in caplog.text and bool(message) == ("the references" in caplog.text)
+
+
+@pytest.mark.parametrize(("name", "tokenize"), [("test.ko", "korean"), ("test.zh.txt", "zh"), ("test.de", "13a")])
+def test_the_name_of_the_references_selects_the_tokenizer_of_bleu(name: str, tokenize: str) -> None:
+    def chosen(**settings: Any) -> str:
+        return ResolvedRequest.of(EvaluationRequest("model", "test.en", name, **settings)).tokenize
+
+    assert chosen() == tokenize
+    assert chosen(target_lang="de") == "13a" and chosen(tokenize="none") == "none"
 
 
 def test_each_label_is_scored_separately(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variants of the recipe `tiny`: each trains, and the departures compute what their papers say."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -10,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_vanilla_transformer import (
-    embedded_corpus,
-)
+from hf_vanilla_transformer import embedded_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +22,30 @@ def variants(monkeypatch):
     import recipe_variants
 
     return recipe_variants
+
+
+def test_joined_variants_change_all_that_each_of_them_changes(variants):
+    both = variants.variant_of("r-drop+muon")
+    assert both.settings == {"r_drop": "5", "optim": "muon"} and both.decay == 0
+    assert variants.variant_of("bpe-dropout+ema").decay == variants.VARIANTS["ema"].decay
+    for name, reason in (("muon+adam", "change optim"), ("muon+none", "no variant 'none'")):
+        with pytest.raises(argparse.ArgumentTypeError, match=reason):
+            variants.variant_of(name)
+
+
+def test_the_table_of_records_is_written_between_its_markers(variants, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{variants.START}\nold\n{variants.END}\nbelow\n")
+    training = {"updates": 16, "seed": 1, "epochs": 0.5, "processor_seconds": 90}
+    scores = {"validation": {"loss": 2.0, "bleu": 30.0, "chrf": 50.0}}
+    (tmp_path / "muon-16-1.json").write_text(json.dumps({"name": "muon", "training": training, "scores": scores}))
+    variants.main([str(tmp_path), "--render", str(page)])
+    lines = page.read_text().splitlines()
+    assert lines[0] == "above" and lines[-1] == "below" and "old" not in lines
+    assert "| muon | 16 | 1 | 0.5 | 1.5 | 2.000 | 30.00 | 50.00 |" in lines
+    page.write_text("no markers")
+    with pytest.raises(SystemExit, match="variants:start"):
+        variants.main([str(tmp_path), "--render", str(page)])
 
 
 @pytest.mark.slow

@@ -82,7 +82,10 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--split", action="append", help="split of the recipe; may be repeated (default: validation and test)"
     )
-    parser.add_argument("--target-lang", help="language of the translations, which selects --tokenize, e.g. ko")
+    parser.add_argument(
+        "--target-lang",
+        help="language of the translations, which selects --tokenize (default: by the name of the references: test.ko)",
+    )
     parser.add_argument(
         "--tokenize",
         help="tokenizer of sacreBLEU: 13a, none, char, korean (ko-mecab if installed, else char), ... (default: by "

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ..data.corpora import ParallelCorpus
 from ..data.corpus_warnings import corpus_warnings
+from ..data.file_languages import language_of_file
 from ..data.scripts import NOT_SPLIT_AT_SPACES, main_script, unexpected_script
 from ..languages import check_language, doubtful_language, language_name
 from ..metrics import TranslationMetric, default_bleu_tokenizer
@@ -45,7 +46,8 @@ class EvaluationRequest:
         recipe: recipe that names the text, instead of the two files.
         overrides: words "--key value" that take precedence over the recipe.
         splits: splits of the recipe; None evaluates validation and test.
-        target_lang: language of the translations; selects the tokenizer of BLEU.
+        target_lang: language of the translations, which selects the tokenizer of BLEU; None takes it from the name of
+            ``reference``, as test.ko.
         tokenize: sacreBLEU's tokenizer.
         lowercase: ignore case.
         search: fields of `BeamSearchConfig` that take precedence over the recipe's.
@@ -241,7 +243,8 @@ def _bleu_tokenizer(request: EvaluationRequest, recipe: Recipe | None) -> str:
     if request.tokenize:
         return request.tokenize
     if recipe is None:
-        return default_bleu_tokenizer(request.target_lang or "")
+        named = language_of_file(request.reference) if request.reference else None
+        return default_bleu_tokenizer(request.target_lang or named or "")
     if recipe.run.metric_tokenize and request.target_lang is None:
         return recipe.run.metric_tokenize
     return default_bleu_tokenizer(recipe.data.target_lang)
