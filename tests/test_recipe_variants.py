@@ -48,6 +48,16 @@ def test_the_table_of_records_is_written_between_its_markers(variants, tmp_path)
         variants.main([str(tmp_path), "--render", str(page)])
 
 
+def test_the_page_of_recipes_matches_the_records(variants, tmp_path):
+    page = ROOT / "docs" / "recipes.md"
+    copy = tmp_path / "recipes.md"
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    variants.main([str(ROOT / "examples" / "results" / "recipe_variants"), "--render", str(copy)])
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), (
+        "run benchmarks/recipe_variants.py examples/results/recipe_variants --render docs/recipes.md"
+    )
+
+
 @pytest.mark.slow
 def test_variants_train_once_and_are_listed_by_score(tmp_path):
     folder = tmp_path / "multi30k" / "lc.norm.tok"

@@ -19,6 +19,7 @@ class LossKwargs(TransformersKwargs, total=False):
     """
 
     label_smoothing: float
+    r_drop: float
     return_logits: bool
 
 

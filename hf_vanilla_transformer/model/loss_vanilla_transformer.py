@@ -4,7 +4,9 @@
 
 There are two implementations of the same loss. `token_cross_entropy` takes the logits. `linear_cross_entropy` takes the
 hidden states and the output projection, and computes logits and gradients of one chunk of tokens at a time, so that the
-(tokens × vocabulary) logits are never stored.
+(tokens × vocabulary) logits are never stored. Both can add the divergence of R-Drop (Liang et al. 2021), a departure
+from the paper: a batch that contains each example twice has two predictions for each token, which differ in their
+dropout and shall agree.
 """
 
 # Shapes: N tokens of the batch · D d_model · V vocabulary
@@ -29,7 +31,9 @@ def on_accelerator(tensor: Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
-def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def token_cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, r_drop: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy of all labels that are not ignored.
 
     The smoothed target distribution is 1 − ε on the label plus ε/V on each of the V tokens, label included (§5.4).
@@ -38,6 +42,8 @@ def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float =
         logits: (…, V), any floating dtype; computed in fp32, or in fp64 if the logits are.
         labels: (…), integers; −100 is ignored.
         label_smoothing: ε in [0, 1).
+        r_drop: α of R-Drop; not 0 needs a batch whose second half has the examples of the first. α times the mean of
+            KL(P‖Q) and KL(Q‖P) is added for each label of the first half, where P and Q are its two predictions.
 
     Returns:
         The smoothed loss, and the negative log-likelihood, which has no gradient. Both are sums over the labels, in
@@ -50,16 +56,28 @@ def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float =
     log_normalizer = logits.logsumexp(dim=-1)
     label_logits = logits.gather(-1, labels.masked_fill(~real, 0).unsqueeze(-1)).squeeze(-1)
     nll = (log_normalizer - label_logits).masked_fill(~real, 0.0).sum()
-    if not label_smoothing:
-        return nll, nll.detach()
-    uniform = (log_normalizer - logits.mean(dim=-1)).masked_fill(~real, 0.0).sum()
-    return (1.0 - label_smoothing) * nll + label_smoothing * uniform, nll.detach()
+    loss = nll
+    if label_smoothing:
+        uniform = (log_normalizer - logits.mean(dim=-1)).masked_fill(~real, 0.0).sum()
+        loss = (1.0 - label_smoothing) * nll + label_smoothing * uniform
+    if r_drop:
+        _check_pairs(labels)
+        first, second = (logits - log_normalizer.unsqueeze(-1)).chunk(2)
+        # KL(P‖Q) + KL(Q‖P) = Σ (P − Q) (log P − log Q)
+        both = ((first.exp() - second.exp()) * (first - second)).sum(dim=-1)
+        loss = loss + r_drop / 2 * both.masked_fill(~real[: len(both)], 0.0).sum()
+    return loss, nll.detach()
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float = 0.0
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    r_drop: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Compute `token_cross_entropy(hidden @ weight.T + bias, labels)` without storing the logits.
+    """Compute `token_cross_entropy(hidden @ weight.T + bias, labels, …)` without storing the logits.
 
     Args:
         hidden: (…, D), the decoder's output.
@@ -67,11 +85,26 @@ def linear_cross_entropy(
         bias: (V,) or None.
         labels: (…), integers; −100 is ignored.
         label_smoothing: ε in [0, 1).
+        r_drop: α of R-Drop; not 0 needs a batch whose second half has the examples of the first.
 
     Returns:
         The same two sums as `token_cross_entropy`. The loss has no second derivative.
     """
-    return _ChunkedLinearCrossEntropy.apply(hidden.flatten(0, -2), weight, bias, labels.flatten(), label_smoothing)
+    hidden, labels = hidden.flatten(0, -2), labels.flatten()
+    if r_drop:
+        _check_pairs(labels)
+        # The two predictions of a token become neighbours, so that a chunk has both.
+        hidden, labels = (torch.stack(values.chunk(2), dim=1).flatten(0, 1) for values in (hidden, labels))
+    return _ChunkedLinearCrossEntropy.apply(hidden, weight, bias, labels, label_smoothing, r_drop)
+
+
+def _check_pairs(labels: Tensor) -> None:
+    """Raise ValueError unless there can be two predictions of each label."""
+    if len(labels) % 2:
+        raise ValueError(
+            f"r_drop compares two predictions for each label, and the batch has {len(labels)} labels; let its second "
+            "half repeat the examples of its first"
+        )
 
 
 @dataclasses.dataclass
@@ -150,12 +183,19 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
 
     ∂loss/∂logits = P − (1 − ε)·onehot(label) − ε/V, where P is the softmax. Softmax and onehot are the only operation
     on a chunk's logits in addition to the matrix products: ε/V is the same for all tokens of the vocabulary, so that
-    its products are computed from the sum of the weight's rows.
+    its products are computed from the sum of the weight's rows. With R-Drop, rows 2i and 2i + 1 are the two predictions
+    of a token.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_smoothing: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        label_smoothing: float,
+        r_drop: float,
     ) -> tuple[Tensor, Tensor]:
         device, vocab_size = hidden.device.type, weight.shape[0]
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -172,7 +212,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                 bias_sum = None if bias is None else bias.sum(dtype=wide)
                 uniform = (column_sum * (-label_smoothing / vocab_size)).to(dtype)
             chunk_bytes = _CHUNK_BYTES if device == "cpu" else _CHUNK_BYTES_ON_ACCELERATOR
-            chunk = max(1, chunk_bytes // (vocab_size * dtype.itemsize))
+            chunk = 2 * max(1, chunk_bytes // (2 * vocab_size * dtype.itemsize))
             buffer = tokens.states.new_empty((min(chunk, len(tokens.labels)), vocab_size))
             for start in range(0, len(tokens.labels), chunk):
                 rows = slice(start, start + chunk)
@@ -181,7 +221,12 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                 if bias is not None:
                     logits += bias.to(dtype)
                 label_logits = logits.gather(-1, label_index).to(wide)
-                if gradients is not None:
+                if r_drop:
+                    log_normalizer, divergence = _to_gradient_of_pairs_(
+                        logits, label_index, 1.0 - label_smoothing, r_drop, wide
+                    )
+                    loss += r_drop * divergence
+                elif gradients is not None:
                     log_normalizer = _subtract_label_from_softmax_(logits, label_index, 1.0 - label_smoothing, wide)
                 else:
                     log_normalizer = logits.to(wide).logsumexp(dim=-1, keepdim=True)
@@ -219,7 +264,12 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                 grad_hidden = grad_hidden.new_zeros(shape).index_copy_(0, kept, grad_hidden)
         weight_out = grad_weight.mul(grad_loss).to(weight_dtype) if ctx.needs_input_grad[1] else None
         bias_out = grad_bias.mul(grad_loss).to(bias_dtype) if ctx.needs_input_grad[2] else None
-        return grad_hidden, weight_out, bias_out, None, None
+        return grad_hidden, weight_out, bias_out, None, None, None
+
+
+def _rows_in_cache(logits: Tensor) -> int:
+    """Return how many rows of logits to compute in fp32 at a time, an even number: all of them on an accelerator."""
+    return len(logits) if on_accelerator(logits) else 2 * max(1, _UPCAST_ELEMENTS // (2 * logits.shape[-1]))
 
 
 def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: float, wide: torch.dtype) -> Tensor:
@@ -237,8 +287,7 @@ def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: fl
     Returns:
         The logarithm of each row's normalizer (N, 1), in ``wide``.
     """
-    on_cpu = logits.device.type == "cpu"
-    rows = max(1, _UPCAST_ELEMENTS // logits.shape[-1]) if on_cpu and logits.dtype != wide else len(logits)
+    rows = _rows_in_cache(logits) if logits.dtype != wide else len(logits)
     log_normalizers = []
     for part, labels in zip(logits.split(rows), label_index.split(rows), strict=True):
         exact = part.to(wide)  # `part` itself if it has that dtype
@@ -250,6 +299,43 @@ def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: fl
         if exact.data_ptr() != part.data_ptr():
             part.copy_(exact)
     return torch.cat(log_normalizers)
+
+
+def _to_gradient_of_pairs_(
+    logits: Tensor, label_index: Tensor, share: float, r_drop: float, wide: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Replace logits by the gradient of cross-entropy and divergence, computed in ``wide`` and rounded once.
+
+    With P and Q from the rows 2i and 2i + 1, the gradient of α/2 · (KL(P‖Q) + KL(Q‖P)) with respect to the logits of P
+    is α/2 · (P · (log P − log Q − KL(P‖Q) + 1) − Q), and likewise for Q. That of the cross-entropy is added; see
+    `_subtract_label_from_softmax_`.
+
+    Args:
+        logits: (N, V), any floating dtype; N is even.
+        label_index: (N, 1).
+        share: 1 − ε.
+        r_drop: α.
+        wide: fp64 for fp64 logits, else fp32.
+
+    Returns:
+        The logarithm of each row's normalizer (N, 1), and the sum of (KL(P‖Q) + KL(Q‖P)) / 2, in ``wide``.
+    """
+    rows = _rows_in_cache(logits)
+    log_normalizers, total = [], logits.new_zeros((), dtype=wide)
+    for part, labels in zip(logits.split(rows), label_index.split(rows), strict=True):
+        exact = part.to(wide)
+        log_probs = exact.log_softmax(dim=-1)
+        log_normalizers.append(exact.amax(dim=-1, keepdim=True) - log_probs.amax(dim=-1, keepdim=True))
+        pairs = log_probs.unflatten(0, (-1, 2))  # (N/2, 2, V)
+        probs = pairs.exp()
+        difference = pairs - pairs.flip(1)
+        divergences = (probs * difference).sum(dim=-1, keepdim=True)
+        total += divergences.sum() / 2
+        gradient = difference.sub_(divergences - 1).mul_(probs).sub_(probs.flip(1)).mul_(r_drop / 2).add_(probs)
+        gradient = gradient.flatten(0, 1)
+        gradient.scatter_add_(-1, labels, gradient.new_full(labels.shape, -share))
+        part.copy_(gradient)
+    return torch.cat(log_normalizers), total
 
 
 __all__ = ["IGNORE_INDEX", "linear_cross_entropy", "token_cross_entropy", "on_accelerator"]

@@ -548,7 +548,8 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             num_items_in_batch: number of labels in the update, over all micro-batches and devices; the loss is the sum
                 over tokens divided by it. None divides by the number of labels in this batch.
             past_key_values: the cache, under its name in transformers before 5.24.
-            **kwargs: ``label_smoothing`` is ε of §5.4 (default 0.0) and affects ``loss`` only; ``return_logits=True``
+            **kwargs: ``label_smoothing`` is ε of §5.4 (default 0.0) and affects ``loss`` only, as does ``r_drop``, α of
+                R-Drop for a batch whose second half has the examples of the first (default 0.0); ``return_logits=True``
                 returns the logits in training as well; all others are passed to both stacks.
 
         Returns:
@@ -562,6 +563,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         """
         check_keywords(type(self).forward, kwargs)
         label_smoothing = kwargs.pop("label_smoothing", None) or 0.0
+        r_drop = kwargs.pop("r_drop", None) or 0.0
         return_logits = kwargs.pop("return_logits", None) or False
         if labels is not None:
             check_token_ids(labels, self.config.output_vocab_size, "labels", ignored=IGNORE_INDEX)
@@ -585,7 +587,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         logits = None if chunked else self.lm_head(hidden_states)
         loss, nll = None, None
         if labels is not None:
-            loss, nll = self._compute_loss(hidden_states, logits, labels, label_smoothing, num_items_in_batch)
+            loss, nll = self._compute_loss(hidden_states, logits, labels, num_items_in_batch, label_smoothing, r_drop)
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -604,16 +606,17 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         hidden_states: Tensor,
         logits: Tensor | None,
         labels: Tensor,
-        label_smoothing: float,
         num_items_in_batch: int | Tensor | None,
+        label_smoothing: float,
+        r_drop: float,
     ) -> tuple[Tensor, Tensor]:
         """Compute loss and negative log-likelihood from the logits, or in chunks from the hidden states if None."""
         if logits is None:
             loss, nll = linear_cross_entropy(
-                hidden_states, self.lm_head.weight, self.lm_head.bias, labels, label_smoothing
+                hidden_states, self.lm_head.weight, self.lm_head.bias, labels, label_smoothing, r_drop
             )
         else:
-            loss, nll = token_cross_entropy(logits, labels.to(logits.device), label_smoothing)
+            loss, nll = token_cross_entropy(logits, labels.to(logits.device), label_smoothing, r_drop)
         if num_items_in_batch is None:
             num_items_in_batch = labels.ne(IGNORE_INDEX).sum()
         # At least 1: if all labels are ignored, the sums are 0, and the loss and its gradient have to be 0 as well.

@@ -44,7 +44,7 @@ from .non_finite import gradient_norm, with_nan_gradients
 from .peak_learning_rates import PeakLearningRates
 from .precision import convert_to_fp32
 from .progress import Progress
-from .r_drop import doubled, prediction_divergence
+from .r_drop import doubled
 from .resuming import choose_checkpoint, resumed_precision, saved_update
 from .run_lock import run_lock
 from .saving import CheckpointSaving, SavingCallback
@@ -275,11 +275,11 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int
     ) -> tuple[Tensor, Any]:
         """Return the mean loss of two passes, plus α/2 times their divergence, per token; and the first's outputs."""
-        twice = {**doubled(inputs), "return_logits": True}
+        twice = {**doubled(inputs), "r_drop": self.args.r_drop}
         loss, outputs = super().compute_loss(model, twice, True, 2 * num_items)
-        divergence = prediction_divergence(outputs.logits, inputs["labels"])
-        outputs.logits = outputs.logits.chunk(2)[0]
-        return loss + self.args.r_drop / 2 * divergence / num_items, outputs
+        if outputs.logits is not None:
+            outputs.logits = outputs.logits.chunk(2)[0]
+        return loss, outputs
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None

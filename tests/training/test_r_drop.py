@@ -15,8 +15,8 @@ from hf_vanilla_transformer import (
     VanillaTransformerTrainingArguments,
     preset,
 )
-from hf_vanilla_transformer.training import r_drop
-from hf_vanilla_transformer.training.r_drop import doubled, prediction_divergence
+from hf_vanilla_transformer.model import loss_vanilla_transformer as losses
+from hf_vanilla_transformer.training.r_drop import doubled
 
 LABELS = torch.tensor([[7, 8, 9, 2], [7, 2, -100, -100]])
 INPUTS = {
@@ -39,34 +39,90 @@ def trainer(tmp_path: Path, alpha: float, dropout: float = 0.3, **settings: Any)
     return made
 
 
-@pytest.mark.parametrize("chunk_elements", [1, 2**21])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_divergence_and_its_gradients_are_those_of_torch(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, chunk_elements: int
-) -> None:
-    monkeypatch.setattr(r_drop, "_CHUNK_ELEMENTS", chunk_elements)
+def divergence(logits: torch.Tensor) -> torch.Tensor:
+    """Return the divergence of the two predictions for `LABELS`."""
+    with_it, without = (losses.token_cross_entropy(logits, TWICE, r_drop=alpha)[0] for alpha in (1.0, 0.0))
+    return with_it - without
+
+
+def two_predictions(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return hidden states of a doubled batch (4, 4, 8), a projection to 40 tokens, and its bias."""
     torch.manual_seed(0)
-    logits = (3 * torch.randn(4, 4, 40)).to(dtype).requires_grad_()
-    wide = logits.detach().double().requires_grad_()
-    log_p, log_q = wide.log_softmax(dim=-1).chunk(2)
+    shapes = ((4, 4, 8), (40, 8), (40,))
+    hidden, weight, bias = (torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes)
+    return hidden, weight, bias
+
+
+TWICE = torch.cat([LABELS, LABELS])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_logits_adds_the_divergence_of_torch(smoothing: float) -> None:
+    hidden, weight, bias = two_predictions()
+    logits = hidden @ weight.T + bias
+    log_p, log_q = logits.log_softmax(dim=-1).chunk(2)
     both = [
         nn.functional.kl_div(one, other, log_target=True, reduction="none").sum(-1)
         for one, other in ((log_p, log_q), (log_q, log_p))
     ]
-    expected = ((both[0] + both[1]) / 2 * (LABELS != -100)).sum()
-    (2 * expected).backward()
-    found = prediction_divergence(logits, LABELS)
-    (2 * found).backward()
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
-    assert expected > 1
-    torch.testing.assert_close(found.double(), expected, rtol=max(tolerance, 1e-6), atol=0.0)
-    torch.testing.assert_close(logits.grad.double(), wide.grad, rtol=tolerance, atol=tolerance)
+    divergence = ((both[0] + both[1]) / 2 * (LABELS != -100)).sum()
+    plain, nll = losses.token_cross_entropy(logits, TWICE, smoothing)
+    found, found_nll = losses.token_cross_entropy(logits, TWICE, smoothing, r_drop=5.0)
+    assert divergence > 1 and torch.equal(nll, found_nll)
+    torch.testing.assert_close(found, plain + 5 * divergence)
+    expected = torch.autograd.grad(plain + 5 * divergence, (hidden, weight, bias), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(found, (hidden, weight, bias)), expected)
 
 
-def test_the_divergence_passes_gradcheck() -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(4, 4, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: prediction_divergence(x, LABELS), (logits,))
+@pytest.mark.parametrize("accelerator", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_in_chunks_is_that_of_the_logits(
+    monkeypatch: pytest.MonkeyPatch, accelerator: bool, rows: int, smoothing: float
+) -> None:
+    monkeypatch.setattr(losses, "on_accelerator", lambda tensor: accelerator)
+    monkeypatch.setattr(losses, "_CHUNK_BYTES", rows * 40 * 8)
+    monkeypatch.setattr(losses, "_UPCAST_ELEMENTS", 2 * 40)
+    inputs = hidden, weight, bias = two_predictions()
+    plain = losses.token_cross_entropy(hidden @ weight.T + bias, TWICE, smoothing, 5.0)
+    chunked = losses.linear_cross_entropy(hidden, weight, bias, TWICE, smoothing, 5.0)
+    torch.testing.assert_close(chunked, plain)
+    expected = torch.autograd.grad(0.3 * plain[0], inputs)
+    torch.testing.assert_close(torch.autograd.grad(0.3 * chunked[0], inputs), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(losses.linear_cross_entropy(hidden, weight, None, TWICE, smoothing, 5.0),
+                                   losses.token_cross_entropy(hidden @ weight.T, TWICE, smoothing, 5.0))  # fmt: skip
+
+
+def test_in_bf16_chunks_lose_no_more_than_the_rounded_logits_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK_BYTES", 6 * 40 * 2)
+    exact, rounded, ours = [], [], []
+    for found, dtype in ((exact, torch.float64), (rounded, torch.bfloat16), (ours, torch.float32)):
+        hidden, weight, _ = (values.detach().to(dtype).requires_grad_() for values in two_predictions())
+        if found is ours:
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, nll = losses.linear_cross_entropy(hidden, weight, None, TWICE, 0.1, 5.0)
+        else:
+            loss, nll = losses.token_cross_entropy(hidden @ weight.T, TWICE, 0.1, 5.0)
+        loss.backward()
+        found += [loss.double(), nll.double(), hidden.grad.double(), weight.grad.double()]
+    for true, expected, found in zip(exact, rounded, ours, strict=True):
+        assert (found - true).norm() <= 1.1 * (expected - true).norm() + 2**-9 * true.norm()
+
+
+def test_ignored_labels_alone_and_an_odd_batch() -> None:
+    hidden, weight, bias = two_predictions()
+    for loss in (
+        losses.linear_cross_entropy(hidden, weight, bias, torch.full_like(TWICE, -100), 0.1, 5.0)[0],
+        losses.token_cross_entropy(hidden @ weight.T, torch.full_like(TWICE, -100), 0.1, 5.0)[0],
+    ):
+        (gradient,) = torch.autograd.grad(loss, hidden)
+        assert loss == 0 and not gradient.any()
+    one = hidden[:1, :3]
+    with pytest.raises(ValueError, match="r_drop compares two predictions for each label, and the batch has 3 labels"):
+        losses.linear_cross_entropy(one, weight, bias, TWICE[:1, :3], 0.1, 5.0)
+    with pytest.raises(ValueError, match="the batch has 3 labels"):
+        losses.token_cross_entropy(one @ weight.T, TWICE[:1, :3], 0.1, 5.0)
 
 
 @pytest.mark.parametrize("number", [None, 6, torch.tensor(6)])
@@ -76,10 +132,13 @@ def test_the_loss_is_the_mean_of_two_passes_and_half_alpha_times_the_divergence(
     loss, outputs = made.compute_loss(made.model, INPUTS, True, number)
     torch.manual_seed(1)
     passes = made.model(**doubled(INPUTS), label_smoothing=0.1, return_logits=True)
-    expected = passes.loss + 2.5 * prediction_divergence(passes.logits, LABELS) / 6
+    expected = passes.loss + 2.5 * divergence(passes.logits) / 6
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5) and loss > passes.loss + 0.01
     assert made._meter.nats.item() == pytest.approx(6 * passes.nll.item(), rel=1e-5)
     assert torch.equal(outputs.logits, passes.logits[:2])
+    torch.manual_seed(1)
+    in_chunks = made.compute_loss(made.model, INPUTS, num_items_in_batch=number)
+    assert in_chunks.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_without_r_drop_or_in_evaluation_there_is_one_pass(tmp_path: Path) -> None:
@@ -106,7 +165,7 @@ def test_training_lowers_the_divergence(tmp_path: Path) -> None:
         made.model.train()
         torch.manual_seed(2)
         passes = made.model(**doubled(INPUTS), return_logits=True)
-        found[alpha] = prediction_divergence(passes.logits, LABELS).item()
+        found[alpha] = divergence(passes.logits).item()
     assert found[20.0] < 0.5 * found[0.0]
 
 
