@@ -38,6 +38,7 @@ from .compatibility import (
 )
 from .evaluation_loss import EvaluationLossPerToken
 from .failures import explained_run_errors, explained_step_errors
+from .freed_memory import freed_memory_kept
 from .meters import TrainingMeter
 from .muon import MUON, MuonAndAdam
 from .non_finite import gradient_norm, with_nan_gradients
@@ -333,6 +334,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         with (
             explained_run_errors(self),
             run_lock(str(self.args.output_dir), holding=locks),
+            freed_memory_kept(self.args.device),
             self._stop.catching(),
         ):
             model: Any = self.accelerator.unwrap_model(self.model) if resume_from_checkpoint else None
