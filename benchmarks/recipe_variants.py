@@ -61,10 +61,12 @@ class Variant:
     Attributes:
         settings: keys of the recipe with their values.
         decay: of an exponential moving average instead of the mean of checkpoints; 0 keeps the mean.
+        name: of the variants that are joined in it.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
     decay: float = 0.0
+    name: str = ""
 
 
 VARIANTS = {
@@ -106,19 +108,12 @@ def variant_of(name: str) -> Variant:
             raise argparse.ArgumentTypeError(f"{name}: two of the variants change {', '.join(sorted(both))}")
         settings |= variant.settings
         decay = max(decay, variant.decay)
-    return Variant(settings, decay)
+    return Variant(settings, decay, name)
 
 
-def variant_name(name: str) -> str:
-    """Return a valid name of a variant, for argparse."""
-    variant_of(name)
-    return name
-
-
-def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Train a variant and return its record."""
-    variant, folder = variant_of(name), options.data / TEXT
-    output = options.work / f"{name}-{options.updates}-{options.seed}"
+def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a variant in a directory and return its record."""
+    folder = options.data / TEXT
     # The cooldown has the recipe's share of the updates, and so has the interval of checkpoints.
     recipe = read_recipe("tiny")
     share = options.updates / recipe.training.max_steps
@@ -141,7 +136,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     callbacks = [ExponentialAverage(variant.decay)] if variant.decay else []
     record = train(read_recipe("tiny", words), callbacks).record
     return {key: record[key] for key in ("training", "scores")} | {
-        "name": name,
+        "name": variant.name,
         "settings": variant.settings,
         "hardware": hardware(),
         "versions": versions(),
@@ -177,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of the runs and their records")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "data")))
-    parser.add_argument("--variants", nargs="+", type=variant_name, default=["recipe"], metavar="NAME")
+    parser.add_argument("--variants", nargs="+", type=variant_of, default=[variant_of("recipe")], metavar="NAME")
     parser.add_argument("--updates", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="list the variants and end")
@@ -185,17 +180,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--render", type=Path, metavar="PAGE", help="write the records into this page and end")
     options = parser.parse_args(arguments)
     if options.list:
-        print("\n".join(f"{name}: {variant}" for name, variant in VARIANTS.items()))
+        for name, variant in VARIANTS.items():
+            average = f", moving average of decay {variant.decay}" if variant.decay else ""
+            print(f"{name}: {variant.settings or 'the recipe as it is'}{average}")
         return
     only_table = options.only_table or options.render is not None
     if not only_table and not (options.data / TEXT / "train.en").is_file():
         parser.error(f"there is no {options.data / TEXT}/train.en; give the folder that holds multi30k with --data")
     options.work.mkdir(parents=True, exist_ok=True)
     trained = 0
-    for name in () if only_table else options.variants:
-        path = options.work / f"{name}-{options.updates}-{options.seed}.json"
+    for variant in () if only_table else options.variants:
+        output = options.work / f"{variant.name}-{options.updates}-{options.seed}"
+        path = Path(f"{output}.json")
         if not path.exists():
-            path.write_text(json.dumps(run(name, options), indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(run(variant, output, options), indent=1) + "\n", encoding="utf-8")
             trained += 1
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.work.glob("*.json"))]
     if options.render is not None:

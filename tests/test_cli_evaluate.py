@@ -148,6 +148,19 @@ def test_a_language_that_does_not_fit_the_references_is_reported(
         assert message in caplog.text and bool(message) == ("the references" in caplog.text)
 
 
+def test_references_in_another_script_than_that_of_their_name_are_reported(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    misnamed = tmp_path / "test.ko"
+    misnamed.write_bytes((folder / "test.en").read_bytes())
+    words = ["--source", folder / "test.en", "--reference", misnamed, "--num-beams", 1]
+    message = "the references are mostly Latin, but the name of their file says 'ko', by which BLEU splits words"
+    for options, warned in (([], True), (["--target-lang", "en"], False), (["--tokenize", "13a"], False)):
+        caplog.clear()
+        assert run(folder, *words, *options) == 0
+        assert (message in caplog.text) is warned
+
+
 @pytest.mark.parametrize(("name", "tokenize"), [("test.ko", "korean"), ("test.zh.txt", "zh"), ("test.de", "13a")])
 def test_the_name_of_the_references_selects_the_tokenizer_of_bleu(name: str, tokenize: str) -> None:
     def chosen(**settings: Any) -> str:

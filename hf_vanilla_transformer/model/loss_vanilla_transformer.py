@@ -212,7 +212,7 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                 bias_sum = None if bias is None else bias.sum(dtype=wide)
                 uniform = (column_sum * (-label_smoothing / vocab_size)).to(dtype)
             chunk_bytes = _CHUNK_BYTES if device == "cpu" else _CHUNK_BYTES_ON_ACCELERATOR
-            chunk = 2 * max(1, chunk_bytes // (2 * vocab_size * dtype.itemsize))
+            chunk = 2 * max(1, chunk_bytes // (2 * vocab_size * dtype.itemsize))  # even: pairs stay together
             buffer = tokens.states.new_empty((min(chunk, len(tokens.labels)), vocab_size))
             for start in range(0, len(tokens.labels), chunk):
                 rows = slice(start, start + chunk)

@@ -119,8 +119,8 @@ class VanillaTransformerTrainingArguments(Seq2SeqTrainingArguments):
         default=0.0,
         metadata={
             "help": "Alpha of R-Drop (Liang et al. 2021): each batch goes through the model twice, with different "
-            "dropout, and alpha / 2 times the divergence of the two predictions is added to the mean loss. An "
-            "update takes about twice as long; 0, as in the paper: off."
+            "dropout, and alpha / 2 times the divergence of the two predictions is added to the mean loss; 0, "
+            "as in the paper: off."
         },
     )
     max_skipped_updates: int = field(

@@ -227,8 +227,15 @@ def _check_languages(request: EvaluationRequest, recipe: Recipe | None) -> None:
 def _script_warning(references: Sequence[str], request: EvaluationRequest, tokenize: str) -> str | None:
     """Return a warning if the script of the references does not fit the language or the tokenizer of BLEU."""
     sample = references[:: max(1, len(references) // _SAMPLED_LINES)]
-    if request.target_lang and (script := unexpected_script(sample, request.target_lang)):
-        return f"the references are mostly {script}, but target_lang is {request.target_lang!r}; correct one of them"
+    named = _language_of_references(request)
+    if named and (script := unexpected_script(sample, named)):
+        if request.target_lang:
+            return f"the references are mostly {script}, but target_lang is {named!r}; correct one of them"
+        if request.tokenize is None:
+            return (
+                f"the references are mostly {script}, but the name of their file says {named!r}, by which BLEU splits "
+                "words; set target_lang (--target-lang)"
+            )
     language = NOT_SPLIT_AT_SPACES.get(main_script(sample) or "")
     if language and tokenize == "13a" and request.tokenize is None:
         return (
@@ -238,13 +245,17 @@ def _script_warning(references: Sequence[str], request: EvaluationRequest, token
     return None
 
 
+def _language_of_references(request: EvaluationRequest) -> str | None:
+    """Return the language of two files: what is requested, else that in the name of the references."""
+    return request.target_lang or (language_of_file(request.reference) if request.reference else None)
+
+
 def _bleu_tokenizer(request: EvaluationRequest, recipe: Recipe | None) -> str:
     """Return sacreBLEU's tokenizer: what is requested, else the recipe's, else that of the language."""
     if request.tokenize:
         return request.tokenize
     if recipe is None:
-        named = language_of_file(request.reference) if request.reference else None
-        return default_bleu_tokenizer(request.target_lang or named or "")
+        return default_bleu_tokenizer(_language_of_references(request) or "")
     if recipe.run.metric_tokenize and request.target_lang is None:
         return recipe.run.metric_tokenize
     return default_bleu_tokenizer(recipe.data.target_lang)

@@ -74,16 +74,18 @@ def test_the_loss_of_logits_adds_the_divergence_of_torch(smoothing: float) -> No
     torch.testing.assert_close(torch.autograd.grad(found, (hidden, weight, bias)), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("accelerator", [False, True])
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_in_chunks_is_that_of_the_logits(
-    monkeypatch: pytest.MonkeyPatch, accelerator: bool, rows: int, smoothing: float
+    monkeypatch: pytest.MonkeyPatch, accelerator: bool, rows: int, smoothing: float, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(losses, "on_accelerator", lambda tensor: accelerator)
-    monkeypatch.setattr(losses, "_CHUNK_BYTES", rows * 40 * 8)
+    for name in ("_CHUNK_BYTES", "_CHUNK_BYTES_ON_ACCELERATOR"):
+        monkeypatch.setattr(losses, name, rows * 40 * dtype.itemsize)
     monkeypatch.setattr(losses, "_UPCAST_ELEMENTS", 2 * 40)
-    inputs = hidden, weight, bias = two_predictions()
+    inputs = hidden, weight, bias = two_predictions(dtype)
     plain = losses.token_cross_entropy(hidden @ weight.T + bias, TWICE, smoothing, 5.0)
     chunked = losses.linear_cross_entropy(hidden, weight, bias, TWICE, smoothing, 5.0)
     torch.testing.assert_close(chunked, plain)
@@ -92,6 +94,13 @@ def test_the_loss_in_chunks_is_that_of_the_logits(
     with torch.no_grad():
         torch.testing.assert_close(losses.linear_cross_entropy(hidden, weight, None, TWICE, smoothing, 5.0),
                                    losses.token_cross_entropy(hidden @ weight.T, TWICE, smoothing, 5.0))  # fmt: skip
+
+
+def test_the_loss_in_chunks_passes_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK_BYTES", 4 * 40 * 8)
+    _, weight, bias = two_predictions()
+    hidden = torch.randn(4, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: losses.linear_cross_entropy(x, weight, bias, TWICE, 0.1, 5.0)[0], hidden)
 
 
 def test_in_bf16_chunks_lose_no_more_than_the_rounded_logits_do(monkeypatch: pytest.MonkeyPatch) -> None:
