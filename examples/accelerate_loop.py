@@ -28,6 +28,7 @@ from hf_vanilla_transformer import (
     TranslationMetric,
     VanillaTransformerForConditionalGeneration,
     embedded_corpus,
+    freed_memory_kept,
     preset,
     train_tokenizer,
     translate,
@@ -78,28 +79,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     model.train()
     step = 0
-    for epoch in itertools.count():
-        loader.set_epoch(epoch)
-        batches = iter(loader)
-        while step < options.updates and (update := list(itertools.islice(batches, ACCUMULATION))):
-            step += 1
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config.d_model)
-            tokens = torch.stack([(batch["labels"] != -100).sum() for batch in update]).sum()
-            tokens = accelerator.reduce(tokens, "sum")
-            total = 0.0
-            for number, batch in enumerate(update, start=1):
-                # Processes exchange gradients at the last batch only, and average them: hence the factor.
-                with accelerator.no_sync(model) if number < len(update) else nullcontext():
-                    output = model(**batch, label_smoothing=SMOOTHING, num_items_in_batch=tokens)
-                    accelerator.backward(output.loss * accelerator.num_processes)
-                total += output.loss.item()
-            optimizer.step()
-            optimizer.zero_grad()
-            if step % 50 == 0:
-                accelerator.print(f"update {step}: loss {total:.3f}, this process's share of it")
-        if step >= options.updates:
-            break
+    with freed_memory_kept(accelerator.device):
+        for epoch in itertools.count():
+            loader.set_epoch(epoch)
+            batches = iter(loader)
+            while step < options.updates and (update := list(itertools.islice(batches, ACCUMULATION))):
+                step += 1
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, config.d_model)
+                tokens = torch.stack([(batch["labels"] != -100).sum() for batch in update]).sum()
+                tokens = accelerator.reduce(tokens, "sum")
+                total = 0.0
+                for number, batch in enumerate(update, start=1):
+                    # Processes exchange gradients at the last batch only, and average them: hence the factor.
+                    with accelerator.no_sync(model) if number < len(update) else nullcontext():
+                        output = model(**batch, label_smoothing=SMOOTHING, num_items_in_batch=tokens)
+                        accelerator.backward(output.loss * accelerator.num_processes)
+                    total += output.loss.item()
+                optimizer.step()
+                optimizer.zero_grad()
+                if step % 50 == 0:
+                    accelerator.print(f"update {step}: loss {total:.3f}, this process's share of it")
+            if step >= options.updates:
+                break
 
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(model).eval()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .presets import preset
     from .self_check.runner import check_installation
     from .training.arguments import VanillaTransformerTrainingArguments
+    from .training.freed_memory import freed_memory_kept
     from .training.recipe import read_recipe
     from .training.run import train
     from .training.trainer import VanillaTransformerTrainer
@@ -80,6 +81,7 @@ _MODULES = {  # public name -> module that defines it
     "convert_checkpoint": "conversion.convert",
     "embedded_corpus": "data.embedded_corpus",
     "export_checkpoint": "export.formats",
+    "freed_memory_kept": "training.freed_memory",
     "generate_with_paper_beam_search": "model.generate_vanilla_transformer",
     "load_engine": "export.formats",
     "paper_beam_search": "model.beam_search_vanilla_transformer",
@@ -124,6 +126,7 @@ __all__ = [
     "convert_checkpoint",
     "embedded_corpus",
     "export_checkpoint",
+    "freed_memory_kept",
     "generate_with_paper_beam_search",
     "load_engine",
     "paper_beam_search",

@@ -52,6 +52,7 @@ PUBLIC = {
     "convert_checkpoint",
     "embedded_corpus",
     "export_checkpoint",
+    "freed_memory_kept",
     "generate_with_paper_beam_search",
     "load_engine",
     "paper_beam_search",

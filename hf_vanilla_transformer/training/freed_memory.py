@@ -3,8 +3,8 @@
 """Keep freed memory in the process while a model is trained on a CPU.
 
 An update allocates and frees tensors of many megabytes, such as the gradient of the embedding. glibc returns a block of
-more than 32 MiB to the operating system as soon as it is freed, which then has to clear the pages of the next one. The
-peak of the memory is the same with and without it.
+more than 32 MiB to the operating system as soon as it is freed, which then has to clear the pages of the next one.
+The Trainer keeps them; a loop of your own can do it by `freed_memory_kept`.
 """
 
 import ctypes
@@ -27,6 +27,13 @@ _VARIABLES = (
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[bool]:
     """Keep freed memory in the process, and give it back at the end.
+
+    Example::
+
+        with freed_memory_kept(model.device):
+            for batch in batches:
+                model(**batch).loss.backward()
+                ...
 
     Args:
         device: of the training. On an accelerator, whose memory torch keeps anyway, nothing is changed.

@@ -100,6 +100,8 @@ def fit(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreTrai
         model=model, args=arguments, data_collator=collator, train_dataset=dataset, processing_class=tokenizer
     )
     trainer.train()
+    with vt.freed_memory_kept(torch.device("cpu")) as kept:
+        assert_type(kept, bool)
     sampler = vt.TokenBudgetSampler([3, 4, 5], [3, 4, 5], max_tokens_per_batch=8)
     for batch in sampler:
         assert_type(batch, list[int])
