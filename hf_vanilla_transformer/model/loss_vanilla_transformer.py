@@ -140,7 +140,8 @@ class _Gradients:
     def __init__(self, tokens: _Tokens, weight: Tensor, bias: Tensor | None, wide: torch.dtype) -> None:
         self.tokens = tokens
         self.states = torch.empty_like(tokens.states)
-        self.weight = torch.zeros_like(weight, dtype=wide)
+        # The first chunk overwrites it; a batch without labels has no chunk.
+        self.weight = (torch.empty_like if len(tokens.labels) else torch.zeros_like)(weight, dtype=wide)
         self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None else None
 
     def add(self, rows: slice, gradient: Tensor, matrix: Tensor, uniform: Tensor | None) -> None:
@@ -161,8 +162,11 @@ class _Gradients:
             torch.addmm(uniform, gradient, matrix, out=self.states[rows])
         else:
             torch.mm(gradient, matrix, out=self.states[rows])
+        first = rows.start == 0
         if states.dtype == wide:
-            self.weight.addmm_(gradient.t(), states)
+            torch.addmm(self.weight, gradient.t(), states, beta=0 if first else 1, out=self.weight)
+        elif first:
+            self.weight.copy_(gradient.t() @ states)
         else:
             self.weight += gradient.t() @ states
 
