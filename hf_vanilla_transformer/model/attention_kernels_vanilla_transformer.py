@@ -41,6 +41,9 @@ _ONE_QUERY_IN_FP32 = _Limits(most_keys=48, least_sentences_times_heads=96)
 _FEW_QUERIES_IN_FP32 = _Limits(most_keys=24, least_sentences_times_heads=32)
 _FP32_WITH_GRADIENTS = _Limits(most_keys=32, least_sentences_times_heads=128)
 _FP32 = _Limits(most_keys=15, least_sentences_times_heads=128)
+# bf16 products of a training are computed in fp32 if they are at most this large. They take as long, and oneDNN, which
+# computes them in bf16, first compiles code for each shape: as many (sentences, queries, keys) as a corpus has batches.
+_MOST_KEYS_IN_FP32, _LARGEST_WIDTH_IN_FP32 = 32, 32
 _LEAST_MULTIPLICATIONS = 400  # of one product in a batch; torch computes smaller ones number by number
 
 
@@ -81,6 +84,34 @@ def plain_attention(
 
     Arguments are those of `scaled_dot_product_attention` in the layers, which is the reference.
     """
+    if prefers_fp32_products(query, key):
+        with torch.autocast(query.device.type, enabled=False):
+            mask = None if mask is None else mask.float()
+            context = _plain_attention(query.float(), key.float(), value.float(), mask, dropout, scale)
+        return context.to(query.dtype)
+    return _plain_attention(query, key, value, mask, dropout, scale)
+
+
+def prefers_fp32_products(query: Tensor, key: Tensor) -> bool:
+    """Return whether plain products of bf16 inputs are computed in fp32: in the training of small models on a CPU.
+
+    Args:
+        query: (B, H, T, K).
+        key: (B, H, S, K).
+    """
+    return (
+        query.dtype == torch.bfloat16
+        and query.requires_grad
+        and query.device.type == "cpu"
+        and max(query.shape[2], key.shape[2]) <= _MOST_KEYS_IN_FP32
+        and query.shape[3] <= _LARGEST_WIDTH_IN_FP32
+        and not cpu_has_amx()
+    )
+
+
+def _plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
+) -> Tensor:
     scores = query @ key.transpose(-2, -1) * scale
     if mask is not None:
         scores = scores + mask
@@ -109,4 +140,10 @@ def numbers_per_register() -> int:
     return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
 
 
-__all__ = ["cpu_has_amx", "numbers_per_register", "plain_attention", "prefers_plain_products"]
+__all__ = [
+    "cpu_has_amx",
+    "numbers_per_register",
+    "plain_attention",
+    "prefers_fp32_products",
+    "prefers_plain_products",
+]

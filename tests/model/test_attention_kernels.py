@@ -5,7 +5,10 @@ import torch
 
 from hf_vanilla_transformer import VanillaTransformerForConditionalGeneration, paper_beam_search, preset
 from hf_vanilla_transformer.model import attention_kernels_vanilla_transformer as kernels
-from hf_vanilla_transformer.model.attention_kernels_vanilla_transformer import prefers_plain_products
+from hf_vanilla_transformer.model.attention_kernels_vanilla_transformer import (
+    prefers_fp32_products,
+    prefers_plain_products,
+)
 from hf_vanilla_transformer.model.layers_vanilla_transformer import scaled_dot_product_attention
 
 
@@ -90,6 +93,40 @@ def test_plain_attention_agrees_with_the_reference_forward_and_backward(dtype, k
     for ours, same_dtype, reference in zip(found, expected, exact, strict=True):
         error, allowed = (ours.double() - reference).norm(), (same_dtype.double() - reference).norm()
         assert error <= 1.5 * allowed + 4 * torch.finfo(dtype).eps * reference.norm()
+
+
+def test_short_bf16_products_of_narrow_heads_are_computed_in_fp32_with_gradients(has_amx):
+    query = heads(64, 32, torch.bfloat16, width=32)
+    assert not prefers_fp32_products(query, query)
+    query.requires_grad_()
+    assert prefers_fp32_products(query, query) is not has_amx
+    for other in (heads(64, 33, torch.bfloat16, width=32), heads(64, 32, torch.float16, width=32)):
+        assert not prefers_fp32_products(other.requires_grad_(), other)
+    wide = heads(64, 32, torch.bfloat16, width=64).requires_grad_()
+    assert not prefers_fp32_products(wide, wide)
+    assert not prefers_fp32_products(query.to("meta"), query.to("meta"))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bf16_attention_in_fp32_has_the_error_of_one_rounding(autocast, monkeypatch):
+    monkeypatch.setattr(kernels, "cpu_has_amx", lambda: False)
+    torch.manual_seed(0)
+    inputs = [torch.randn(6, 4, length, 32).bfloat16() for length in (13, 17, 17)]
+    mask = torch.zeros(6, 1, 1, 17, dtype=torch.bfloat16)
+    mask[::2, ..., 11:] = torch.finfo(torch.bfloat16).min
+    gradient = torch.randn(6, 4, 13, 32).bfloat16()
+
+    def run(attention, dtype):
+        leaves = [values.to(dtype).requires_grad_() for values in inputs]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and dtype != torch.float64):
+            context = attention(*leaves, mask.to(dtype), 0.0, 0.2)
+        return [context.detach(), *torch.autograd.grad(context, leaves, gradient.to(dtype))]
+
+    found = run(kernels.plain_attention, torch.bfloat16)
+    exact = run(lambda *arguments: scaled_dot_product_attention(*arguments)[0], torch.float64)
+    for ours, reference in zip(found, exact, strict=True):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.double(), reference.to(torch.bfloat16).double(), rtol=2**-7, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
