@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout_vanilla_transformer import Dropout
+from .linear_kernels_vanilla_transformer import project
 
 # --------------------------------------------------------------------------- §3.5 Positional encoding
 
@@ -157,11 +158,12 @@ class MultiHeadAttention(nn.Module):
 
     def project_query(self, states: Tensor) -> Tensor:
         """Project (B, T, D) to the queries of all heads (B, H, T, K)."""
-        return _split_heads(self.q_proj(states), self.key_dim)
+        return _split_heads(project(self.q_proj, states), self.key_dim)
 
     def project_key_value(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Project (B, S, D) to the keys (B, H, S, K) and values (B, H, S, V) of all heads."""
-        return _split_heads(self.k_proj(states), self.key_dim), _split_heads(self.v_proj(states), self.value_dim)
+        key, value = project(self.k_proj, states), project(self.v_proj, states)
+        return _split_heads(key, self.key_dim), _split_heads(value, self.value_dim)
 
     def attend(
         self,
@@ -186,7 +188,7 @@ class MultiHeadAttention(nn.Module):
         """
         dropout = self.attention_dropout if self.training else 0.0
         context, weights = attention_function(query, key, value, attention_mask, dropout, self.scaling)
-        return self.out_proj(context.transpose(1, 2).flatten(2)), weights
+        return project(self.out_proj, context.transpose(1, 2).flatten(2)), weights
 
     def forward(
         self, query_states: Tensor, key_value_states: Tensor | None = None, attention_mask: Tensor | None = None
@@ -226,7 +228,8 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Transform (B, T, D) into (B, T, D), through the inner width (B, T, F)."""
-        return self.w_2(self.activation_dropout(self.activation(self.w_1(states))))
+        inner = self.activation(project(self.w_1, states))
+        return project(self.w_2, self.activation_dropout(inner))
 
 
 # --------------------------------------------------------------------------- §3.1 Encoder and decoder layers

@@ -1,21 +1,25 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which kernel is faster for the output projection in fp32 on a CPU: MKL's, which torch uses, or oneDNN's.
+"""Which kernel is faster for a linear layer in fp32 on a CPU: MKL's, which torch uses, or oneDNN's.
 
-On AMD processors MKL does not use its fastest kernels, and oneDNN's is faster. Results differ in rounding only.
+On AMD processors MKL does not use its fastest kernels, and oneDNN's is faster for few rows, as in a step of greedy
+search, and for the output projection. It compiles code for each number of rows. Results differ in rounding only.
 """
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-_WIDE = 4096  # output features, from which the difference counts
+_WIDE = 4096  # output features, from which the difference is worth the compilation for any number of rows
+_LEAST_WEIGHTS = 2**18  # a smaller layer takes less time than oneDNN's call
+_FEW_ROWS = 16  # with more rows, MKL reads the weights as fast
 
 
 def project(linear: nn.Module, states: Tensor) -> Tensor:
-    """Apply a linear layer to (…, I) without gradients, by the faster kernel: (…, O)."""
+    """Apply a linear layer to (…, I) by the faster kernel: (…, O)."""
     if not prefers_onednn(linear, states):
         output: Tensor = linear(states)
         return output
@@ -26,16 +30,30 @@ def project(linear: nn.Module, states: Tensor) -> Tensor:
 def prefers_onednn(linear: nn.Module, states: Tensor) -> bool:
     """Return whether oneDNN's kernel is faster for this layer and input, and may replace the call of the layer."""
     return (
-        states.device.type == "cpu"
+        not torch.is_grad_enabled()
+        and states.device.type == "cpu"
         and states.dtype == torch.float32
-        and type(linear) is nn.Linear  # not an adapter or a quantized layer
-        and linear.out_features >= _WIDE
+        and mkl_is_slow_here()
+        and is_plain_linear(linear)
         and linear.weight.dtype == torch.float32
-        and not (linear._forward_hooks or linear._forward_pre_hooks)
-        and not torch.is_grad_enabled()
+        and (
+            linear.out_features >= _WIDE
+            or (linear.weight.numel() >= _LEAST_WEIGHTS and states.numel() <= _FEW_ROWS * linear.in_features)
+        )
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and mkl_is_slow_here()
+        and not torch.jit.is_tracing()
+    )
+
+
+def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Return whether a layer is only its matrix and bias: not adapted, quantized, sharded, offloaded or hooked."""
+    return (
+        type(module) is nn.Linear
+        and type(module.weight) is nn.Parameter
+        and module.weight.shape == (module.out_features, module.in_features)
+        and not hasattr(module, "_hf_hook")
+        and not (module._forward_hooks or module._forward_pre_hooks)
     )
 
 
@@ -51,4 +69,4 @@ def mkl_is_slow_here() -> bool:
         return False
 
 
-__all__ = ["mkl_is_slow_here", "prefers_onednn", "project"]
+__all__ = ["is_plain_linear", "mkl_is_slow_here", "prefers_onednn", "project"]

@@ -45,6 +45,7 @@ from .inputs_vanilla_transformer import check_token_ids, positions_from_mask, sh
 from .int8_vanilla_transformer import Int8Linear
 from .keywords_vanilla_transformer import LossKwargs, check_keywords
 from .layers_vanilla_transformer import positional_encoding
+from .linear_kernels_vanilla_transformer import is_plain_linear
 from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy
 
 # Parameters that were renamed: pattern of the old name → new name, in the form of from_pretrained's ``key_mapping``.
@@ -628,16 +629,13 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
 
     def _can_chunk_loss(self) -> bool:
         """Return whether the output projection is a plain matrix: not adapted, quantized, sharded or offloaded."""
-        head = self.lm_head
-        plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and not hasattr(head, "_hf_hook")
-        same_shape = plain and head.weight.shape == (head.out_features, head.in_features)
+        head: Any = self.lm_head
         # In fp16 the gradients of single logits would underflow before a gradient scaler is applied to them.
         narrow = head.weight.dtype == torch.float16 or (
             torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type) == torch.float16
         )
-        hooked = bool(head._forward_hooks or head._forward_pre_hooks)
         # `torch.compile` cannot trace the loop over chunks.
-        return same_shape and not narrow and not hooked and not torch.compiler.is_compiling()
+        return is_plain_linear(head) and not narrow and not torch.compiler.is_compiling()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Return the labels (B, T) shifted right, with the decoder start token first (§3.1) and −100 as padding."""

@@ -1,9 +1,15 @@
-"""The kernel of the output projection: equal results, and when it may replace the layer's own call."""
+"""The kernel of linear layers in fp32: equal results, and when it may replace the layer's own call."""
 
 import pytest
 import torch
 from torch import nn
 
+from hf_vanilla_transformer import (
+    BeamSearchConfig,
+    VanillaTransformerForConditionalGeneration,
+    paper_beam_search,
+    preset,
+)
 from hf_vanilla_transformer.model import linear_kernels_vanilla_transformer as kernels
 
 
@@ -45,6 +51,56 @@ def test_the_layer_itself_is_called_where_something_depends_on_its_call() -> Non
         assert calls == [1]
         handle.remove()
         assert kernels.prefers_onednn(linear, states)
+
+
+@pytest.mark.usefixtures("onednn")
+def test_smaller_layers_use_it_for_few_rows() -> None:
+    linear = nn.Linear(512, 512)
+    with torch.no_grad():
+        assert kernels.prefers_onednn(linear, torch.randn(1, 512))
+        assert kernels.prefers_onednn(linear, torch.randn(8, 2, 512))
+        assert not kernels.prefers_onednn(linear, torch.randn(17, 512))
+        assert not kernels.prefers_onednn(nn.Linear(511, 512), torch.randn(1, 511))
+
+
+@pytest.mark.usefixtures("onednn")
+def test_a_layer_that_is_more_than_its_matrix_is_called() -> None:
+    states = torch.randn(2, 512)
+    with torch.no_grad():
+        sharded, offloaded = nn.Linear(512, 512), nn.Linear(512, 512)
+        sharded.weight.data = torch.empty(0)  # as FSDP leaves it between its calls
+        offloaded._hf_hook = object()
+        for linear in (sharded, offloaded, type("Adapted", (nn.Linear,), {})(512, 512)):
+            assert not kernels.prefers_onednn(linear, states)
+        quantized = nn.Linear(512, 512)
+        quantized.weight = nn.Parameter(quantized.weight.data, requires_grad=False)
+        assert kernels.prefers_onednn(quantized, states)
+        quantized.weight.__class__ = type("QuantizedWeight", (nn.Parameter,), {})
+        assert not kernels.prefers_onednn(quantized, states)
+
+
+@pytest.mark.usefixtures("onednn")
+def test_a_search_of_a_large_model_writes_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = preset("base", vocab_size=5000, encoder_layers=1, decoder_layers=2)
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    ids = torch.randint(4, 5000, (4, 7))
+    counted = []
+    prefers = kernels.prefers_onednn
+    monkeypatch.setattr(kernels, "prefers_onednn", lambda *inputs: counted.append(prefers(*inputs)) or counted[-1])
+
+    def search() -> tuple[torch.Tensor, torch.Tensor]:
+        output = paper_beam_search(model, ids, config=BeamSearchConfig(max_extra_tokens=0))
+        return output.sequences, output.sequences_scores
+
+    tokens, scores = search()
+    assert sum(counted) > 50
+    monkeypatch.setattr(kernels, "mkl_is_slow_here", lambda: False)
+    counted.clear()
+    expected, expected_scores = search()
+    assert not any(counted)
+    assert torch.equal(tokens, expected)
+    torch.testing.assert_close(scores, expected_scores, rtol=1e-5, atol=1e-5)
 
 
 def test_other_processors_use_torch_s_own_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
