@@ -5,6 +5,9 @@
 An update allocates and frees tensors of many megabytes, such as the gradient of the embedding. glibc returns a block of
 more than 32 MiB to the operating system as soon as it is freed, which then has to clear the pages of the next one.
 The Trainer keeps them; a loop of your own can do it by `freed_memory_kept`.
+
+Batches of many shapes leave gaps between the blocks that are in use. With every update there are more of them, up to
+several times the memory that is in use, so that they are returned at each checkpoint.
 """
 
 import ctypes
@@ -12,8 +15,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 _KEPT_BYTES = 2**30  # a larger block is still returned, and so is a free end of the heap of twice that size
@@ -53,6 +58,17 @@ def freed_memory_kept(device: torch.device) -> Iterator[bool]:
         malloc.malloc_trim(0)
 
 
+class GapsReturned(TrainerCallback):
+    """Returns memory between blocks in use to the operating system after an evaluation or a checkpoint, under glibc."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Return the gaps."""
+        if args.device.type == "cpu" and (malloc := _glibc()) is not None:
+            malloc.malloc_trim(0)
+
+    on_save = on_evaluate
+
+
 def _glibc() -> ctypes.CDLL | None:
     """Return the C library if it is glibc."""
     if sys.platform != "linux":
@@ -68,4 +84,4 @@ def _set_thresholds(malloc: ctypes.CDLL, size: int) -> bool:
     )
 
 
-__all__ = ["freed_memory_kept"]
+__all__ = ["GapsReturned", "freed_memory_kept"]

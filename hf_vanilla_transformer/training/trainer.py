@@ -38,7 +38,7 @@ from .compatibility import (
 )
 from .evaluation_loss import EvaluationLossPerToken
 from .failures import explained_run_errors, explained_step_errors
-from .freed_memory import freed_memory_kept
+from .freed_memory import GapsReturned, freed_memory_kept
 from .meters import TrainingMeter
 from .muon import MUON, MuonAndAdam
 from .non_finite import gradient_norm, with_nan_gradients
@@ -170,7 +170,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         self._stop = StopBySignal(self)
         for callback in (
             Stopwatch(), SamplerEpoch(), self._meter, SavingCallback(self), Progress(self), self._peaks,
-            self._non_finite, self._stop,
+            self._non_finite, self._stop, GapsReturned(),
         ):  # fmt: skip
             self.add_callback(callback)
 

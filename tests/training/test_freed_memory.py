@@ -55,6 +55,35 @@ def test_memory_is_kept_inside_and_returned_afterwards() -> None:
 
 
 @glibc
+def test_gaps_between_blocks_are_returned() -> None:
+    program = """
+import torch
+from types import SimpleNamespace
+from hf_vanilla_transformer.training.freed_memory import GapsReturned, freed_memory_kept
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def gaps_returned(device):
+    kept, freed = [], []
+    for _ in range(50):
+        freed.append(torch.zeros(2**20))
+        kept.append(torch.zeros(100))
+    freed.clear()
+    size = resident()
+    GapsReturned().on_save(SimpleNamespace(device=torch.device(device)), None, None)
+    return size - resident()
+
+with freed_memory_kept(torch.device("cpu")):
+    print(gaps_returned("meta"), gaps_returned("cpu"))
+"""
+    plain = {name: value for name, value in os.environ.items() if name not in freed_memory._VARIABLES}
+    done = subprocess.run([sys.executable, "-c", program], env=plain, capture_output=True, text=True, check=True)
+    elsewhere, here = map(int, done.stdout.split())
+    assert elsewhere < 2**24 and here > 100 * 2**20
+
+
+@glibc
 def test_what_the_user_has_set_is_left_alone() -> None:
     assert measured(MALLOC_TRIM_THRESHOLD_="100000000")[0] == "False"
     assert measured(GLIBC_TUNABLES="glibc.malloc.tcache_count=7")[0] == "False"
