@@ -314,6 +314,7 @@ def measure(options: Options) -> Result:
         kept_seconds = take_turns(
             {name: steps[f"{name} {precision}"] for name, precision in best.items()}, rounds, warm_up
         )
+    suffix = ", freed memory kept" if kept else ""
     if kept:
         table += [
             Row(
@@ -331,7 +332,7 @@ def measure(options: Options) -> Result:
     bandwidth = memory_bandwidth(quick=options.quick)
     table.append(
         Row(
-            "share of the measured matrix rate of its precision that the step reaches, freed memory kept",
+            f"share of the measured matrix rate of its precision that the step reaches{suffix}",
             "of the rate",
             [operations / run / rates[best[OURS]] for run in kept_seconds[OURS]],
             [operations / run / rates[best[MARIAN]] for run in kept_seconds[MARIAN]],

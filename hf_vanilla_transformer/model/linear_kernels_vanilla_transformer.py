@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 _WIDE = 4096  # output features, from which the difference is worth the compilation for any number of rows
 _LEAST_WEIGHTS = 2**18  # a smaller layer takes less time than oneDNN's call
@@ -30,19 +31,22 @@ def project(linear: nn.Module, states: Tensor) -> Tensor:
 def prefers_onednn(linear: nn.Module, states: Tensor) -> bool:
     """Return whether oneDNN's kernel is faster for this layer and input, and may replace the call of the layer."""
     return (
-        not torch.is_grad_enabled()
+        not torch.compiler.is_compiling()  # first: what follows cannot be traced
+        and not torch.jit.is_tracing()
+        and not torch.is_grad_enabled()
         and states.device.type == "cpu"
         and states.dtype == torch.float32
         and mkl_is_slow_here()
         and is_plain_linear(linear)
         and linear.weight.dtype == torch.float32
+        and linear.weight.device == states.device
+        and states.shape[-1] == linear.in_features
         and (
             linear.out_features >= _WIDE
             or (linear.weight.numel() >= _LEAST_WEIGHTS and states.numel() <= _FEW_ROWS * linear.in_features)
         )
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and unpack_dual(states).tangent is None  # no_grad does not turn off forward-mode derivatives
     )
 
 
@@ -53,6 +57,7 @@ def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
         and type(module.weight) is nn.Parameter
         and module.weight.shape == (module.out_features, module.in_features)
         and not hasattr(module, "_hf_hook")
+        and "forward" not in vars(module)
         and not (module._forward_hooks or module._forward_pre_hooks)
     )
 
@@ -63,7 +68,8 @@ def mkl_is_slow_here() -> bool:
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     try:
-        torch.ops.mkldnn._linear_pointwise(torch.ones(1, 1), torch.ones(1, 1), None, "none", [], "")
+        one = torch.ones(1, 1, dtype=torch.float32)
+        torch.ops.mkldnn._linear_pointwise(one, one, None, "none", [], "")
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     except (OSError, AttributeError, RuntimeError):  # another system, or a torch without this operator
         return False

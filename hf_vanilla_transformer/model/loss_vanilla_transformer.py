@@ -340,12 +340,11 @@ def _to_gradient_of_pairs_(
         kl_q = torch.linalg.vecdot(q, log_ratio).unsqueeze(-1).neg_()
         total += (kl_p + kl_q).sum() / 2
         log_ratio.mul_(half)
-        pair_labels = labels[::2]
-        label_share = p.new_full(pair_labels.shape, -share)
+        label_share = p.new_full((len(p), 1), -share)
         gradient_p = (1 + half - half * kl_p + log_ratio).mul_(p).sub_(q, alpha=half)
-        out_p.copy_(gradient_p.scatter_add_(-1, pair_labels, label_share))
+        out_p.copy_(gradient_p.scatter_add_(-1, labels[::2], label_share))
         gradient_q = (1 + half - half * kl_q - log_ratio).mul_(q).sub_(p, alpha=half)
-        out_q.copy_(gradient_q.scatter_add_(-1, pair_labels, label_share))
+        out_q.copy_(gradient_q.scatter_add_(-1, labels[1::2], label_share))
     return torch.cat(log_normalizers), total
 
 

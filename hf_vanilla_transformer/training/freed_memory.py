@@ -47,7 +47,7 @@ def freed_memory_kept(device: torch.device) -> Iterator[bool]:
         Whether it is kept: on a CPU under glibc, unless an environment variable sets malloc (MALLOC_… or
         GLIBC_TUNABLES).
     """
-    malloc = None if device.type != "cpu" or any(name in os.environ for name in _VARIABLES) else _glibc()
+    malloc = _malloc_to_set(device)
     if malloc is None or not _set_thresholds(malloc, _KEPT_BYTES):
         yield False
         return
@@ -59,14 +59,22 @@ def freed_memory_kept(device: torch.device) -> Iterator[bool]:
 
 
 class GapsReturned(TrainerCallback):
-    """Returns memory between blocks in use to the operating system after an evaluation or a checkpoint, under glibc."""
+    """Returns memory between blocks in use to the operating system after an evaluation or a checkpoint.
+
+    Under glibc, on a CPU, unless an environment variable sets malloc.
+    """
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Return the gaps."""
-        if args.device.type == "cpu" and (malloc := _glibc()) is not None:
+        if (malloc := _malloc_to_set(args.device)) is not None:
             malloc.malloc_trim(0)
 
     on_save = on_evaluate
+
+
+def _malloc_to_set(device: torch.device) -> ctypes.CDLL | None:
+    """Return glibc if tensors of the device are allocated by it and the user has left its settings alone."""
+    return None if device.type != "cpu" or any(name in os.environ for name in _VARIABLES) else _glibc()
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -80,6 +80,44 @@ def test_a_layer_that_is_more_than_its_matrix_is_called() -> None:
 
 
 @pytest.mark.usefixtures("onednn")
+def test_the_layer_is_called_where_its_input_is_more_than_numbers() -> None:
+    linear, states = nn.Linear(512, 512), torch.randn(2, 512)
+    with torch.no_grad():
+        _, tangent = torch.func.jvp(linear, (states,), (torch.ones_like(states),))
+        _, found = torch.func.jvp(lambda rows: kernels.project(linear, rows), (states,), (torch.ones_like(states),))
+        torch.testing.assert_close(found, tangent)
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            kernels.project(linear, states[:, 1:])
+        assert kernels.project(linear.to("meta"), states.to("meta")).is_meta
+        replaced = nn.Linear(512, 512)
+        replaced.forward = torch.zeros_like
+        assert not kernels.project(replaced, states).any()
+
+
+def test_tracing_and_exporting_see_the_layer_alone() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(512, 512)
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return kernels.project(self.linear, states)
+
+    layer, states = Layer().eval(), torch.randn(2, 512)
+    with torch.no_grad():
+        for trace in (
+            lambda: torch.jit.trace(layer, states).graph,
+            lambda: torch.export.export(layer, (states,), strict=True).graph,
+            lambda: torch.export.export(layer, (states,), strict=False).graph,
+        ):
+            kernels.mkl_is_slow_here.cache_clear()
+            assert "mkldnn" not in str(trace())
+        kernels.mkl_is_slow_here.cache_clear()
+        compiled = torch.compile(layer, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(states), layer(states))
+
+
+@pytest.mark.usefixtures("onednn")
 def test_a_search_of_a_large_model_writes_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     config = preset("base", vocab_size=5000, encoder_layers=1, decoder_layers=2)

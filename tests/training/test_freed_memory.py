@@ -57,12 +57,12 @@ def test_memory_is_kept_inside_and_returned_afterwards() -> None:
 @glibc
 def test_gaps_between_blocks_are_returned() -> None:
     program = """
-import torch
+import resource, torch
 from types import SimpleNamespace
 from hf_vanilla_transformer.training.freed_memory import GapsReturned, freed_memory_kept
 
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
 def gaps_returned(device):
     kept, freed = [], []
@@ -78,9 +78,16 @@ with freed_memory_kept(torch.device("cpu")):
     print(gaps_returned("meta"), gaps_returned("cpu"))
 """
     plain = {name: value for name, value in os.environ.items() if name not in freed_memory._VARIABLES}
-    done = subprocess.run([sys.executable, "-c", program], env=plain, capture_output=True, text=True, check=True)
-    elsewhere, here = map(int, done.stdout.split())
+
+    def returned(**environment: str) -> list[int]:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**plain, **environment}, capture_output=True, text=True, check=True
+        )
+        return [int(size) for size in done.stdout.split()]
+
+    elsewhere, here = returned()
     assert elsewhere < 2**24 and here > 100 * 2**20
+    assert returned(MALLOC_MMAP_THRESHOLD_="1000000000", MALLOC_TRIM_THRESHOLD_="2000000000")[1] < 2**24
 
 
 @glibc
