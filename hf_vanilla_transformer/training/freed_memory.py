@@ -6,8 +6,8 @@ An update allocates and frees tensors of many megabytes, such as the gradient of
 more than 32 MiB to the operating system as soon as it is freed, which then has to clear the pages of the next one.
 The Trainer keeps them; a loop of your own can do it by `freed_memory_kept`.
 
-Batches of many shapes leave gaps between the blocks that are in use. With every update there are more of them, up to
-several times the memory that is in use, so that they are returned at each checkpoint.
+Batches of many shapes leave gaps between the blocks that are in use. With every update there are more of them, so that
+they are returned at each evaluation and checkpoint.
 """
 
 import ctypes
