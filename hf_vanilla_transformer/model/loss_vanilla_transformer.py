@@ -276,6 +276,12 @@ def _rows_in_cache(logits: Tensor) -> int:
     return len(logits) if on_accelerator(logits) else 2 * max(1, _UPCAST_ELEMENTS // (2 * logits.shape[-1]))
 
 
+def _log_normalizer(highest_logit: Tensor, probs: Tensor) -> Tensor:
+    """Return the logarithm of each row's normalizer (N, 1) from its highest logit (N, 1) and its softmax (N, V)."""
+    # The highest probability is at least 1/V, so that its logarithm is finite.
+    return highest_logit - probs.amax(dim=-1, keepdim=True).log()
+
+
 def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: float, wide: torch.dtype) -> Tensor:
     """Replace logits by softmax(logits) − share · onehot(label), computed in ``wide`` and rounded once.
 
@@ -297,8 +303,7 @@ def _subtract_label_from_softmax_(logits: Tensor, label_index: Tensor, share: fl
         exact = part.to(wide)  # `part` itself if it has that dtype
         highest = exact.amax(dim=-1, keepdim=True)
         torch.softmax(exact, dim=-1, out=exact)
-        # The highest probability is at least 1/V, so that its logarithm is finite.
-        log_normalizers.append(highest - exact.amax(dim=-1, keepdim=True).log())
+        log_normalizers.append(_log_normalizer(highest, exact))
         exact.scatter_add_(-1, labels, exact.new_full(labels.shape, -share))
         if exact.data_ptr() != part.data_ptr():
             part.copy_(exact)
@@ -329,8 +334,7 @@ def _to_gradient_of_pairs_(
     for part, labels in zip(logits.split(rows), label_index.split(rows), strict=True):
         exact = part.to(wide)
         probs = exact.softmax(dim=-1)
-        # The highest probability is at least 1/V, so that its logarithm is finite.
-        log_normalizer = exact.amax(dim=-1, keepdim=True) - probs.amax(dim=-1, keepdim=True).log()
+        log_normalizer = _log_normalizer(exact.amax(dim=-1, keepdim=True), probs)
         log_normalizers.append(log_normalizer)
         (x, y), (p, q), (normalizer_x, normalizer_y), (out_p, out_q) = (
             values.unflatten(0, (-1, 2)).unbind(1) for values in (exact, probs, log_normalizer, part)

@@ -233,8 +233,8 @@ def _script_warning(references: Sequence[str], request: EvaluationRequest, token
             return f"the references are mostly {script}, but target_lang is {named!r}; correct one of them"
         if request.tokenize is None:
             return (
-                f"the references are mostly {script}, but the name of their file says {named!r}, by which BLEU splits "
-                "words; set target_lang"
+                f"the references are mostly {script}, but the language code in their file name is {named!r}, by which "
+                "BLEU splits words; set target_lang"
             )
     language = NOT_SPLIT_AT_SPACES.get(main_script(sample) or "")
     if language and tokenize == "13a" and request.tokenize is None:
