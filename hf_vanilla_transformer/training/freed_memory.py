@@ -30,7 +30,7 @@ _VARIABLES = (
 
 
 @contextmanager
-def freed_memory_kept(device: torch.device) -> Iterator[bool]:
+def freed_memory_kept(device: torch.device | str) -> Iterator[bool]:
     """Keep freed memory in the process, and give it back at the end.
 
     Example::
@@ -72,9 +72,10 @@ class GapsReturned(TrainerCallback):
     on_save = on_evaluate
 
 
-def _malloc_to_set(device: torch.device) -> ctypes.CDLL | None:
+def _malloc_to_set(device: torch.device | str) -> ctypes.CDLL | None:
     """Return glibc if tensors of the device are allocated by it and the user has left its settings alone."""
-    return None if device.type != "cpu" or any(name in os.environ for name in _VARIABLES) else _glibc()
+    on_cpu = torch.device(device).type == "cpu"
+    return _glibc() if on_cpu and not any(name in os.environ for name in _VARIABLES) else None
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -99,8 +99,10 @@ def test_what_the_user_has_set_is_left_alone() -> None:
 def test_nothing_is_changed_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in freed_memory._VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with freed_memory_kept(torch.device("meta")) as kept:
+    with freed_memory_kept("meta") as kept:
         assert not kept
+    with pytest.raises(RuntimeError, match="device type"), freed_memory_kept("processor"):
+        pass
     monkeypatch.setattr(sys, "platform", "darwin")
     with freed_memory_kept(CPU) as kept:
         assert not kept
