@@ -1,13 +1,15 @@
-"""Train variants of the recipe `tiny` for the same number of updates, and score each on validation text.
+"""Train variants of a recipe for the same number of updates, and score each on validation text.
 
     python benchmarks/recipe_variants.py runs/variants --data DATA --updates 6000 --variants recipe muon r-drop+muon
+    python benchmarks/recipe_variants.py runs/variants --data DATA --text koen --updates 2500 --variants recipe muon
     python benchmarks/recipe_variants.py examples/results/recipe_variants --render docs/recipes.md
 
-DATA holds multi30k/lc.norm.tok. Every variant changes one thing about the recipe as it is (`--list` shows them), or
-several that are joined by "+", and keeps the model that of the paper. A variant that was trained before is not trained
-again. The test text is not read. The table has the processor time, so that a variant which makes an update slower is
-not preferred for its score alone. With `--only-table`, nothing is trained; with `--render`, the table is written into a
-page. The last line is "recipe_variants: N trained".
+DATA holds multi30k/lc.norm.tok, for the recipe `tiny`, and koen, for `small`. Every variant changes one thing about the
+recipe as it is (`--list` shows them), or several that are joined by "+", and keeps the model that of the paper. A
+variant that was trained before is not trained again. The test text is not read. The table has the processor time, so
+that a variant which makes an update slower is not preferred for its score alone. The mean of the last checkpoints and
+the length penalty are chosen after training: each run is scored with several of them. With `--only-table`, nothing is
+trained; with `--render`, the tables are written into a page. The last line is "recipe_variants: N trained".
 """
 
 import argparse
@@ -16,19 +18,67 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from machine import commit, hardware, versions
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
 
-from hf_vanilla_transformer import read_recipe, train
+from hf_vanilla_transformer import (
+    BeamSearchConfig,
+    TranslationMetric,
+    average_checkpoints,
+    read_recipe,
+    train,
+    translate,
+)
 
-TEXT = "multi30k/lc.norm.tok"
+AVERAGES = (1, 3, 5, 10)  # last checkpoints; 1 is the last one as it is
+LENGTH_PENALTIES = (0.6, 1.0, 1.4, 1.8)
 HEADINGS = ("variant", "updates", "seed", "epochs", "processor minutes", "validation loss", "BLEU", "chrF")
 START, END = "<!-- variants:start -->", "<!-- variants:end -->"
-SETTINGS = {"source_lang": "en", "target_lang": "de", "metric_tokenize": "none", "report_to": "none"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Training and validation text, and the recipe for its size.
+
+    Attributes:
+        recipe: name of the recipe.
+        folder: in the data folder.
+        validation: name of the validation files, without their language; those of training are named "train".
+        languages: of source and target, which are the suffixes of the files.
+        tokenize: sacreBLEU's tokenizer; "" selects it by the language.
+        origins: file with a label for each line of the validation text, whose scores are reported separately.
+    """
+
+    recipe: str
+    folder: str
+    validation: str
+    languages: tuple[str, str]
+    tokenize: str = ""
+    origins: str = ""
+
+    def settings(self, data: Path) -> dict[str, str]:
+        """Return the keys of a recipe that name this text."""
+        folder, (source, target) = data / self.folder, self.languages
+        return {
+            "source_lang": source,
+            "target_lang": target,
+            **({"metric_tokenize": self.tokenize} if self.tokenize else {}),
+            "train_source": str(folder / f"train.{source}"),
+            "train_target": str(folder / f"train.{target}"),
+            "validation_source": str(folder / f"{self.validation}.{source}"),
+            "validation_target": str(folder / f"{self.validation}.{target}"),
+        }
+
+
+TEXTS = {
+    "multi30k": Text("tiny", "multi30k/lc.norm.tok", "val", ("en", "de"), tokenize="none"),
+    "koen": Text("small", "koen", "dev", ("en", "ko"), origins="dev.source"),
+}
 
 
 class ExponentialAverage(TrainerCallback):
@@ -113,30 +163,29 @@ def variant_of(name: str) -> Variant:
 
 def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train a variant in a directory and return its record."""
-    folder = options.data / TEXT
+    text = TEXTS[options.text]
     # The cooldown has the recipe's share of the updates, and so has the interval of checkpoints.
-    recipe = read_recipe("tiny")
+    recipe = read_recipe(text.recipe)
     share = options.updates / recipe.training.max_steps
     interval = str(max(round(recipe.training.save_steps * share), 1))
     settings = {
-        **SETTINGS,
-        "train_source": str(folder / "train.en"),
-        "train_target": str(folder / "train.de"),
-        "validation_source": str(folder / "val.en"),
-        "validation_target": str(folder / "val.de"),
+        **text.settings(options.data),
+        "report_to": "none",
         "max_steps": str(options.updates),
         "cooldown_steps": str(round(recipe.training.cooldown_steps * share)),
         "save_steps": interval,
         "eval_steps": interval,
+        "save_total_limit": str(max(AVERAGES) + 1),
         "seed": str(options.seed),
         "output_dir": str(output),
         **variant.settings,
     }
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     callbacks = [ExponentialAverage(variant.decay)] if variant.decay else []
-    record = train(read_recipe("tiny", words), callbacks).record
+    record = train(read_recipe(text.recipe, words), callbacks).record
     return {key: record[key] for key in ("training", "scores")} | {
         "name": variant.name,
+        "text": options.text,
         "settings": variant.settings,
         "hardware": hardware(),
         "versions": versions(),
@@ -144,27 +193,126 @@ def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str
     }
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """Return the scores in Markdown, the best variant first."""
-    rows: list[Sequence[str]] = [HEADINGS, ("---",) * len(HEADINGS)]
-    for record in sorted(records, key=lambda record: -record["scores"]["validation"]["bleu"]):
-        training, scores = record["training"], record["scores"]["validation"]
-        rows.append((
-            record["name"], f"{training['updates']:,}", f"{training['seed']}", f"{training['epochs']:.1f}",
-            f"{training['processor_seconds'] / 60:.1f}", f"{scores['loss']:.3f}", f"{scores['bleu']:.2f}",
-            f"{scores['chrf']:.2f}",
-        ))  # fmt: skip
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def decoding_scores(run: Path, data: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Score the mean of a run's last checkpoints with several numbers of checkpoints and length penalties."""
+    text = TEXTS[record["text"]]
+    settings = text.settings(data)
+    sources, references = (read_lines(Path(settings[f"validation_{side}"])) for side in ("source", "target"))
+    origins = read_lines(data / text.folder / text.origins) if text.origins else []
+    metric = TranslationMetric(record["scores"]["validation"]["bleu_signature"].split("tok:")[1].split("|")[0])
+    scores = []
+    for last in AVERAGES:
+        with TemporaryDirectory() as temporary:
+            try:
+                average_checkpoints(run, Path(temporary) / "average", last=last)
+            except ValueError:  # there are fewer checkpoints
+                continue
+            model = AutoModelForSeq2SeqLM.from_pretrained(Path(temporary) / "average").eval()
+            tokenizer = AutoTokenizer.from_pretrained(Path(temporary) / "average")
+            for penalty in LENGTH_PENALTIES:
+                search = BeamSearchConfig(num_beams=record["training"]["decoding"]["num_beams"], length_penalty=penalty)
+                found = translate(model, tokenizer, sources, search)
+                scored = {"all": metric.compute(predictions=found, references=references)}
+                for origin in sorted(set(origins)):
+                    lines = [number for number, other in enumerate(origins) if other == origin]
+                    scored[origin] = metric.compute(
+                        predictions=[found[number] for number in lines],
+                        references=[references[number] for number in lines],
+                    )
+                scores.append({
+                    "average_last": last,
+                    "length_penalty": penalty,
+                    "scores": {
+                        name: {key: round(value[key], 2) for key in ("bleu", "chrf")} for name, value in scored.items()
+                    },
+                })  # fmt: skip
+    return scores
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a text file; only a line feed ends a line."""
+    return path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown whose first row is the heading."""
+    head, *others = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *others))
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    """Return the tables of each text, the best variant first."""
+    records = sorted(records, key=lambda record: -record["scores"]["validation"]["bleu"])
+    parts = []
+    for name, text in TEXTS.items():
+        chosen = [record for record in records if record["text"] == name]
+        if not chosen:
+            continue
+        rows: list[Sequence[str]] = [HEADINGS]
+        for record in chosen:
+            training, scores = record["training"], record["scores"]["validation"]
+            rows.append((
+                record["name"], f"{training['updates']:,}", f"{training['seed']}", f"{training['epochs']:.1f}",
+                f"{training['processor_seconds'] / 60:.1f}", f"{scores['loss']:.3f}", f"{scores['bleu']:.2f}",
+                f"{scores['chrf']:.2f}",
+            ))  # fmt: skip
+        parts += [f"{name}, recipe `{text.recipe}`:", markdown(rows)]
+        if any(record.get("decoding") for record in chosen):
+            parts += ["BLEU by checkpoints in the mean and by length penalty:", decoding_table(chosen)]
+        if text.origins:
+            parts += ["chrF by origin, with the mean and the penalty of the recipe:", origin_table(chosen)]
+    return "\n\n".join(parts)
+
+
+def label(record: dict[str, Any]) -> str:
+    """Name a run: its variant and number of updates."""
+    return f"{record['name']}, {record['training']['updates']:,} updates"
+
+
+def decoding_table(records: list[dict[str, Any]]) -> str:
+    """Return the BLEU of each number of checkpoints and length penalty."""
+    rows: list[Sequence[str]] = [("variant", "checkpoints", *(f"{penalty}" for penalty in LENGTH_PENALTIES))]
+    for record in records:
+        for last in AVERAGES:
+            found = [entry for entry in record.get("decoding", []) if entry["average_last"] == last]
+            if found:
+                scores = (f"{entry['scores']['all']['bleu']:.2f}" for entry in found)
+                rows.append((label(record), f"{last}", *scores))
+    return markdown(rows)
+
+
+def origin_table(records: list[dict[str, Any]]) -> str:
+    """Return the chrF of each origin."""
+    found = {label(record): recipe_scores(record) for record in records if record.get("decoding")}
+    origins = sorted({origin for scores in found.values() for origin in scores} - {"all"})
+    rows = [(name, *(f"{scores[origin]['chrf']:.2f}" for origin in origins)) for name, scores in found.items()]
+    return markdown([("variant", *origins), *rows])
+
+
+def recipe_scores(record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the scores with the run's own number of checkpoints and length penalty, or the closest to them."""
+    averaged, penalty = len(record["training"]["averaged"]), record["training"]["decoding"]["length_penalty"]
+
+    def distance(entry: dict[str, Any]) -> tuple[float, float]:
+        return abs(entry["average_last"] - averaged), abs(entry["length_penalty"] - penalty)
+
+    scores: dict[str, dict[str, float]] = min(record["decoding"], key=distance)["scores"]
+    return scores
 
 
 def render(page: Path, records: list[dict[str, Any]]) -> None:
-    """Write the table between its markers into a page."""
+    """Write the tables between its markers into a page."""
     text = page.read_text(encoding="utf-8")
     if (text.count(START), text.count(END)) != (1, 1):
         raise SystemExit(f"{page} must have {START} and {END} once each")
     page.write_text(
-        f"{text[: text.index(START)]}{START}\n{table(records)}\n{text[text.index(END) :]}", encoding="utf-8"
+        f"{text[: text.index(START)]}{START}\n{tables(records)}\n{text[text.index(END) :]}", encoding="utf-8"
     )
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a record."""
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,12 +320,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of the runs and their records")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "data")))
+    parser.add_argument("--text", choices=TEXTS, default="multi30k")
     parser.add_argument("--variants", nargs="+", type=variant_of, default=[variant_of("recipe")], metavar="NAME")
     parser.add_argument("--updates", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="list the variants and end")
     parser.add_argument("--only-table", action="store_true", help="print the records that there are and end")
-    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the records into this page and end")
+    parser.add_argument("--render", type=Path, metavar="PAGE", help="write the tables into this page and end")
     options = parser.parse_args(arguments)
     if options.list:
         for name, variant in VARIANTS.items():
@@ -185,20 +334,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name}: {variant.settings or 'the recipe as it is'}{average}")
         return
     only_table = options.only_table or options.render is not None
-    if not only_table and not (options.data / TEXT / "train.en").is_file():
-        parser.error(f"there is no {options.data / TEXT}/train.en; give the folder that holds multi30k with --data")
+    source = Path(TEXTS[options.text].settings(options.data)["train_source"])
+    if not only_table and not source.is_file():
+        parser.error(f"there is no {source}; give the folder that holds {options.text} with --data")
     options.work.mkdir(parents=True, exist_ok=True)
     trained = 0
     for variant in () if only_table else options.variants:
-        output = options.work / f"{variant.name}-{options.updates}-{options.seed}"
+        output = options.work / f"{options.text}-{variant.name}-{options.updates}-{options.seed}"
         path = Path(f"{output}.json")
         if not path.exists():
-            path.write_text(json.dumps(run(variant, output, options), indent=1) + "\n", encoding="utf-8")
+            write(path, run(variant, output, options))
             trained += 1
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "decoding" not in record and not variant.decay:
+            write(path, {**record, "decoding": decoding_scores(output, options.data, record)})
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.work.glob("*.json"))]
     if options.render is not None:
         render(options.render, records)
-    print(table(records))
+    print(tables(records))
     print(f"recipe_variants: {trained} trained")
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Variants of the recipe `tiny`: each trains, and the departures compute what their papers say."""
+"""Variants of the recipes: each trains, and the departures compute what their papers say."""
 
 import argparse
 import json
@@ -38,14 +38,36 @@ def test_the_table_of_records_is_written_between_its_markers(variants, tmp_path)
     page.write_text(f"above\n{variants.START}\nold\n{variants.END}\nbelow\n")
     training = {"updates": 16, "seed": 1, "epochs": 0.5, "processor_seconds": 90}
     scores = {"validation": {"loss": 2.0, "bleu": 30.0, "chrf": 50.0}}
-    (tmp_path / "muon-16-1.json").write_text(json.dumps({"name": "muon", "training": training, "scores": scores}))
+    record = {"name": "muon", "text": "multi30k", "training": training, "scores": scores}
+    (tmp_path / "muon-16-1.json").write_text(json.dumps(record))
     variants.main([str(tmp_path), "--render", str(page)])
     lines = page.read_text().splitlines()
     assert lines[0] == "above" and lines[-1] == "below" and "old" not in lines
     assert "| muon | 16 | 1 | 0.5 | 1.5 | 2.000 | 30.00 | 50.00 |" in lines
+    scored = [
+        {"average_last": last, "length_penalty": penalty, "scores": {"all": {"bleu": last + penalty, "chrf": 0.0}}}
+        for last in (1, 3)
+        for penalty in variants.LENGTH_PENALTIES
+    ]
+    (tmp_path / "muon-16-1.json").write_text(json.dumps({**record, "decoding": scored}))
+    variants.main([str(tmp_path), "--render", str(page)])
+    assert "| muon, 16 updates | 3 | 3.60 | 4.00 | 4.40 | 4.80 |" in page.read_text().splitlines()
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="variants:start"):
         variants.main([str(tmp_path), "--render", str(page)])
+
+
+def test_origins_have_the_scores_of_the_runs_mean_and_penalty(variants):
+    entries = [
+        {"average_last": last, "length_penalty": penalty, "scores": {"all": {}, "talpco": {"chrf": last + penalty}}}
+        for last in (1, 3, 5)
+        for penalty in (0.6, 1.0)
+    ]
+    training = {
+        "updates": 16, "averaged": ["checkpoint-8", "checkpoint-12", "checkpoint-16"], "decoding": {"length_penalty": 1}
+    }  # fmt: skip
+    record = {"name": "recipe", "text": "koen", "training": training, "decoding": entries}
+    assert "| recipe, 16 updates | 4.00 |" in variants.origin_table([record])
 
 
 def test_the_page_of_recipes_matches_the_records(variants, tmp_path):
@@ -80,8 +102,9 @@ def test_variants_train_once_and_are_listed_by_score(tmp_path):
     done = run("--data", str(tmp_path), "--updates", "16", "--variants", "vocabulary-3000", "ema", "muon", "r-drop")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.rstrip().endswith("recipe_variants: 4 trained")
-    record = json.loads((tmp_path / "work" / "muon-16-1.json").read_text())
+    record = json.loads((tmp_path / "work" / "multi30k-muon-16-1.json").read_text())
     assert record["training"]["updates"] == 16 and "bleu" in record["scores"]["validation"]
+    assert {entry["length_penalty"] for entry in record["decoding"]} == {0.6, 1.0, 1.4, 1.8}
     again = run("--data", str(tmp_path), "--updates", "16", "--variants", "muon")
     assert again.stdout.rstrip().endswith("recipe_variants: 0 trained")
     assert sum(name in again.stdout for name in ("ema", "muon", "r-drop", "vocabulary-3000")) == 4
