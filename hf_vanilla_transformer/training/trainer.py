@@ -219,7 +219,7 @@ class VanillaTransformerTrainer(CheckpointSaving, EvaluationLossPerToken, Seq2Se
         if self.accelerator.distributed_type not in UNSHARDED:
             raise ValueError("optim=muon needs whole matrices on every device; leave out FSDP, or choose another optim")
         adam = super().create_optimizer(model)
-        self.optimizer = MuonAndAdam(self.model if model is None else model, adam)
+        self.optimizer = MuonAndAdam(self.model if model is None else model, adam, self.args.used_precision)
         return self.optimizer
 
     @staticmethod
