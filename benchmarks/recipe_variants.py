@@ -134,6 +134,7 @@ VARIANTS = {
     "smoothing-0.2": Variant({"label_smoothing_factor": "0.2"}),
     "peak-0.003": Variant({"learning_rate": "0.003"}),
     "peak-0.006": Variant({"learning_rate": "0.006"}),
+    "peak-0.010": Variant({"learning_rate": "0.010"}),
     "r-drop": Variant({"r_drop": "5"}),
     "r-drop-half-batch": Variant({"r_drop": "5", "max_tokens_per_batch": "512"}),
     "adam": Variant({"optim": "adamw_torch_fused"}),
