@@ -37,7 +37,16 @@ from hf_vanilla_transformer import (
 
 AVERAGES = (1, 3, 5, 10)  # last checkpoints; 1 is the last one as it is
 LENGTH_PENALTIES = (0.6, 1.0, 1.4, 1.8)
-HEADINGS = ("variant", "updates", "seed", "epochs", "processor minutes", "validation loss", "BLEU", "chrF")
+# Keys of a recipe that are in each record: what the variants and the recipes have changed so far.
+COMPARED = (
+    "optim", "max_tokens_per_batch", "learning_rate", "r_drop", "bpe_dropout", "label_smoothing_factor", "vocab_size",
+    "config_overrides",
+)  # fmt: skip
+OPTIONAL = {"r_drop": "R-Drop", "bpe_dropout": "BPE-dropout"}  # shown where they are not 0
+# Shown where they are not those of the recipe.
+OTHERS = {"label_smoothing_factor": "smoothing", "vocab_size": "vocabulary", "config_overrides": "model"}
+ADAM = "adamw_torch_fused"
+HEADINGS = ("settings", "updates", "seed", "epochs", "processor minutes", "validation loss", "BLEU", "chrF")
 START, END = "<!-- variants:start -->", "<!-- variants:end -->"
 
 
@@ -121,24 +130,30 @@ class Variant:
 
 VARIANTS = {
     "recipe": Variant(),
-    "no-bpe-dropout": Variant({"bpe_dropout": "0"}),
+    # The training of the paper, with the batches and peaks that suit it for little text.
+    "paper": Variant(
+        {"optim": ADAM, "max_tokens_per_batch": "1024", "learning_rate": "0.004", "r_drop": "0", "bpe_dropout": "0"}
+    ),
+    "adam": Variant({"optim": ADAM}),
+    "muon": Variant({"optim": "muon"}),
+    "no-r-drop": Variant({"r_drop": "0"}),
+    "r-drop": Variant({"r_drop": "5"}),
     "bpe-dropout": Variant({"bpe_dropout": "0.1"}),
     "bpe-dropout-0.2": Variant({"bpe_dropout": "0.2"}),
     "dropout-0.1": Variant({"config_overrides": '{"dropout": 0.1}'}),
     "dropout-0.2": Variant({"config_overrides": '{"dropout": 0.2}'}),
     "dropout-0.3": Variant({"config_overrides": '{"dropout": 0.3}'}),
+    "batch-1024": Variant({"max_tokens_per_batch": "1024"}),
     "batch-2048": Variant({"max_tokens_per_batch": "2048"}),
     "batch-4096": Variant({"max_tokens_per_batch": "4096"}),
     "vocabulary-3000": Variant({"vocab_size": "3000"}),
     "vocabulary-10000": Variant({"vocab_size": "10000"}),
     "smoothing-0.2": Variant({"label_smoothing_factor": "0.2"}),
+    "peak-0.002": Variant({"learning_rate": "0.002"}),
     "peak-0.003": Variant({"learning_rate": "0.003"}),
+    "peak-0.004": Variant({"learning_rate": "0.004"}),
     "peak-0.006": Variant({"learning_rate": "0.006"}),
     "peak-0.010": Variant({"learning_rate": "0.010"}),
-    "r-drop": Variant({"r_drop": "5"}),
-    "r-drop-half-batch": Variant({"r_drop": "5", "max_tokens_per_batch": "512"}),
-    "adam": Variant({"optim": "adamw_torch_fused"}),
-    "muon": Variant({"optim": "muon"}),
     "ema": Variant({"average_last": "0"}, decay=0.998),
 }
 
@@ -183,11 +198,13 @@ def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str
     }
     words = [word for key, value in settings.items() for word in (f"--{key}", value)]
     callbacks = [ExponentialAverage(variant.decay)] if variant.decay else []
-    record = train(read_recipe(text.recipe, words), callbacks).record
+    recipe = read_recipe(text.recipe, words)
+    record = train(recipe, callbacks).record
     return {key: record[key] for key in ("training", "scores")} | {
         "name": variant.name,
         "text": options.text,
-        "settings": variant.settings,
+        "settings": {key: recipe.settings[key] for key in COMPARED if key in recipe.settings},
+        "moving_average": variant.decay,
         "hardware": hardware(),
         "versions": versions(),
         "commit": commit(),
@@ -253,7 +270,7 @@ def tables(records: list[dict[str, Any]]) -> str:
         for record in chosen:
             training, scores = record["training"], record["scores"]["validation"]
             rows.append((
-                record["name"], f"{training['updates']:,}", f"{training['seed']}", f"{training['epochs']:.1f}",
+                describe(record), f"{training['updates']:,}", f"{training['seed']}", f"{training['epochs']:.1f}",
                 f"{training['processor_seconds'] / 60:.1f}", f"{scores['loss']:.3f}", f"{scores['bleu']:.2f}",
                 f"{scores['chrf']:.2f}",
             ))  # fmt: skip
@@ -265,14 +282,34 @@ def tables(records: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
+def describe(record: dict[str, Any]) -> str:
+    """Name the settings of a run that variants change."""
+    settings = record["settings"]
+    parts = [
+        "Muon" if settings.get("optim") == "muon" else "Adam",
+        f"{int(settings['max_tokens_per_batch']):,} tokens",
+        f"peak {float(settings['learning_rate']):.2g}",
+    ]
+    recipe = read_recipe(TEXTS[record["text"]].recipe).settings
+    for key, name in OPTIONAL.items():
+        if float(settings.get(key) or 0):
+            parts.append(f"{name} {settings[key]}")
+    for key, name in OTHERS.items():
+        if settings.get(key) != recipe.get(key):
+            parts.append(f"{name} {settings.get(key)}")
+    if record.get("moving_average"):
+        parts.append(f"moving average {record['moving_average']}")
+    return ", ".join(parts)
+
+
 def label(record: dict[str, Any]) -> str:
-    """Name a run: its variant and number of updates."""
-    return f"{record['name']}, {record['training']['updates']:,} updates"
+    """Name a run: its settings and number of updates."""
+    return f"{describe(record)}, {record['training']['updates']:,} updates"
 
 
 def decoding_table(records: list[dict[str, Any]]) -> str:
     """Return the BLEU of each number of checkpoints and length penalty."""
-    rows: list[Sequence[str]] = [("variant", "checkpoints", *(f"{penalty}" for penalty in LENGTH_PENALTIES))]
+    rows: list[Sequence[str]] = [("settings", "checkpoints", *(f"{penalty}" for penalty in LENGTH_PENALTIES))]
     for record in records:
         for last in AVERAGES:
             found = [entry for entry in record.get("decoding", []) if entry["average_last"] == last]
@@ -287,7 +324,7 @@ def origin_table(records: list[dict[str, Any]]) -> str:
     found = {label(record): recipe_scores(record) for record in records if record.get("decoding")}
     origins = sorted({origin for scores in found.values() for origin in scores} - {"all"})
     rows = [(name, *(f"{scores[origin]['chrf']:.2f}" for origin in origins)) for name, scores in found.items()]
-    return markdown([("variant", *origins), *rows])
+    return markdown([("settings", *origins), *rows])
 
 
 def recipe_scores(record: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -332,7 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.list:
         for name, variant in VARIANTS.items():
             average = f", moving average of decay {variant.decay}" if variant.decay else ""
-            print(f"{name}: {variant.settings or 'the recipe as it is'}{average}")
+            changes = " ".join(f"--{key} '{value}'" for key, value in variant.settings.items())
+            print(f"{name}: {changes or 'the recipe as it is'}{average}")
         return
     only_table = options.only_table or options.render is not None
     source = Path(TEXTS[options.text].settings(options.data)["train_source"])

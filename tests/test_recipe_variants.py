@@ -38,12 +38,15 @@ def test_the_table_of_records_is_written_between_its_markers(variants, tmp_path)
     page.write_text(f"above\n{variants.START}\nold\n{variants.END}\nbelow\n")
     training = {"updates": 16, "seed": 1, "epochs": 0.5, "processor_seconds": 90}
     scores = {"validation": {"loss": 2.0, "bleu": 30.0, "chrf": 50.0}}
-    record = {"name": "muon", "text": "multi30k", "training": training, "scores": scores}
+    settings = {"optim": "muon", "max_tokens_per_batch": "1024", "learning_rate": "0.0123", "r_drop": "2"}
+    settings |= {"vocab_size": "6000", "label_smoothing_factor": "0.3", "config_overrides": '{"dropout": 0.15}'}
+    record = {"name": "muon", "text": "multi30k", "settings": settings, "training": training, "scores": scores}
     (tmp_path / "muon-16-1.json").write_text(json.dumps(record))
     variants.main([str(tmp_path), "--render", str(page)])
     lines = page.read_text().splitlines()
     assert lines[0] == "above" and lines[-1] == "below" and "old" not in lines
-    assert "| muon | 16 | 1 | 0.5 | 1.5 | 2.000 | 30.00 | 50.00 |" in lines
+    named = "Muon, 1,024 tokens, peak 0.012, R-Drop 2, smoothing 0.3"
+    assert f"| {named} | 16 | 1 | 0.5 | 1.5 | 2.000 | 30.00 | 50.00 |" in lines
     scored = [
         {"average_last": last, "length_penalty": penalty, "scores": {"all": {"bleu": last + penalty, "chrf": 0.0}}}
         for last in (1, 3)
@@ -51,7 +54,7 @@ def test_the_table_of_records_is_written_between_its_markers(variants, tmp_path)
     ]
     (tmp_path / "muon-16-1.json").write_text(json.dumps({**record, "decoding": scored}))
     variants.main([str(tmp_path), "--render", str(page)])
-    assert "| muon, 16 updates | 3 | 3.60 | 4.00 | 4.40 | 4.80 |" in page.read_text().splitlines()
+    assert f"| {named}, 16 updates | 3 | 3.60 | 4.00 | 4.40 | 4.80 |" in page.read_text().splitlines()
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="variants:start"):
         variants.main([str(tmp_path), "--render", str(page)])
@@ -66,8 +69,9 @@ def test_origins_have_the_scores_of_the_runs_mean_and_penalty(variants):
     training = {
         "updates": 16, "averaged": ["checkpoint-8", "checkpoint-12", "checkpoint-16"], "decoding": {"length_penalty": 1}
     }  # fmt: skip
-    record = {"name": "recipe", "text": "koen", "training": training, "decoding": entries}
-    assert "| recipe, 16 updates | 4.00 |" in variants.origin_table([record])
+    settings = {"max_tokens_per_batch": "1024", "learning_rate": "0.002"}
+    record = {"text": "koen", "settings": settings, "training": training, "decoding": entries, "moving_average": 0.9}
+    assert " moving average 0.9, 16 updates | 4.00 |" in variants.origin_table([record])
 
 
 def test_the_page_of_recipes_matches_the_records(variants, tmp_path):
@@ -107,4 +111,5 @@ def test_variants_train_once_and_are_listed_by_score(tmp_path):
     assert {entry["length_penalty"] for entry in record["decoding"]} == {0.6, 1.0, 1.4, 1.8}
     again = run("--data", str(tmp_path), "--updates", "16", "--variants", "muon")
     assert again.stdout.rstrip().endswith("recipe_variants: 0 trained")
-    assert sum(name in again.stdout for name in ("ema", "muon", "r-drop", "vocabulary-3000")) == 4
+    for named in ("moving average 0.998", "Muon", "R-Drop 5", "vocabulary 3000"):
+        assert named in again.stdout

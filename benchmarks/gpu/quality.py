@@ -1,8 +1,7 @@
 """The recipe `tiny` on Multi30k English-German, three seeds side by side on one GPU, for the time there is.
 
 Each seed is a process of its own. It first makes a few updates to see how many fit into its time, and then trains the
-recipe with that many, its cooldown and checkpoints in proportion. An update costs a GPU about the same whether it has
-1,024 tokens or four times as many, so it has four times as many. What came of each seed is written as it comes.
+recipe with that many, its cooldown and checkpoints in proportion. What came of each seed is written as it comes.
 """
 
 import argparse
@@ -26,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 RECIPE = "tiny"  # of the package
 RECORDS = HERE.parents[1] / "examples" / "results"
 SEEDS = (1, 2, 3)
-TOKENS = 4096  # source, and target, positions of an update
+TOKENS = 4096  # source, and target, positions of an update, as in the recipe
 CALIBRATION = (40, 160)  # updates: those before the first number warm up
 POSITIONS = 480 * 1024  # of a side in an epoch, as the recipe counts them
 MANY_TOKENS = 65_000_000  # target tokens; ten times and more what each sentence is seen in the recipe
@@ -128,16 +127,14 @@ def _carry_out(words: list[str], pace: Pace) -> Any:
 
 
 def _plan(updates: int, dropout: float, sizes: dict[str, Any] | None = None) -> list[str]:
-    """Return a run of ``updates`` updates in the recipe's proportions: a quarter cools down and is averaged."""
-    cooldown = updates // 4
-    every = max(1, cooldown // 10)
+    """Return a run of ``updates`` updates in the recipe's proportions."""
+    cooldown, every = updates // 4, max(1, updates // 40)
     words = {
         "max_steps": updates,
         "cooldown_steps": cooldown,
         "warmup_steps": max(1, min(400, updates // 4)),
         "save_steps": every,
-        "save_total_limit": 10,
-        "average_last": 10,
+        "save_total_limit": 3,  # those that the recipe averages
         "eval_strategy": "no",
         "config_overrides": json.dumps({"dropout": dropout, **(sizes or {})}),
     }
