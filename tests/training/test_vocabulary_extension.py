@@ -278,6 +278,7 @@ def test_the_extended_vocabulary_is_exported_for_ctranslate2(extended: Path, tmp
     assert vt.translate(engine, tokenizer, ["three five"], config) == ["셋 다섯"]
 
 
+@pytest.mark.usefixtures("extended")  # writes extend.yaml
 def test_extending_without_a_model_or_with_another_tokenizer_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
