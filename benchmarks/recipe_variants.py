@@ -70,6 +70,12 @@ class Text:
     tokenize: str = ""
     origins: str = ""
 
+    def missing(self, data: Path) -> list[str]:
+        """Return the files of this text that are not there."""
+        paths = [Path(path) for key, path in self.settings(data).items() if key.endswith(("_source", "_target"))]
+        paths += [data / self.folder / self.origins] if self.origins else []
+        return [str(path) for path in paths if not path.is_file()]
+
     def settings(self, data: Path) -> dict[str, str]:
         """Return the keys of a recipe that name this text."""
         folder, (source, target) = data / self.folder, self.languages
@@ -219,12 +225,10 @@ def decoding_scores(run: Path, data: Path, record: dict[str, Any]) -> list[dict[
     origins = read_lines(data / text.folder / text.origins) if text.origins else []
     metric = TranslationMetric(record["scores"]["validation"]["bleu_signature"].split("tok:")[1].split("|")[0])
     scores = []
-    for last in AVERAGES:
+    checkpoints = len(list(run.glob("checkpoint-*")))
+    for last in (last for last in AVERAGES if last <= checkpoints):
         with TemporaryDirectory() as temporary:
-            try:
-                average_checkpoints(run, Path(temporary) / "average", last=last)
-            except ValueError:  # there are fewer checkpoints
-                continue
+            average_checkpoints(run, Path(temporary) / "average", last=last)
             model = AutoModelForSeq2SeqLM.from_pretrained(Path(temporary) / "average").eval()
             tokenizer = AutoTokenizer.from_pretrained(Path(temporary) / "average")
             for penalty in LENGTH_PENALTIES:
@@ -373,9 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name}: {changes or 'the recipe as it is'}{average}")
         return
     only_table = options.only_table or options.render is not None
-    source = Path(TEXTS[options.text].settings(options.data)["train_source"])
-    if not only_table and not source.is_file():
-        parser.error(f"there is no {source}; give the folder that holds {options.text} with --data")
+    missing = [] if only_table else TEXTS[options.text].missing(options.data)
+    if missing:
+        parser.error(f"there is no {missing[0]}; give the folder that holds {options.text} with --data")
     options.work.mkdir(parents=True, exist_ok=True)
     trained = 0
     for variant in () if only_table else options.variants:

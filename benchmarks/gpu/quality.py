@@ -128,13 +128,14 @@ def _carry_out(words: list[str], pace: Pace) -> Any:
 
 def _plan(updates: int, dropout: float, sizes: dict[str, Any] | None = None) -> list[str]:
     """Return a run of ``updates`` updates in the recipe's proportions."""
-    cooldown, every = updates // 4, max(1, updates // 40)
+    recipe = read_recipe(RECIPE)
+    share = updates / recipe.training.max_steps
     words = {
         "max_steps": updates,
-        "cooldown_steps": cooldown,
+        "cooldown_steps": round(recipe.training.cooldown_steps * share),
         "warmup_steps": max(1, min(400, updates // 4)),
-        "save_steps": every,
-        "save_total_limit": 3,  # those that the recipe averages
+        "save_steps": max(1, round(recipe.training.save_steps * share)),
+        "save_total_limit": recipe.run.average_last,
         "eval_strategy": "no",
         "config_overrides": json.dumps({"dropout": dropout, **(sizes or {})}),
     }

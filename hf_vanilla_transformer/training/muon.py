@@ -24,7 +24,7 @@ class Muon(torch.optim.Muon):
     """torch's Muon for many small matrices: those of the same shape are orthogonalized by one batched product.
 
     On a GPU, an update then has tens of kernels instead of thousands. torch's own class always computes in bf16, which
-    a processor without bf16 units emulates: there it is twenty times as slow as fp32.
+    a processor without bf16 units emulates, many times slower than fp32.
     """
 
     def __init__(self, matrices: Sequence[Tensor], dtype: torch.dtype, **settings: Any) -> None:
