@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from machine import commit, hardware, versions
+from recipe_lengths import scaled_to
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
 
@@ -186,23 +187,16 @@ def variant_of(name: str) -> Variant:
 def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train a variant in a directory and return its record."""
     text = TEXTS[options.text]
-    # The cooldown has the recipe's share of the updates, and so has the interval of checkpoints.
-    recipe = read_recipe(text.recipe)
-    share = options.updates / recipe.training.max_steps
-    interval = str(max(round(recipe.training.save_steps * share), 1))
     settings = {
         **text.settings(options.data),
         "report_to": "none",
-        "max_steps": str(options.updates),
-        "cooldown_steps": str(round(recipe.training.cooldown_steps * share)),
-        "save_steps": interval,
-        "eval_steps": interval,
+        **scaled_to(options.updates, read_recipe(text.recipe), longest_warmup=1.0),
         "save_total_limit": str(max(AVERAGES) + 1),
         "seed": str(options.seed),
         "output_dir": str(output),
         **variant.settings,
     }
-    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     callbacks = [ExponentialAverage(variant.decay)] if variant.decay else []
     recipe = read_recipe(text.recipe, words)
     record = train(recipe, callbacks).record
@@ -235,12 +229,7 @@ def decoding_scores(run: Path, data: Path, record: dict[str, Any]) -> list[dict[
                 search = BeamSearchConfig(num_beams=record["training"]["decoding"]["num_beams"], length_penalty=penalty)
                 found = translate(model, tokenizer, sources, search)
                 scored = {"all": metric.compute(predictions=found, references=references)}
-                for origin in sorted(set(origins)):
-                    lines = [number for number, other in enumerate(origins) if other == origin]
-                    scored[origin] = metric.compute(
-                        predictions=[found[number] for number in lines],
-                        references=[references[number] for number in lines],
-                    )
+                scored |= metric.compute_by_group(found, references, origins) if origins else {}
                 scores.append({
                     "average_last": last,
                     "length_penalty": penalty,

@@ -60,13 +60,10 @@ def scores_by_origin(model: Any, tokenizer: Any, test: Path) -> dict[str, Any]:
     """Translate a test set and score it, and the lines of each origin by themselves."""
     sources, references = read_lines(Path(f"{test}.en")), read_lines(Path(f"{test}.ko"))
     translations = translate(model, tokenizer, sources, read_recipe(RECIPE, SETTINGS).search, workers=None)
-    labels = Path(f"{test}.source")
-    origins = read_lines(labels) if labels.is_file() else []
-    scores = {}
-    for origin in ("all", *sorted(set(origins))):
-        chosen = [number for number in range(len(sources)) if origin == "all" or origins[number] == origin]
-        translated, correct = ([side[number] for number in chosen] for side in (translations, references))
-        scores[origin] = TranslationMetric("korean").compute(predictions=translated, references=correct)
+    metric, labels = TranslationMetric("korean"), Path(f"{test}.source")
+    scores = {"all": metric.compute(predictions=translations, references=references)}
+    if labels.is_file():
+        scores |= metric.compute_by_group(translations, references, read_lines(labels))
     return scores
 
 

@@ -28,19 +28,6 @@ def read_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")]
 
 
-def scores_by_origin(translations: list[str], references: list[str], origins: list[str]) -> dict[str, dict[str, float]]:
-    """Score the lines of each origin by themselves."""
-    scores = {}
-    for origin in sorted(set(origins)):
-        chosen = [number for number, other in enumerate(origins) if other == origin]
-        found = TranslationMetric("korean").compute(
-            predictions=[translations[number] for number in chosen],
-            references=[references[number] for number in chosen],
-        )
-        scores[origin] = {key: found[key] for key in ("bleu", "chrf", "exact", "sentences")}
-    return scores
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="folder with train, dev and test")
@@ -60,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     totals = []
     for split, name in list(SPLITS.items())[1:]:
         scores = result.scores[split]
-        scores["by_group"] = scores_by_origin(
+        scores["by_group"] = TranslationMetric("korean").compute_by_group(
             read_lines(result.output_dir / "translations" / f"{split}.ko"),
             read_lines(options.corpus / f"{name}.ko"),
             read_lines(options.corpus / f"{name}.source"),

@@ -107,6 +107,36 @@ class TranslationMetric(evaluate.Metric):
         scores: dict[str, Any] | None = super().compute(predictions=predictions, references=references, **kwargs)
         return {} if scores is None else scores
 
+    def compute_by_group(
+        self, predictions: Sequence[str], references: Sequence[Any], groups: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Score the predictions of each group separately.
+
+        Args:
+            predictions: texts.
+            references: a text, or a list of texts, for each prediction.
+            groups: the name of the group of each prediction, such as the corpus that it is from.
+
+        Returns:
+            ``bleu``, ``chrf``, ``exact`` and ``sentences`` of each group, in alphabetical order of the groups.
+
+        Raises:
+            ValueError: If the numbers of predictions, references and groups differ; otherwise as ``compute``.
+        """
+        if not len(predictions) == len(references) == len(groups):
+            raise ValueError(
+                f"there are {len(predictions)} predictions, {len(references)} references and {len(groups)} groups; "
+                "give one of each per sentence"
+            )
+        scores = {}
+        for group in sorted(set(groups)):
+            chosen = [place for place, other in enumerate(groups) if other == group]
+            found = self.compute(
+                predictions=[predictions[place] for place in chosen], references=[references[place] for place in chosen]
+            )
+            scores[group] = {key: found[key] for key in ("bleu", "chrf", "exact", "sentences")}
+        return scores
+
     def _compute(self, predictions: Sequence[str], references: Sequence[Any]) -> dict[str, Any]:
         predictions = list(predictions)
         by_prediction = [[texts] if isinstance(texts, str) else list(texts) for texts in references]

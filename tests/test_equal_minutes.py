@@ -226,7 +226,8 @@ def test_trainers_own_evaluation_is_left_out(benchmarks, monkeypatch, capsys):
 
 
 def test_the_recipe_is_scaled_to_the_updates_that_fit_the_minutes(benchmarks):
-    from contenders.ours import RECIPE, scaled_to
+    from contenders.ours import RECIPE
+    from recipe_lengths import scaled_to
 
     from hf_vanilla_transformer import read_recipe
 
@@ -236,8 +237,10 @@ def test_the_recipe_is_scaled_to_the_updates_that_fit_the_minutes(benchmarks):
     assert same["warmup_steps"] == recipe.training.warmup_steps and same["save_steps"] == recipe.training.save_steps
     half = scaled_to(recipe.training.max_steps // 2, recipe)
     assert half["cooldown_steps"] == round(recipe.training.cooldown_steps / 2)
-    assert half["save_steps"] % half["eval_steps"] == 0
-    assert scaled_to(50, recipe)["warmup_steps"] == 5  # a tenth of the run
+    for key in ("save_steps", "eval_steps"):
+        assert same[key] == getattr(recipe.training, key) and half[key] == same[key] // 2
+    assert scaled_to(50, recipe)["warmup_steps"] == 12  # a quarter of the run
+    assert scaled_to(50, recipe, longest_warmup=0.1)["warmup_steps"] == 5
     words = [word for key, value in scaled_to(50, recipe).items() for word in (f"--{key}", str(value))]
     assert read_recipe(RECIPE, words).training.max_steps == 50  # the scaled settings fit together
     recipe.training.max_steps = -1

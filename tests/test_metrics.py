@@ -55,6 +55,17 @@ def test_two_references_each() -> None:
     assert "nrefs:2" in scores["bleu_signature"]
 
 
+def test_groups_are_scored_separately() -> None:
+    metric = TranslationMetric("none")
+    texts, references = ["a b c d e", "x", "f g h i j"], ["a b c d e", "y", "f g h i k"]
+    found = metric.compute_by_group(texts, references, ["two", "one", "two"])
+    assert list(found) == ["one", "two"] and found["one"]["exact"] == 0 and found["one"]["sentences"] == 1
+    expected = metric.compute(predictions=texts[::2], references=references[::2])
+    assert found["two"] == {key: expected[key] for key in ("bleu", "chrf", "exact", "sentences")}
+    with pytest.raises(ValueError, match="3 predictions, 3 references and 2 groups"):
+        metric.compute_by_group(texts, references, ["one", "two"])
+
+
 def test_batches_can_be_added_one_by_one() -> None:
     metric = TranslationMetric()
     metric.add_batch(predictions=PREDICTIONS[:2], references=REFERENCES[:2])

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from recipe_lengths import scaled_to
+
 from hf_vanilla_transformer import BeamSearchConfig, preset, read_recipe, train, translate
 
 from .job import Contender, Job, Measurements, TrainerBudget
@@ -24,32 +26,6 @@ def sizes(overrides: dict[str, Any]) -> dict[str, Any]:
 def vocabulary_size() -> int:
     """Return the size of the recipe's vocabulary."""
     return int(read_recipe(RECIPE).data.vocab_size)
-
-
-def scaled_to(updates: int, recipe: Any) -> dict[str, int]:
-    """Scale the lengths of a recipe's run to another number of updates.
-
-    Length, cooldown and the distance between checkpoints are multiplied by the same factor, so that as many checkpoints
-    as before are averaged over the same share of the run. The warm-up stays, but is at most a tenth of the run.
-
-    Raises:
-        ValueError: If the recipe has no ``max_steps``.
-    """
-    training = recipe.training
-    if training.max_steps < 1:
-        raise ValueError(f"recipe {recipe.name} has no max_steps, from which its run length could be scaled")
-    factor = updates / training.max_steps
-    scaled = {"max_steps": updates, "cooldown_steps": min(round(training.cooldown_steps * factor), updates)}
-    distance = max(round(training.save_steps * factor), 1)
-    scaled["save_steps"] = distance
-    if "eval_steps" in recipe.settings:
-        # Trainer keeps the best checkpoint only if checkpoints lie at evaluations.
-        evaluations = max(round(training.save_steps / training.eval_steps), 1)
-        scaled["eval_steps"] = max(distance // evaluations, 1)
-        scaled["save_steps"] = scaled["eval_steps"] * evaluations
-    if training.warmup_steps >= 1:  # below 1 it is a share of the run
-        scaled["warmup_steps"] = min(int(training.warmup_steps), max(updates // 10, 1))
-    return scaled
 
 
 def recipe_words(job: Job, task: Task) -> list[str]:
@@ -79,7 +55,7 @@ def recipe_words(job: Job, task: Task) -> list[str]:
     else:
         for split in ("validation", "test"):
             settings |= {f"{split}_source": task.path(split, 0), f"{split}_target": task.path(split, 1)}
-        settings |= scaled_to(job.updates, read_recipe(RECIPE))
+        settings |= scaled_to(job.updates, read_recipe(RECIPE), longest_warmup=0.1)
     return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
 
 

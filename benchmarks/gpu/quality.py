@@ -16,6 +16,7 @@ from typing import Any
 import machine
 import torch
 from progress import Budget, Progress
+from recipe_lengths import scaled_to
 from transformers import TrainerCallback
 from transformers.utils import logging
 
@@ -129,12 +130,8 @@ def _carry_out(words: list[str], pace: Pace) -> Any:
 def _plan(updates: int, dropout: float, sizes: dict[str, Any] | None = None) -> list[str]:
     """Return a run of ``updates`` updates in the recipe's proportions."""
     recipe = read_recipe(RECIPE)
-    share = updates / recipe.training.max_steps
     words = {
-        "max_steps": updates,
-        "cooldown_steps": round(recipe.training.cooldown_steps * share),
-        "warmup_steps": max(1, min(400, updates // 4)),
-        "save_steps": max(1, round(recipe.training.save_steps * share)),
+        **scaled_to(updates, recipe),
         "save_total_limit": recipe.run.average_last,
         "eval_strategy": "no",
         "config_overrides": json.dumps({"dropout": dropout, **(sizes or {})}),

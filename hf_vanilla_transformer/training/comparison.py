@@ -18,7 +18,6 @@ from .evaluation import (
     load_recipe_text,
     read_labels,
     read_translations,
-    score_by_group,
     score_corpus,
     write_record,
 )
@@ -134,7 +133,7 @@ def run_comparison(
         for name, corpus in corpora.items():
             scores[name] = score_corpus(metric, corpus, texts[name], name=f"{system}, {name}")
             if name in groups:
-                scores[name]["by_group"] = score_by_group(metric, texts[name], corpus.sides()[1], groups[name])
+                scores[name]["by_group"] = metric.compute_by_group(texts[name], corpus.sides()[1], groups[name])
         records[system] = {"files": without_folder([Path(file).name for file in files]), "scores": scores}
         translations[system] = texts
 

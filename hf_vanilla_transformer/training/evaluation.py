@@ -167,7 +167,7 @@ def evaluate_checkpoint(
         references = corpus.sides()[1]
         scores[name] = score_corpus(metric, corpus, translations[name], name=name)
         if name in groups:
-            scores[name]["by_group"] = score_by_group(metric, translations[name], references, groups[name])
+            scores[name]["by_group"] = metric.compute_by_group(translations[name], references, groups[name])
     record = {
         "checkpoint": without_folder(str(checkpoint)),
         **({"ensemble": [without_folder(str(other)) for other in ensemble]} if ensemble else {}),
@@ -255,20 +255,6 @@ def score_corpus(metric: Any, corpus: ParallelCorpus, translations: Sequence[str
     return {**metric.compute(predictions=translations, references=references), **tally.shares}
 
 
-def score_by_group(
-    metric: Any, predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Score the lines of each label separately; labels are in alphabetical order."""
-    scores = {}
-    for label in sorted(set(labels)):
-        chosen = [place for place, other in enumerate(labels) if other == label]
-        found = metric.compute(
-            predictions=[predictions[place] for place in chosen], references=[references[place] for place in chosen]
-        )
-        scores[label] = {key: found[key] for key in ("bleu", "chrf", "exact", "sentences")}
-    return scores
-
-
 def read_labels(path: str | Path) -> list[str]:
     """Read a file of labels, one per line; encodings and line ends are those of `text_lines`.
 
@@ -314,7 +300,6 @@ __all__ = [
     "load_recipe_text",
     "read_labels",
     "read_translations",
-    "score_by_group",
     "score_corpus",
     "translate_corpus",
     "write_record",

@@ -89,6 +89,7 @@ def search(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreT
     print(custom_generate)
     metric = vt.TranslationMetric("char", lowercase=True)
     assert_type(metric.compute(predictions=["one"], references=["one"]), dict[str, Any])
+    assert_type(metric.compute_by_group(["one"], ["one"], ["numbers"]), dict[str, dict[str, Any]])
 
 
 def fit(model: vt.VanillaTransformerForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, dataset: Any) -> None:
