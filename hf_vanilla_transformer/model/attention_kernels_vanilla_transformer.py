@@ -87,8 +87,12 @@ def plain_attention(
     if prefers_fp32_products(query, key):
         with torch.autocast(query.device.type, enabled=False):
             mask = None if mask is None else mask.float()
-            context = _plain_attention(query.float(), key.float(), value.float(), mask, dropout, scale)
-        return context.to(query.dtype)
+            # Each is cast and laid out for the products by one copy, and so is the result for the next layer.
+            query32, key32, value32 = (
+                states.to(torch.float32, memory_format=torch.contiguous_format) for states in (query, key, value)
+            )
+            context = _plain_attention(query32, key32, value32, mask, dropout, scale).transpose(1, 2)
+            return context.to(query.dtype, memory_format=torch.contiguous_format).transpose(1, 2)
     return _plain_attention(query, key, value, mask, dropout, scale)
 
 

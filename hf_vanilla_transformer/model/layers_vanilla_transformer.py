@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout_vanilla_transformer import Dropout
-from .linear_kernels_vanilla_transformer import project
+from .linear_kernels_vanilla_transformer import cast_for_products, project
 
 # --------------------------------------------------------------------------- §3.5 Positional encoding
 
@@ -162,6 +162,7 @@ class MultiHeadAttention(nn.Module):
 
     def project_key_value(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Project (B, S, D) to the keys (B, H, S, K) and values (B, H, S, V) of all heads."""
+        states = cast_for_products(states)
         key, value = project(self.k_proj, states), project(self.v_proj, states)
         return _split_heads(key, self.key_dim), _split_heads(value, self.value_dim)
 
@@ -264,8 +265,8 @@ class _ResidualLayer(nn.Module):
     def add_and_norm(self, states: Tensor, sublayer: Callable[[Tensor], Tensor], norm: nn.Module) -> Tensor:
         """Compute LayerNorm(x + Dropout(Sublayer(x))) (§3.1, §5.4); pre-norm: x + Dropout(Sublayer(LayerNorm(x)))."""
         if self.normalize_first:
-            return states + self.dropout(sublayer(norm(states)))
-        return norm(states + self.dropout(sublayer(states)))
+            return states + self.dropout(sublayer(cast_for_products(norm(states))))
+        return norm(states + self.dropout(sublayer(cast_for_products(states))))
 
 
 class EncoderLayer(_ResidualLayer):

@@ -1,9 +1,10 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which kernel is faster for a linear layer in fp32 on a CPU: MKL's, which torch uses, or oneDNN's.
+"""Linear layers: the faster kernel in fp32 on a CPU, and one cast of a common input under autocast.
 
-On AMD processors MKL does not use its fastest kernels, and oneDNN's is faster for few rows, as in a step of greedy
-search, and for the output projection. It compiles code for each number of rows. Results differ in rounding only.
+torch uses MKL's kernel. On AMD processors that one does not use its fastest instructions, and oneDNN's kernel is faster
+for few rows, as in a step of greedy search, and for the output projection. It compiles code for each number of rows.
+Results differ in rounding only.
 """
 
 from functools import lru_cache
@@ -26,6 +27,17 @@ def project(linear: nn.Module, states: Tensor) -> Tensor:
         return output
     output = torch.ops.mkldnn._linear_pointwise(states, linear.weight, linear.bias, "none", [], "")
     return output
+
+
+def cast_for_products(states: Tensor) -> Tensor:
+    """Cast the common input of several linear layers to the dtype of autocast, if that is on.
+
+    Autocast would cast it once per layer, and keep each copy for the backward pass.
+    """
+    device = states.device.type
+    if states.dtype != torch.float32 or not torch.is_autocast_enabled(device):
+        return states
+    return states.to(torch.get_autocast_dtype(device))
 
 
 def prefers_onednn(linear: nn.Module, states: Tensor) -> bool:
@@ -75,4 +87,4 @@ def mkl_is_slow_here() -> bool:
         return False
 
 
-__all__ = ["is_plain_linear", "mkl_is_slow_here", "prefers_onednn", "project"]
+__all__ = ["cast_for_products", "is_plain_linear", "mkl_is_slow_here", "prefers_onednn", "project"]

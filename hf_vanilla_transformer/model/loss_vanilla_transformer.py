@@ -12,6 +12,7 @@ dropout and shall agree.
 # Shapes: N tokens of the batch · D d_model · V vocabulary
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ _CHUNK_BYTES = 32 * 2**20  # size of a chunk's logits on the CPU: large enough f
 # the products take ten times as long at 4,200 rows.
 _CHUNK_BYTES_ON_ACCELERATOR = 256 * 2**20
 _UPCAST_ELEMENTS = 2**19  # logits converted to fp32 at a time on the CPU: 2 MiB, which fits into the processor's cache
+_ADDED_ELEMENTS = 2**20  # of the weight's gradient that are added at a time on the CPU
 
 
 def on_accelerator(tensor: Tensor) -> bool:
@@ -165,10 +167,13 @@ class _Gradients:
         first = rows.start == 0
         if states.dtype == wide:
             torch.addmm(self.weight, gradient.t(), states, beta=0 if first else 1, out=self.weight)
-        elif first:
-            self.weight.copy_(gradient.t() @ states)
-        else:
-            self.weight += gradient.t() @ states
+            return
+        # On the CPU, torch adds bf16 to fp32 by a copy in fp32; one of a part of the weight stays in the cache.
+        part = len(self.weight) if on_accelerator(states) else max(_ADDED_ELEMENTS // states.shape[1], 1)
+        for start in range(0, len(self.weight), part):
+            tokens = slice(start, start + part)
+            product, total = gradient[:, tokens].t() @ states, self.weight[tokens]
+            (total.copy_ if first else total.add_)(product)
 
     def finish(self, label_smoothing: float) -> None:
         """Add the uniform part of the target to the gradients of weight and bias, and zero ignored states."""
@@ -216,9 +221,11 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                 bias_sum = None if bias is None else bias.sum(dtype=wide)
                 uniform = (column_sum * (-label_smoothing / vocab_size)).to(dtype)
             chunk_bytes = _CHUNK_BYTES if device == "cpu" else _CHUNK_BYTES_ON_ACCELERATOR
-            chunk = 2 * max(1, chunk_bytes // (2 * vocab_size * dtype.itemsize))  # even: pairs stay together
+            most = max(2, chunk_bytes // (vocab_size * dtype.itemsize))
+            chunks = math.ceil(len(tokens.labels) / most)  # of about the same size
+            chunk = 2 * math.ceil(len(tokens.labels) / max(2 * chunks, 1))  # even: pairs stay together
             buffer = tokens.states.new_empty((min(chunk, len(tokens.labels)), vocab_size))
-            for start in range(0, len(tokens.labels), chunk):
+            for start in range(0, len(tokens.labels), max(chunk, 1)):
                 rows = slice(start, start + chunk)
                 label_index = tokens.labels[rows].unsqueeze(-1)
                 logits = torch.mm(tokens.states[rows], matrix.t(), out=buffer[: len(label_index)])
