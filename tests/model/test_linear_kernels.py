@@ -1,4 +1,4 @@
-"""The kernel of linear layers in fp32: equal results, and when it may replace the layer's own call."""
+"""Linear layers: both kernels in fp32 and when they replace the layer's own call; one cast of a common input."""
 
 import pytest
 import torch
@@ -145,3 +145,38 @@ def test_other_processors_use_torch_s_own_kernel(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kernels, "mkl_is_slow_here", lambda: False)
     with torch.no_grad():
         assert not kernels.prefers_onednn(nn.Linear(8, 5000), torch.randn(2, 8))
+
+
+def test_the_input_of_a_sublayer_is_cast_once() -> None:
+    config = preset("tiny", vocab_size=50, encoder_layers=1, decoder_layers=1, dropout=0.0)
+    model = VanillaTransformerForConditionalGeneration(config)
+    inputs: dict[int, set[int]] = {}
+
+    def note(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        inputs.setdefault(arguments[0].data_ptr(), set()).add(id(layer))
+        assert arguments[0].dtype == torch.bfloat16
+
+    attentions = [model.model.decoder.layers[0].self_attn, model.model.decoder.layers[0].cross_attn]
+    for attention in attentions:
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj):
+            layer.register_forward_pre_hook(note)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(input_ids=ids, decoder_input_ids=ids, use_cache=False)
+    shared = {frozenset(layers) for layers in inputs.values()}
+    own, encoder = attentions
+    assert shared == {
+        frozenset(map(id, (own.q_proj, own.k_proj, own.v_proj))),
+        frozenset([id(encoder.q_proj)]),
+        frozenset(map(id, (encoder.k_proj, encoder.v_proj))),
+    }
+    del output
+
+
+def test_states_are_cast_under_autocast_only() -> None:
+    states = torch.randn(2, 3)
+    assert kernels.cast_for_products(states) is states
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert kernels.cast_for_products(states).dtype == torch.bfloat16
+        for other in (states.double(), states.half(), states.bfloat16()):
+            assert kernels.cast_for_products(other) is other

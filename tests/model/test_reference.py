@@ -205,6 +205,7 @@ def test_half_precision_loses_no_more_than_the_rounded_logits_do(dtype, smoothin
 
     monkeypatch.setattr(loss, "_CHUNK_BYTES", 100 * 2000 * dtype.itemsize)  # 100 tokens: four chunks
     monkeypatch.setattr(loss, "_UPCAST_ELEMENTS", 7 * 2000)
+    monkeypatch.setattr(loss, "_ADDED_ELEMENTS", 9000)  # parts of the weight, the last of them smaller
     hidden, weight, labels = peaked(likelihood)
 
     def exact(h, w):
