@@ -35,7 +35,9 @@ def cast_for_products(states: Tensor) -> Tensor:
     Autocast would cast it once per layer, and keep each copy for the backward pass.
     """
     device = states.device.type
-    if states.dtype != torch.float32 or not torch.is_autocast_enabled(device):
+    if states.dtype != torch.float32 or not torch.amp.is_autocast_available(device):  # not on the meta device
+        return states
+    if not torch.is_autocast_enabled(device):
         return states
     return states.to(torch.get_autocast_dtype(device))
 

@@ -176,6 +176,8 @@ def test_the_input_of_a_sublayer_is_cast_once() -> None:
 def test_states_are_cast_under_autocast_only() -> None:
     states = torch.randn(2, 3)
     assert kernels.cast_for_products(states) is states
+    meta = states.to("meta")  # which has no autocast
+    assert kernels.cast_for_products(meta) is meta
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert kernels.cast_for_products(states).dtype == torch.bfloat16
         for other in (states.double(), states.half(), states.bfloat16()):
