@@ -12,7 +12,6 @@ dropout and shall agree.
 # Shapes: N tokens of the batch · D d_model · V vocabulary
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -221,11 +220,9 @@ class _ChunkedLinearCrossEntropy(torch.autograd.Function):
                 bias_sum = None if bias is None else bias.sum(dtype=wide)
                 uniform = (column_sum * (-label_smoothing / vocab_size)).to(dtype)
             chunk_bytes = _CHUNK_BYTES if device == "cpu" else _CHUNK_BYTES_ON_ACCELERATOR
-            most = max(2, chunk_bytes // (vocab_size * dtype.itemsize))
-            chunks = math.ceil(len(tokens.labels) / most)  # of about the same size
-            chunk = 2 * math.ceil(len(tokens.labels) / max(2 * chunks, 1))  # even: pairs stay together
+            chunk = 2 * max(1, chunk_bytes // (2 * vocab_size * dtype.itemsize))  # even: pairs stay together
             buffer = tokens.states.new_empty((min(chunk, len(tokens.labels)), vocab_size))
-            for start in range(0, len(tokens.labels), max(chunk, 1)):
+            for start in range(0, len(tokens.labels), chunk):
                 rows = slice(start, start + chunk)
                 label_index = tokens.labels[rows].unsqueeze(-1)
                 logits = torch.mm(tokens.states[rows], matrix.t(), out=buffer[: len(label_index)])
