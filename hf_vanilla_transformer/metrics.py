@@ -118,7 +118,8 @@ class TranslationMetric(evaluate.Metric):
             groups: the name of the group of each prediction, such as the corpus that it is from.
 
         Returns:
-            ``bleu``, ``chrf``, ``exact`` and ``sentences`` of each group, in alphabetical order of the groups.
+            ``bleu``, ``chrf``, ``exact`` and ``sentences`` of each group, in alphabetical order of the groups. Without
+            predictions there are no groups.
 
         Raises:
             ValueError: If the numbers of predictions, references and groups differ; otherwise as ``compute``.
