@@ -34,6 +34,15 @@ def positions_from_mask(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
+def default_attention_mask(
+    input_ids: Tensor | None, attention_mask: Tensor | None, pad_token_id: int | None
+) -> Tensor | None:
+    """Return the mask if it is given, else (B, S) that hides the padding of the source; None if that is unknown."""
+    if attention_mask is None and input_ids is not None and pad_token_id is not None:
+        return input_ids.ne(pad_token_id).long()
+    return attention_mask
+
+
 def source_padding_mask(
     module: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, encoder_hidden_states: Tensor | None = None
 ) -> Any:
@@ -88,4 +97,10 @@ def check_token_ids(ids: Tensor, vocab_size: int, name: str, ignored: int | None
         )
 
 
-__all__ = ["check_token_ids", "positions_from_mask", "shift_tokens_right", "source_padding_mask"]
+__all__ = [
+    "check_token_ids",
+    "default_attention_mask",
+    "positions_from_mask",
+    "shift_tokens_right",
+    "source_padding_mask",
+]

@@ -41,12 +41,19 @@ from .attention_vanilla_transformer import (
 )
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout_vanilla_transformer import Dropout
-from .inputs_vanilla_transformer import check_token_ids, positions_from_mask, shift_tokens_right, source_padding_mask
+from .inputs_vanilla_transformer import (
+    check_token_ids,
+    default_attention_mask,
+    positions_from_mask,
+    shift_tokens_right,
+    source_padding_mask,
+)
 from .int8_vanilla_transformer import Int8Linear
 from .keywords_vanilla_transformer import LossKwargs, check_keywords
 from .layers_vanilla_transformer import positional_encoding
 from .linear_kernels_vanilla_transformer import is_plain_linear
 from .loss_vanilla_transformer import IGNORE_INDEX, linear_cross_entropy, token_cross_entropy
+from .shared_matrix_vanilla_transformer import is_shared_matrix, look_up_source_and_target
 
 # Parameters that were renamed: pattern of the old name → new name, in the form of from_pretrained's ``key_mapping``.
 RENAMED_PARAMETERS = {r"represent\.positions\.table\.weight": "embed_positions.weight"}
@@ -194,9 +201,14 @@ class VanillaTransformerStack(VanillaTransformerPreTrainedModel):
         if input_ids is None:
             assert inputs_embeds is not None
             return inputs_embeds
-        # An adapter that wraps the embedding may not have `num_embeddings`.
-        check_token_ids(input_ids, getattr(self.embed_tokens, "num_embeddings", vocab_size), f"{prefix}input_ids")
+        self.check_ids(input_ids, vocab_size)
         return self.embed_tokens(input_ids)
+
+    def check_ids(self, input_ids: Tensor, vocab_size: int) -> None:
+        """Raise ValueError if there are no tokens (B, T), or one is outside the vocabulary."""
+        # An adapter that wraps the embedding may not have `num_embeddings`.
+        vocab_size = getattr(self.embed_tokens, "num_embeddings", vocab_size)
+        check_token_ids(input_ids, vocab_size, f"{self.argument_prefix}input_ids")
 
     def add_positions(self, embeddings: Tensor, attention_mask: Tensor | None, past_length: int | Tensor = 0) -> Tensor:
         """Compute Dropout(embedding × √d_model + position) (§3.4, §3.5, §5.4).
@@ -273,8 +285,7 @@ class VanillaTransformerEncoder(VanillaTransformerStack):
                 or an id is outside the vocabulary.
         """
         embeddings = self.embed(input_ids, inputs_embeds, self.config.vocab_size)
-        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
-            attention_mask = input_ids.ne(self.config.pad_token_id).long()
+        attention_mask = default_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         hidden_states = self.add_positions(embeddings, attention_mask)
         mask = source_padding_mask(self, hidden_states, attention_mask)
         for layer in self.layers:
@@ -426,8 +437,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             ValueError: If a keyword is unknown, or encoder or decoder rejects its inputs.
         """
         check_keywords(type(self).forward, kwargs)
-        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
-            attention_mask = input_ids.ne(self.config.pad_token_id).long()  # for the decoder as well
+        attention_mask = default_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         if encoder_outputs is None:
             encoded: BaseModelOutput = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
@@ -571,6 +581,24 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        chunked = labels is not None and self.training and not return_logits and self._can_chunk_loss()
+        projection = self.lm_head.weight if chunked else None
+        embedded = any(given is not None for given in (inputs_embeds, decoder_inputs_embeds, encoder_outputs))
+        encoder, decoder = self.model.encoder, self.model.decoder
+        if (
+            chunked
+            and input_ids is not None
+            and decoder_input_ids is not None
+            and not embedded
+            and is_shared_matrix(self.lm_head, encoder.embed_tokens, decoder.embed_tokens)
+        ):
+            encoder.check_ids(input_ids, self.config.vocab_size)
+            decoder.check_ids(decoder_input_ids, self.config.output_vocab_size)
+            attention_mask = default_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
+            inputs_embeds, decoder_inputs_embeds, projection = look_up_source_and_target(
+                self.lm_head.weight, input_ids, decoder_input_ids
+            )
+            input_ids = decoder_input_ids = None
         outputs: Seq2SeqModelOutput = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -584,11 +612,12 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             **kwargs,
         )
         hidden_states = _select_positions(outputs[0], logits_to_keep)  # (B, T, D)
-        chunked = labels is not None and self.training and not return_logits and self._can_chunk_loss()
         logits = None if chunked else self.lm_head(hidden_states)
         loss, nll = None, None
         if labels is not None:
-            loss, nll = self._compute_loss(hidden_states, logits, labels, num_items_in_batch, label_smoothing, r_drop)
+            loss, nll = self._compute_loss(
+                hidden_states, projection, logits, labels, num_items_in_batch, label_smoothing, r_drop
+            )
         return VanillaTransformerSeq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -605,27 +634,29 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
     def _compute_loss(
         self,
         hidden_states: Tensor,
+        projection: Tensor | None,
         logits: Tensor | None,
         labels: Tensor,
         num_items_in_batch: int | Tensor | None,
         label_smoothing: float,
         r_drop: float,
     ) -> tuple[Tensor, Tensor]:
-        """Compute loss and negative log-likelihood from the logits, or in chunks from the hidden states if None."""
-        if logits is None:
-            loss, nll = linear_cross_entropy(
-                hidden_states, self.lm_head.weight, self.lm_head.bias, labels, label_smoothing, r_drop
-            )
-        else:
-            loss, nll = token_cross_entropy(logits, labels.to(logits.device), label_smoothing, r_drop)
+        """Compute loss and negative log-likelihood from the logits, or if None in chunks, by the projection (V, D)."""
         if num_items_in_batch is None:
             num_items_in_batch = labels.ne(IGNORE_INDEX).sum()
         # At least 1: if all labels are ignored, the sums are 0, and the loss and its gradient have to be 0 as well.
         if isinstance(num_items_in_batch, Tensor):
-            num_items_in_batch = num_items_in_batch.to(loss.device).clamp(min=1)
+            device = hidden_states.device if logits is None else logits.device
+            num_items_in_batch = num_items_in_batch.to(device).clamp(min=1)
         else:
             num_items_in_batch = max(num_items_in_batch, 1)
-        return loss / num_items_in_batch, nll / num_items_in_batch
+        if logits is not None:
+            labels = labels.to(logits.device)
+            return token_cross_entropy(logits, labels, label_smoothing, r_drop, num_items_in_batch)
+        assert projection is not None
+        return linear_cross_entropy(
+            hidden_states, projection, self.lm_head.bias, labels, label_smoothing, r_drop, num_items_in_batch
+        )
 
     def _can_chunk_loss(self) -> bool:
         """Return whether the output projection is a plain matrix: not adapted, quantized, sharded or offloaded."""

@@ -1,4 +1,4 @@
-"""Linear layers: both kernels in fp32 and when they replace the layer's own call; one cast of a common input."""
+"""Linear layers: both kernels in fp32 and when they replace the layer's own call; casts under autocast."""
 
 import pytest
 import torch
@@ -182,3 +182,115 @@ def test_states_are_cast_under_autocast_only() -> None:
         assert kernels.cast_for_products(states).dtype == torch.bfloat16
         for other in (states.double(), states.half(), states.bfloat16()):
             assert kernels.cast_for_products(other) is other
+
+
+# --------------------------------------------------------------------------- the second cast of a weight
+
+
+def large_layer(bias: bool = True) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(512, 520, bias=bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (2, 3, 4)])
+def test_a_second_cast_gives_the_gradients_of_autocast(dtype: torch.dtype, bias: bool, shape: tuple[int, ...]) -> None:
+    linear, states = large_layer(bias), torch.randn(*shape, 512, requires_grad=True)
+    weights = torch.randn(*shape, 520)
+    results = []
+    for project in (kernels.project, lambda layer, rows: layer(rows)):
+        inputs = [states, *linear.parameters()]
+        with torch.autocast("cpu", dtype=dtype):
+            assert kernels.prefers_second_cast(linear, states)
+            output = project(linear, states)
+        assert output.dtype == dtype
+        results.append([output, *torch.autograd.grad((output.float() * weights).sum(), inputs)])
+    names = ["output", "states", "weight", "bias"]
+    for name, ours, expected in zip(names, *results, strict=False):
+        assert ours.dtype == expected.dtype
+        if name == "bias":  # summed in fp32, where autocast rounds the sum
+            torch.testing.assert_close(ours, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+        else:
+            assert torch.equal(ours, expected), name
+
+
+def test_no_copy_of_the_weight_is_kept() -> None:
+    linear, states = large_layer(), torch.randn(4, 512, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
+        kernels.project(linear, states)
+    large = [tensor for tensor in kept if tensor.numel() == linear.weight.numel()]
+    assert [tensor.data_ptr() for tensor in large] == [linear.weight.data_ptr()]
+
+
+def test_frozen_weights_and_inputs_without_gradient() -> None:
+    linear, states = large_layer(), torch.randn(4, 512)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kernels.project(linear, states).float().sum().backward()
+        assert linear.weight.grad is not None and linear.bias.grad is not None
+        linear.requires_grad_(False)
+        linear.weight.grad = linear.bias.grad = None
+        kernels.project(linear, states.requires_grad_()).float().sum().backward()
+    assert states.grad is not None and linear.weight.grad is None and linear.bias.grad is None
+
+
+def test_the_second_derivative_exists() -> None:
+    linear, states = large_layer(), torch.randn(4, 512, requires_grad=True)
+    results = []
+    for project in (kernels.project, lambda layer, rows: layer(rows)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = project(linear, states)
+        (first,) = torch.autograd.grad(output.float().square().sum(), states, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), linear.weight)[0])
+    torch.testing.assert_close(results[0], results[1], rtol=0.02, atol=0.02 * results[1].abs().max().item())
+
+
+def test_the_copy_is_kept_where_a_second_cast_gains_nothing_or_cannot_be_made() -> None:
+    linear, states = large_layer(), torch.randn(4, 512)
+    assert not kernels.prefers_second_cast(linear, states)  # without autocast
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert kernels.prefers_second_cast(linear, states)
+        assert kernels.prefers_second_cast(linear, states.bfloat16())
+        assert not kernels.prefers_second_cast(linear, states.half())
+        assert not kernels.prefers_second_cast(linear, states.double())
+        assert not kernels.prefers_second_cast(nn.Linear(512, 511), states)  # small
+        assert not kernels.prefers_second_cast(large_layer().bfloat16(), states)
+        assert not kernels.prefers_second_cast(large_layer().eval(), states)
+        assert not kernels.prefers_second_cast(type("Adapted", (nn.Linear,), {})(512, 520), states)
+        with torch.no_grad():
+            assert not kernels.prefers_second_cast(linear, states)
+        tangent = torch.func.jvp(lambda rows: kernels.project(linear, rows), (states,), (torch.ones_like(states),))[1]
+        assert tangent.any()
+
+
+def test_the_gradients_of_a_large_model_are_those_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    config = preset("base", vocab_size=100, encoder_layers=1, decoder_layers=1, dropout=0.0)
+    model = VanillaTransformerForConditionalGeneration(config).train()
+    ids = torch.randint(4, 100, (4, 7))
+    used = []
+    prefers = kernels.prefers_second_cast
+    monkeypatch.setattr(kernels, "prefers_second_cast", lambda *inputs: used.append(prefers(*inputs)) or used[-1])
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(input_ids=ids, labels=ids.flip(1), label_smoothing=0.1).loss
+        loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    ours = gradients()
+    assert len(used) == 16 and all(used)
+    monkeypatch.setattr(kernels, "prefers_second_cast", lambda *_: False)
+    for (name, parameter), found, expected in zip(model.named_parameters(), ours, gradients(), strict=True):
+        if parameter.dim() > 1:
+            assert torch.equal(found, expected), name
+        else:
+            torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-3, msg=name)
