@@ -6,7 +6,8 @@
 
 DATA holds multi30k/lc.norm.tok, for the recipe `tiny`, and koen, for `small`. Every variant changes one thing about the
 recipe as it is (`--list` shows them), or several that are joined by "+", and keeps the model that of the paper. A
-variant that was trained before is not trained again. The test text is not read. The table has the processor time, so
+variant that was trained before is not trained again. The test text is not read. The variant "distilled" trains on a
+teacher's translations of the training text, from `vanilla-transformer translate`. The table has the processor time, so
 that a variant which makes an update slower is not preferred for its score alone. The mean of the last checkpoints and
 the length penalty are chosen after training: each run is scored with several of them. With `--only-table`, nothing is
 trained; with `--render`, the tables are written into a page. The last line is "recipe_variants: N trained".
@@ -127,11 +128,13 @@ class Variant:
     Attributes:
         settings: keys of the recipe with their values.
         decay: of an exponential moving average instead of the mean of checkpoints; 0 keeps the mean.
+        distilled: whether the target text is what a teacher translated.
         name: of the variants that are joined in it.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
     decay: float = 0.0
+    distilled: bool = False
     name: str = ""
 
 
@@ -162,6 +165,7 @@ VARIANTS = {
     "peak-0.006": Variant({"learning_rate": "0.006"}),
     "peak-0.010": Variant({"learning_rate": "0.010"}),
     "ema": Variant({"average_last": "0"}, decay=0.998),
+    "distilled": Variant(distilled=True),
 }
 
 
@@ -172,7 +176,7 @@ def variant_of(name: str) -> Variant:
         argparse.ArgumentTypeError: If there is no such variant, or two of them change the same setting.
     """
     settings: dict[str, str] = {}
-    decay = 0.0
+    decay, distilled = 0.0, False
     for part in name.split("+"):
         if part not in VARIANTS:
             raise argparse.ArgumentTypeError(f"there is no variant {part!r}; --list shows them")
@@ -180,8 +184,8 @@ def variant_of(name: str) -> Variant:
         if both := settings.keys() & variant.settings.keys():
             raise argparse.ArgumentTypeError(f"{name}: two of the variants change {', '.join(sorted(both))}")
         settings |= variant.settings
-        decay = max(decay, variant.decay)
-    return Variant(settings, decay, name)
+        decay, distilled = max(decay, variant.decay), distilled or variant.distilled
+    return Variant(settings, decay, distilled, name)
 
 
 def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -194,6 +198,7 @@ def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str
         "save_total_limit": str(max(AVERAGES) + 1),
         "seed": str(options.seed),
         "output_dir": str(output),
+        **({"train_target": str(options.distilled)} if variant.distilled else {}),
         **variant.settings,
     }
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
@@ -205,6 +210,7 @@ def run(variant: Variant, output: Path, options: argparse.Namespace) -> dict[str
         "text": options.text,
         "settings": {key: recipe.settings[key] for key in COMPARED if key in recipe.settings},
         "moving_average": variant.decay,
+        "distilled": variant.distilled,
         "hardware": hardware(),
         "versions": versions(),
         "commit": commit(),
@@ -292,6 +298,8 @@ def describe(record: dict[str, Any]) -> str:
             parts.append(f"{name} {settings.get(key)}")
     if record.get("moving_average"):
         parts.append(f"moving average {record['moving_average']}")
+    if record.get("distilled"):
+        parts.append("distilled targets")
     return ", ".join(parts)
 
 
@@ -355,6 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variants", nargs="+", type=variant_of, default=[variant_of("recipe")], metavar="NAME")
     parser.add_argument("--updates", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--distilled", type=Path, metavar="FILE", help="a teacher's translations of the training text")
     parser.add_argument("--list", action="store_true", help="list the variants and end")
     parser.add_argument("--only-table", action="store_true", help="print the records that there are and end")
     parser.add_argument("--render", type=Path, metavar="PAGE", help="write the tables into this page and end")
@@ -363,12 +372,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, variant in VARIANTS.items():
             average = f", moving average of decay {variant.decay}" if variant.decay else ""
             changes = " ".join(f"--{key} '{value}'" for key, value in variant.settings.items())
+            changes += "targets of a teacher" if variant.distilled else ""
             print(f"{name}: {changes or 'the recipe as it is'}{average}")
         return
     only_table = options.only_table or options.render is not None
     missing = [] if only_table else TEXTS[options.text].missing(options.data)
     if missing:
         parser.error(f"there is no {missing[0]}; give the folder that holds {options.text} with --data")
+    needs_teacher = not only_table and any(variant.distilled for variant in options.variants)
+    if needs_teacher and not (options.distilled and options.distilled.is_file()):
+        parser.error("the variant distilled needs a teacher's translations of the training text: --distilled FILE")
     options.work.mkdir(parents=True, exist_ok=True)
     trained = 0
     for variant in () if only_table else options.variants:

@@ -28,6 +28,7 @@ def test_joined_variants_change_all_that_each_of_them_changes(variants):
     both = variants.variant_of("r-drop+muon")
     assert both.settings == {"r_drop": "5", "optim": "muon"} and both.decay == 0
     assert variants.variant_of("bpe-dropout+ema").decay == variants.VARIANTS["ema"].decay
+    assert variants.variant_of("distilled+muon").distilled and not both.distilled
     for name, reason in (("muon+adam", "change optim"), ("muon+none", "no variant 'none'")):
         with pytest.raises(argparse.ArgumentTypeError, match=reason):
             variants.variant_of(name)
@@ -103,13 +104,17 @@ def test_variants_train_once_and_are_listed_by_score(tmp_path):
 
     refused = run("--data", str(tmp_path / "nowhere"))
     assert refused.returncode == 2 and "--data" in refused.stderr
-    done = run("--data", str(tmp_path), "--updates", "16", "--variants", "vocabulary-3000", "ema", "muon", "r-drop")
+    refused = run("--data", str(tmp_path), "--variants", "distilled")
+    assert refused.returncode == 2 and "--distilled FILE" in refused.stderr
+    distilled = ("--distilled", str(folder / "train.de"))
+    names = ("vocabulary-3000", "ema", "muon", "r-drop", "distilled")
+    done = run("--data", str(tmp_path), "--updates", "16", *distilled, "--variants", *names)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.rstrip().endswith("recipe_variants: 4 trained")
+    assert done.stdout.rstrip().endswith("recipe_variants: 5 trained")
     record = json.loads((tmp_path / "work" / "multi30k-muon-16-1.json").read_text())
     assert record["training"]["updates"] == 16 and "bleu" in record["scores"]["validation"]
     assert {entry["length_penalty"] for entry in record["decoding"]} == {0.6, 1.0, 1.4, 1.8}
     again = run("--data", str(tmp_path), "--updates", "16", "--variants", "muon")
     assert again.stdout.rstrip().endswith("recipe_variants: 0 trained")
-    for named in ("moving average 0.998", "Muon", "R-Drop 5", "vocabulary 3000"):
+    for named in ("moving average 0.998", "Muon", "R-Drop 5", "vocabulary 3000", "distilled targets"):
         assert named in again.stdout
