@@ -41,12 +41,15 @@ AVERAGES = (1, 3, 5, 10)  # last checkpoints; 1 is the last one as it is
 LENGTH_PENALTIES = (0.6, 1.0, 1.4, 1.8)
 # Keys of a recipe that are in each record: what the variants and the recipes have changed so far.
 COMPARED = (
-    "optim", "max_tokens_per_batch", "learning_rate", "r_drop", "bpe_dropout", "label_smoothing_factor", "vocab_size",
-    "config_overrides",
+    "optim", "max_tokens_per_batch", "learning_rate", "warmup_steps", "r_drop", "bpe_dropout", "label_smoothing_factor",
+    "vocab_size", "config_overrides",
 )  # fmt: skip
 OPTIONAL = {"r_drop": "R-Drop", "bpe_dropout": "BPE-dropout"}  # shown where they are not 0
 # Shown where they are not those of the recipe.
-OTHERS = {"label_smoothing_factor": "smoothing", "vocab_size": "vocabulary", "config_overrides": "model"}
+OTHERS = {
+    "warmup_steps": "warmup", "label_smoothing_factor": "smoothing", "vocab_size": "vocabulary",
+    "config_overrides": "model",
+}  # fmt: skip
 ADAM = "adamw_torch_fused"
 HEADINGS = ("settings", "updates", "seed", "epochs", "processor minutes", "validation loss", "BLEU", "chrF")
 START, END = "<!-- variants:start -->", "<!-- variants:end -->"
@@ -159,6 +162,7 @@ VARIANTS = {
     "vocabulary-3000": Variant({"vocab_size": "3000"}),
     "vocabulary-10000": Variant({"vocab_size": "10000"}),
     "smoothing-0.2": Variant({"label_smoothing_factor": "0.2"}),
+    "warmup-400": Variant({"warmup_steps": "400"}),
     "peak-0.002": Variant({"learning_rate": "0.002"}),
     "peak-0.003": Variant({"learning_rate": "0.003"}),
     "peak-0.004": Variant({"learning_rate": "0.004"}),
@@ -294,8 +298,8 @@ def describe(record: dict[str, Any]) -> str:
         if float(settings.get(key) or 0):
             parts.append(f"{name} {settings[key]}")
     for key, name in OTHERS.items():
-        if settings.get(key) != recipe.get(key):
-            parts.append(f"{name} {settings.get(key)}")
+        if key in settings and settings[key] != recipe.get(key):
+            parts.append(f"{name} {settings[key]}")
     if record.get("moving_average"):
         parts.append(f"moving average {record['moving_average']}")
     if record.get("distilled"):
