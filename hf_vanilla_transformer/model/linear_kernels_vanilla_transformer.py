@@ -110,7 +110,7 @@ def prefers_second_cast(linear: nn.Module, states: Tensor) -> bool:
         and linear.weight.numel() >= _LEAST_WEIGHTS
         and linear.weight.dtype == torch.float32
         and linear.weight.device == states.device
-        and cast_for_products(states).dtype == torch.get_autocast_dtype("cpu")
+        and states.dtype in (torch.float32, torch.get_autocast_dtype("cpu"))
         and unpack_dual(states).tangent is None
         and unpack_dual(linear.weight).tangent is None
     )
@@ -122,7 +122,14 @@ def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
         type(module) is nn.Linear
         and type(module.weight) is nn.Parameter
         and module.weight.shape == (module.out_features, module.in_features)
-        and not hasattr(module, "_hf_hook")
+        and calls_only_its_class(module)
+    )
+
+
+def calls_only_its_class(module: nn.Module) -> bool:
+    """Return whether a call of the module is its class's forward alone: no hooks before or after, nothing replaced."""
+    return (
+        not hasattr(module, "_hf_hook")
         and "forward" not in vars(module)
         and not (module._forward_hooks or module._forward_pre_hooks)
     )
@@ -142,6 +149,7 @@ def mkl_is_slow_here() -> bool:
 
 
 __all__ = [
+    "calls_only_its_class",
     "cast_for_products",
     "is_plain_linear",
     "mkl_is_slow_here",

@@ -437,6 +437,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             ValueError: If a keyword is unknown, or encoder or decoder rejects its inputs.
         """
         check_keywords(type(self).forward, kwargs)
+        # The encoder would make the same mask, but the decoder needs it too.
         attention_mask = default_attention_mask(input_ids, attention_mask, self.config.pad_token_id)
         if encoder_outputs is None:
             encoded: BaseModelOutput = self.encoder(
@@ -590,7 +591,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
             and input_ids is not None
             and decoder_input_ids is not None
             and not embedded
-            and is_shared_matrix(self.lm_head, encoder.embed_tokens, decoder.embed_tokens)
+            and is_shared_matrix(self.lm_head.weight, encoder.embed_tokens, decoder.embed_tokens)
         ):
             encoder.check_ids(input_ids, self.config.vocab_size)
             decoder.check_ids(decoder_input_ids, self.config.output_vocab_size)

@@ -3,8 +3,8 @@
 """The matrix that both embeddings and the output projection share (§3.4), with one gradient for its three uses.
 
 For each lookup torch fills a gradient of the size of the whole matrix, almost all of it zeros, and adds it to that of
-the projection. On the CPU, filling and adding take longer than any product of a layer, and need memory of that size.
-Here the rows of the looked up tokens are added to the projection's gradient in place.
+the projection, which on the CPU takes time and memory. Here the rows of the looked up tokens are added to the
+projection's gradient in place.
 """
 
 # Shapes: B batch · S source length · T target length · D d_model · V vocabulary
@@ -14,16 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .linear_kernels_vanilla_transformer import is_plain_linear
+from .linear_kernels_vanilla_transformer import calls_only_its_class
 
 
-def is_shared_matrix(lm_head: nn.Module, *embeddings: nn.Module) -> bool:
-    """Return whether one matrix on the CPU is the projection and both embeddings, which are nothing but lookups."""
-    return (
-        is_plain_linear(lm_head)
-        and lm_head.weight.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and all(_is_plain_lookup(embedding) and embedding.weight is lm_head.weight for embedding in embeddings)
+def is_shared_matrix(matrix: Tensor, *embeddings: nn.Module) -> bool:
+    """Return whether the projection's matrix (V, D) is on the CPU and that of all embeddings, which only look it up."""
+    return matrix.device.type == "cpu" and all(
+        _is_plain_lookup(embedding) and embedding.weight is matrix for embedding in embeddings
     )
 
 
@@ -33,14 +30,13 @@ def _is_plain_lookup(module: nn.Module) -> bool:
         and module.padding_idx is None
         and module.max_norm is None
         and not (module.scale_grad_by_freq or module.sparse)
-        and not hasattr(module, "_hf_hook")
-        and "forward" not in vars(module)
-        and not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+        and not module._backward_hooks
+        and calls_only_its_class(module)
     )
 
 
 def look_up_source_and_target(matrix: Tensor, source_ids: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Look up the tokens of both sides.
+    """Return the embeddings of the tokens of both sides, and the matrix to project with.
 
     Args:
         matrix: (V, D).
