@@ -384,8 +384,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if missing:
         parser.error(f"there is no {missing[0]}; give the folder that holds {options.text} with --data")
     needs_teacher = not only_table and any(variant.distilled for variant in options.variants)
-    if needs_teacher and not (options.distilled and options.distilled.is_file()):
+    if needs_teacher and options.distilled is None:
         parser.error("the variant distilled needs a teacher's translations of the training text: --distilled FILE")
+    if needs_teacher and not options.distilled.is_file():
+        parser.error(f"there is no {options.distilled}; give the file that `vanilla-transformer translate` wrote")
     options.work.mkdir(parents=True, exist_ok=True)
     trained = 0
     for variant in () if only_table else options.variants:
