@@ -5,8 +5,8 @@
 Contenders, each run by its own code: recipe tiny of this package; MarianMT of the same size under transformers'
 Seq2SeqTrainer; torch.nn.Transformer of the same size in a plain loop; JoeyNMT by its own command. All share text,
 subword tokenizer and sizes; each runs alone, on all cores. Time in evaluation isn't counted. For the peers, the
-settings that matter (precision, batch, schedule, then the peak learning rate) are chosen one after the other in short
-runs on the validation text; ours is the recipe as it is.
+settings that matter (precision and attention kernel, batch, schedule, then the peak learning rate) are chosen one
+after the other in short runs on the validation text; ours is the recipe as it is.
 
 Every run writes a file into the work folder, and a run that is there isn't repeated: an interrupted benchmark
 continues, and `--only ours` adds a single contender, or repeats it once its files are deleted. At the end the record
@@ -127,17 +127,16 @@ class Benchmark:
         rates = list(contender.rates)
         settings |= {key: values[0] for key, values in contender.choices.items()}
         settings["learning_rate"] = rates[len(rates) // 2]
-        choices, precisions = contender.choices, contender.precisions
+        choices, kernels = contender.choices, contender.kernels
         if self.asked.quick:
-            choices, precisions = {key: values[:1] for key, values in choices.items()}, precisions[-1:]
-        if precisions:
-            speeds = {}
-            for precision in precisions:
-                of_precision = {**settings, "precision": precision}
-                found = self.run(contender, "speed", of_precision, self.asked.probe_seconds)
-                speeds[precision] = found["updates_per_second"]
-                tried.append({"settings": of_precision, "updates_per_second": found["updates_per_second"]})
-            settings["precision"] = max(speeds, key=lambda precision: speeds[precision])
+            choices, kernels = {key: values[:1] for key, values in choices.items()}, kernels[-1:]
+        if kernels:
+            probes = []
+            for kernel in kernels:
+                found = self.run(contender, "speed", {**settings, **kernel}, self.asked.probe_seconds)
+                probes.append({"settings": found["settings"], "updates_per_second": found["updates_per_second"]})
+            tried += probes
+            settings = max(probes, key=lambda probe: probe["updates_per_second"])["settings"]
 
         def bleu(changed: dict[str, Any]) -> float:
             found = self.run(contender, "screen", {**settings, **changed}, 60 * self.asked.screen_minutes)
@@ -161,7 +160,7 @@ class Benchmark:
         return {"config_overrides": QUICK_SIZES} if self.asked.quick else {}
 
 
-_SHORT = ("sentences", "tokens", "layer_norm", "schedule", "precision", "learning_rate")  # settings in file names
+_SHORT = ("sentences", "tokens", "layer_norm", "schedule", "precision", "attention", "learning_rate")  # in file names
 
 
 def best_rate(rates: list[float], bleu: Callable[[float], float]) -> float:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+NameT = TypeVar("NameT")  # of a contender: a text, or settings that are shown as one
 
 OURS = "hf_vanilla_transformer"
 MEBIBYTE = 2**20
@@ -160,8 +162,8 @@ class Result:
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1, device: torch.device | None = None
-) -> dict[str, list[float]]:
+    contenders: Mapping[NameT, Callable[[], object]], rounds: int, warm_up: int = 1, device: torch.device | None = None
+) -> dict[NameT, list[float]]:
     """Time contenders in turns, A B A B, so that whatever else the machine does meets all of them alike.
 
     Args:
@@ -173,7 +175,7 @@ def take_turns(
     Returns:
         Seconds of every run, by name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[NameT, list[float]] = {name: [] for name in contenders}
     for turn in range(-warm_up, rounds):
         for name, run in contenders.items():
             wait_for(device)

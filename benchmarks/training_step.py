@@ -2,19 +2,23 @@
 
 A step is forward, loss with label smoothing 0.1, backward and a fused Adam update. Every contender gets the same batch
 and trains the same way; the loss is its own: ours inside the model, transformers' `LabelSmoother` for Marian, torch's
-cross-entropy for torch.nn.Transformer. All are measured twice: as torch runs by default, and with freed memory kept in
-the process, which our Trainer does.
+cross-entropy for torch.nn.Transformer. The peers run with torch's attention kernel and with plain products, which can
+be faster on a CPU, and the faster one counts; ours chooses by itself. All are measured twice: as torch runs by default,
+and with freed memory kept in the process, which our Trainer does.
 """
 
 # Shapes: B batch · S source length · T target length · V vocabulary
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from machine import DTYPES, matrix_rate, memory_bandwidth
 from side_by_side import OURS, Goal, Options, Result, Row, take_turns
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import MarianConfig, MarianMTModel
 from transformers.trainer_pt_utils import LabelSmoother
@@ -28,6 +32,7 @@ from hf_vanilla_transformer import (
 
 SMOOTHING = 0.1
 MARIAN, TORCH = "transformers MarianMT + LabelSmoother", "torch.nn.Transformer"
+ATTENTIONS = ("sdpa", "eager")  # of the peers, as transformers names them: torch's kernel, and plain products
 Step = Callable[[], Tensor]
 
 
@@ -144,14 +149,19 @@ def marian_step(
 
 
 def torch_step(
-    config: VanillaTransformerConfig, batch: dict[str, Tensor], precision: str, compiled: str | None = None
+    config: VanillaTransformerConfig,
+    batch: dict[str, Tensor],
+    precision: str,
+    attention: str | None = None,
+    compiled: str | None = None,
 ) -> Step:
-    """Return a function that makes one step of torch.nn.Transformer."""
+    """Return a function that makes one step of torch.nn.Transformer; its attention is "eager" by torch's context."""
     model = TorchTransformer(config)
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
 
     def loss() -> Tensor:
-        logits = model(**inputs).flatten(0, 1)
+        with sdpa_kernel(SDPBackend.MATH) if attention == "eager" else nullcontext():
+            logits = model(**inputs).flatten(0, 1)
         return nn.functional.cross_entropy(logits, batch["labels"].flatten(), label_smoothing=SMOOTHING)
 
     return _step(model, batch, precision, loss, compiled)
@@ -263,6 +273,19 @@ def dearest(profile: torch.profiler.profile, most: int = 14) -> list[dict[str, A
     ]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How a contender is run; ``attention`` is that of a peer."""
+
+    name: str
+    precision: str
+    attention: str = ""
+
+    def __str__(self) -> str:
+        """Name it as the record's profiles do."""
+        return f"{self.name} {self.precision}" + (f" attention {self.attention}" if self.attention else "")
+
+
 def base_config(quick: bool) -> VanillaTransformerConfig:
     """The paper's base model with 37,000 words, or something tiny of the same form."""
     if not quick:
@@ -271,49 +294,59 @@ def base_config(quick: bool) -> VanillaTransformerConfig:
 
 
 def measure(options: Options) -> Result:
-    """Time the step in each precision; the headline compares the fastest precision of each contender."""
+    """Time the step in each precision; the headline compares the fastest setting of each contender."""
     config = base_config(options.quick)
     rows, length = (4, 8) if options.quick else (32, 32)
     rounds = options.rounds or (2 if options.quick else 7)
     batch = example_batch(config.vocab_size, rows, length)
     precisions = options.precisions
-    makers = {OURS: our_step, MARIAN: marian_step, TORCH: torch_step}
-    steps = {
-        f"{name} {precision}": make(config, batch, precision)
-        for precision in precisions
-        for name, make in makers.items()
-    }
+    steps: dict[Setting, Step] = {}
+    for precision in precisions:
+        steps[Setting(OURS, precision)] = our_step(config, batch, precision)
+        for attention in ATTENTIONS:
+            steps[Setting(MARIAN, precision, attention)] = marian_step(config, batch, precision, attention)
+            steps[Setting(TORCH, precision, attention)] = torch_step(config, batch, precision, attention)
     warm_up = 1 if options.quick else 2
     seconds = take_turns(steps, rounds, warm_up)
-    best = {name: min(precisions, key=lambda precision: min(seconds[f"{name} {precision}"])) for name in makers}
-    best_seconds = {name: seconds[f"{name} {precision}"] for name, precision in best.items()}
+
+    def fastest(name: str, *among: str) -> Setting:
+        settings = [setting for setting in steps if setting.name == name and setting.precision in among]
+        return min(settings, key=lambda setting: min(seconds[setting]))
+
+    best = {name: fastest(name, *precisions) for name in (OURS, MARIAN, TORCH)}
 
     what = f"training step, preset base, {rows}×{length}, half the rows padded"
     table = [
         Row(
             f"{what}, best precision of each",
             "s",
-            best_seconds[OURS],
-            best_seconds[peer],
+            seconds[best[OURS]],
+            seconds[best[peer]],
             peer,
             "lower",
             goal=Goal(least=least),
-            note=f"ours {best[OURS]}, peer {best[peer]}",
+            note=f"ours {best[OURS].precision}, peer {best[peer].precision}, attention {best[peer].attention}",
         )
         for peer, least in ((MARIAN, 1.8), (TORCH, 1.4))
     ]
     for precision in precisions:
         for peer in (MARIAN, TORCH):
-            ours = seconds[f"{OURS} {precision}"]
+            theirs = fastest(peer, precision)
             table.append(
-                Row(f"{what}, {precision}", "s", ours, seconds[f"{peer} {precision}"], f"{peer}, {precision}", "lower")
+                Row(
+                    f"{what}, {precision}",
+                    "s",
+                    seconds[Setting(OURS, precision)],
+                    seconds[theirs],
+                    f"{peer}, {precision}",
+                    "lower",
+                    note=f"peer's attention {theirs.attention}",
+                )
             )
 
-    # Each contender in its best precision, all under the setting of our Trainer.
+    # Each contender in its best setting, all under the setting of our Trainer.
     with freed_memory_kept(torch.device("cpu")) as kept:
-        kept_seconds = take_turns(
-            {name: steps[f"{name} {precision}"] for name, precision in best.items()}, rounds, warm_up
-        )
+        kept_seconds = take_turns({name: steps[setting] for name, setting in best.items()}, rounds, warm_up)
     suffix = ", freed memory kept" if kept else ""
     if kept:
         table += [
@@ -334,8 +367,8 @@ def measure(options: Options) -> Result:
         Row(
             f"share of the measured matrix rate of its precision that the step reaches{suffix}",
             "of the rate",
-            [operations / run / rates[best[OURS]] for run in kept_seconds[OURS]],
-            [operations / run / rates[best[MARIAN]] for run in kept_seconds[MARIAN]],
+            [operations / run / rates[best[OURS].precision] for run in kept_seconds[OURS]],
+            [operations / run / rates[best[MARIAN].precision] for run in kept_seconds[MARIAN]],
             MARIAN,
             goal=Goal("ours", least=0.75),
             note=f"{operations / 1e9:,.0f} GFLOP per step, counted over all positions; measured rate "
@@ -347,7 +380,7 @@ def measure(options: Options) -> Result:
             precision: step_floor(config, operations, precision, rates[precision], bandwidth)
             for precision in precisions
         },
-        "operators": {name: profile_of(step) for name, step in steps.items()},
+        "operators": {str(setting): profile_of(step) for setting, step in steps.items()},
     }
     skipped = []
     if "bf16" not in precisions:
@@ -359,7 +392,7 @@ def measure(options: Options) -> Result:
         table,
         profile,
         {
-            "precision": best[OURS],
+            "precision": best[OURS].precision,
             "vocab_size": config.vocab_size,
             "rows": rows,
             "length": length,

@@ -7,8 +7,9 @@ A training run writes results.json to its directory, an evaluation the file that
 examples/results/NAME.json. `make bench` writes bench-NAME-KIND.json there; KIND is the kind of processor, and each kind
 becomes a column. Runs that differ only in the seed become one row with their mean. A table is written between
 `<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the short tables of README.md, `results` and
-`bench` the complete ones of docs/results.md and docs/speed.md, `multilingual` and `back-translation` those of
-docs/training.md, whose records the examples of that name write.
+`bench` the complete ones of docs/results.md and docs/speed.md, `origins` that of docs/recipes.md, from the records of
+several settings in examples/results/origins, `multilingual` and `back-translation` those of docs/training.md, whose
+records the examples of that name write.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PRODUCTS = {
     "aten::_int_mm", "onednn::qlinear_pointwise", "quantized::linear_dynamic",
 }  # fmt: skip
 RUN_KEYS = {"data", "hardware", "model", "scores"}  # of records of runs and evaluations
-PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/training.md")
+PAGES = ("README.md", "docs/recipes.md", "docs/results.md", "docs/speed.md", "docs/training.md")
 HEADLINES = (  # of README.md: measurement, beginning of its row, beginning of the peer's name, label
     ("decoding", "beam 4, batch 32, 24 tokens out, int8", "CTranslate2 int8", "beam 4, batch 32, preset base, int8"),
     ("training-loop", "training loop", "transformers MarianMT", "training loop with data, preset tiny"),
@@ -76,6 +77,7 @@ def render(text: str, folder: Path) -> str:
         "speed": speed_section,
         "results": results_section,
         "bench": bench_section,
+        "origins": origins_section,
         "multilingual": multilingual_section,
         "back-translation": back_translation_section,
     }
@@ -189,6 +191,37 @@ def results_section(folder: Path) -> str:
     if origins:
         parts.append(table(("run", "origin", "lines", "BLEU", "chrF", "licence"), origins))
     return "\n\n".join(parts)
+
+
+def origins_section(folder: Path) -> str:
+    """Return the table of several runs on the same text by the origin of its lines, one column for each run."""
+    records = {path.stem: read(path) for path in sorted((folder / "origins").glob("*.json"))}
+    if not records:
+        return NO_RESULTS
+    first = next(iter(records.values()))
+    rows = []
+    for split in first["scores"]:
+        everything = {"all": {**first["scores"][split], "sentences": first["data"][split]["pairs"]}}
+        for origin, found in (first["scores"][split].get("by_group", {}) | everything).items():
+            of_runs = [
+                record["scores"][split] if origin == "all" else record["scores"][split]["by_group"][origin]
+                for record in records.values()
+            ]
+            scores = [f"{score['bleu']:.2f} / {score['chrf']:.2f}" for score in of_runs]
+            rows.append((split, origin, f"{found['sentences']:,}", *scores))
+    settings = [record["recipe"]["settings"] for record in records.values()]
+    differing = [key for key in settings[0] if any(other.get(key) != settings[0][key] for other in settings[1:])]
+    lines = []
+    for name, record in records.items():
+        training = record["training"]
+        changed = ", ".join(f"{key} {record['recipe']['settings'].get(key)}" for key in differing if key != "output_dir")
+        lines.append(
+            f"- `{name}`: {changed}; validation loss {record['scores']['validation']['loss']:.3f}, "
+            f"{_minutes([training])} minutes; {_hardware(record['hardware'])}, {training['precision']}; seed "
+            f"{training['seed']}; {record['scores']['test']['bleu_signature']}"
+        )
+    header = ("text", "origin", "lines", *(f"`{name}`: BLEU / chrF" for name in records))
+    return table(header, rows) + "\n\n" + "\n".join(lines)
 
 
 def _identity(record: dict[str, Any]) -> list[Any]:

@@ -98,7 +98,7 @@ def test_a_run_in_a_process_of_its_own_writes_its_record_when_it_is_complete(tmp
     sizes = {
         "d_model": 16, "d_ff": 32, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.1,
     }  # fmt: skip
-    settings = {"tokens": 512, "learning_rate": 0.002, "precision": "fp32"}
+    settings = {"tokens": 512, "learning_rate": 0.002, "precision": "fp32", "attention": "math"}
     Job("torch", "screen", 20.0, 5, [], settings, sizes, str(tmp_path / "task"), str(tmp_path / "run"), 1).write(
         tmp_path / "job"
     )

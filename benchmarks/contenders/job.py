@@ -26,7 +26,7 @@ class Contender:
         run: makes a `Job`'s run on a `Task`.
         rates: peak learning rates to screen, rising; () takes the contender's own.
         choices: further settings to screen, one after the other, by name; the first value is where screening starts.
-        precisions: the faster of them is taken.
+        kernels: settings of precision and attention; the fastest of them are taken.
         fixed: the settings that are not screened, in words, for the record.
     """
 
@@ -35,7 +35,7 @@ class Contender:
     run: Callable[["Job", Any], dict[str, Any]]
     rates: tuple[float, ...] = ()
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    precisions: tuple[str, ...] = ()
+    kernels: tuple[Mapping[str, str], ...] = ()
     fixed: str = ""
 
 

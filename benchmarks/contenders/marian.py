@@ -43,6 +43,7 @@ def marian_model(job: Job, task: Task) -> MarianMTModel:
             eos_token_id=tokenizer.eos_token_id,
             forced_eos_token_id=None,
             decoder_start_token_id=tokenizer.pad_token_id,
+            attn_implementation=job.settings["attention"],
         )
     )
 
@@ -123,7 +124,11 @@ CONTENDER = Contender(
     run,
     rates=(0.001, 0.002, 0.004),
     choices={"sentences": (64, 128, 256), "schedule": ("linear", "inverse_sqrt")},
-    precisions=("fp32", "bf16"),
+    kernels=tuple(
+        {"precision": precision, "attention": attention}
+        for precision in ("fp32", "bf16")
+        for attention in ("sdpa", "eager")
+    ),
     fixed="batches grouped by length, fused AdamW with betas 0.9 and 0.98, no weight decay, label smoothing 0.1, "
     "gradient norm clipped at 1; the last weights are the final model",
 )

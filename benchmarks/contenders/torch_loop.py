@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 
 from .job import Contender, Job, Measurements, TrainingClock, best_length_penalty
@@ -18,6 +19,8 @@ from .task import BATCH, MAX_EXTRA_TOKENS, Task
 NUM_BEAMS = 5
 LENGTH_PENALTIES = (0.6, 1.0, 1.4)
 POSITIONS = 512
+# Kernels of scaled_dot_product_attention: torch's choice, or plain products, which can be faster on a CPU.
+ATTENTION = {"sdpa": nullcontext, "math": lambda: sdpa_kernel(SDPBackend.MATH)}
 POOL = 100  # batches whose sentences are sorted by length together
 
 
@@ -195,9 +198,10 @@ def run(job: Job, task: Task) -> dict[str, Any]:
 
     model.train()
     clock = TrainingClock()
+    attention = ATTENTION[settings["attention"]]
     for updates, (source, target) in enumerate(batches(task, settings["tokens"], job.seed), start=1):
         start = torch.full((len(target), 1), tokenizer.bos_token_id)
-        with autocast:
+        with autocast, attention():
             logits = model(source, torch.cat((start, target[:, :-1]), dim=1))
             loss = criterion(logits.flatten(0, 1), target.flatten())
         optimizer.zero_grad()
@@ -235,7 +239,9 @@ CONTENDER = Contender(
     run,
     rates=(0.001, 0.002, 0.004),
     choices={"tokens": (1024, 2048, 4096)},
-    precisions=("fp32", "bf16"),
+    kernels=tuple(
+        {"precision": precision, "attention": attention} for precision in ("fp32", "bf16") for attention in ATTENTION
+    ),
     fixed="batches by length, fused AdamW with betas 0.9 and 0.98, no weight decay, label smoothing 0.1, gradient norm "
     "clipped at 1, linear warm-up and decay to 0; its dropout also acts on attention weights and inside the "
     "feed-forward network; the last weights are the final model",
