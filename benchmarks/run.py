@@ -3,8 +3,9 @@
 Prints one table and writes examples/results/bench-<name>-<kind>.json for each measurement. The kind is that of the
 processor: amx, avx512-bf16 or neither. A run on another kind of processor therefore adds a record and replaces none.
 On two cores without a GPU it takes about an hour. The training loop needs Multi30k's training text (--data, or
-VANILLA_TRANSFORMER_DATA: the folder that holds multi30k/), `translating` its test text and a checkpoint trained on it
-(--checkpoint, or VANILLA_TRANSFORMER_CHECKPOINT). The last line is `bench: <n> measured, <n> skipped`.
+VANILLA_TRANSFORMER_DATA: the folder that holds multi30k/), `translating` its test text and checkpoints trained on it
+(--checkpoint, or VANILLA_TRANSFORMER_CHECKPOINT): the first is timed, what int8 changes is the mean over all. The last
+line is `bench: <n> measured, <n> skipped`.
 """
 
 import argparse
@@ -40,7 +41,10 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="folder that holds multi30k/lc.norm.tok with the training and test text"
     )
-    parser.add_argument("--checkpoint", type=Path, help="directory of a model trained on Multi30k, for `translating`")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", default=[], help="directories of models trained on Multi30k, for "
+        "`translating`: the first is timed",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, help="runs of each contender (default: each measurement's own)")
     parser.add_argument(
         "--precision",

@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ class Options:
         precision_reason: why, in words.
         data: folder with multi30k/lc.norm.tok; None where there is none.
         rounds: runs of each contender; None leaves it to the measurement.
-        checkpoint: directory of a trained model for `translating`; None where there is none.
+        checkpoints: directories of trained models for `translating`.
     """
 
     quick: bool
@@ -39,7 +39,7 @@ class Options:
     precision_reason: str
     data: Path | None = None
     rounds: int | None = None
-    checkpoint: Path | None = None
+    checkpoints: Sequence[Path] = ()
 
     @property
     def precisions(self) -> list[str]:

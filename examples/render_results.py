@@ -213,8 +213,8 @@ def origins_section(folder: Path) -> str:
     differing = [key for key in settings[0] if any(other.get(key) != settings[0][key] for other in settings[1:])]
     lines = []
     for name, record in records.items():
-        training = record["training"]
-        changed = ", ".join(f"{key} {record['recipe']['settings'].get(key)}" for key in differing if key != "output_dir")
+        training, chosen = record["training"], record["recipe"]["settings"]
+        changed = ", ".join(f"{key} {chosen.get(key)}" for key in differing if key != "output_dir")
         lines.append(
             f"- `{name}`: {changed}; validation loss {record['scores']['validation']['loss']:.3f}, "
             f"{_minutes([training])} minutes; {_hardware(record['hardware'])}, {training['precision']}; seed "

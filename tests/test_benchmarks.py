@@ -125,7 +125,7 @@ def test_translating_is_skipped_visibly_without_text_or_checkpoint(tmp_path, ben
     for language in ("en", "de"):
         (folder / f"test_2016_flickr.{language}").write_text("a\n", encoding="utf-8")
     with pytest.raises(Skipped, match="no trained model in .*missing; .* VANILLA_TRANSFORMER_CHECKPOINT"):
-        translating.measure(Options(False, "fp32", "", data=tmp_path, checkpoint=tmp_path / "missing"))
+        translating.measure(Options(False, "fp32", "", data=tmp_path, checkpoints=[tmp_path / "missing"]))
 
 
 def test_rows_compare_best_runs_and_judge_their_goal(benchmarks):
