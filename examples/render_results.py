@@ -210,11 +210,12 @@ def origins_section(folder: Path) -> str:
             scores = [f"{score['bleu']:.2f} / {score['chrf']:.2f}" for score in of_runs]
             rows.append((split, origin, f"{found['sentences']:,}", *scores))
     settings = [record["recipe"]["settings"] for record in records.values()]
-    differing = [key for key in settings[0] if any(other.get(key) != settings[0][key] for other in settings[1:])]
+    keys = dict.fromkeys(key for chosen in settings for key in chosen)
+    differing = [key for key in keys if key != "output_dir" and len({chosen.get(key) for chosen in settings}) > 1]
     lines = []
     for name, record in records.items():
         training, chosen = record["training"], record["recipe"]["settings"]
-        changed = ", ".join(f"{key} {chosen.get(key)}" for key in differing if key != "output_dir")
+        changed = ", ".join(f"{key} {chosen[key]}" for key in differing if key in chosen)
         lines.append(
             f"- `{name}`: {changed}; validation loss {record['scores']['validation']['loss']:.3f}, "
             f"{_minutes([training])} minutes; {_hardware(record['hardware'])}, {training['precision']}; seed "

@@ -42,7 +42,7 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {processor_name()}"
+    return f"{cores} {'core' if cores == 1 else 'cores'} of {processor_name()}"
 
 
 def versions() -> dict[str, str]:

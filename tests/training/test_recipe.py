@@ -107,7 +107,7 @@ def test_an_unknown_recipe_is_refused_with_the_names_of_the_packages(
     ("name", "peak"),
     [
         ("tiny", 0.006),  # Wu et al. 2021 take 0.005, with Adam
-        ("small", 0.0015),  # narrow, but deeper than tiny
+        ("small", 0.003),  # half of tiny's: twice as wide
         ("base", 0.0006987712429686843),  # (512 · 4000)^−0.5
         ("big", 0.0004941058844013093),  # (1024 · 4000)^−0.5
     ],
