@@ -267,6 +267,7 @@ def _benchmark(asked: argparse.Namespace) -> None:
             f"there is no {FOLDER} with {', '.join(FILES.values())} in .en and .de; give the folder that holds it with "
             f"--data or {DATA_VARIABLE}"
         )
+    import machine
     from contenders import picture
     from contenders.job import show
     from contenders.ours import sizes, vocabulary_size
@@ -280,6 +281,7 @@ def _benchmark(asked: argparse.Namespace) -> None:
         "architecture": architecture,
         "vocabulary": vocabulary,
         "text": fingerprint(text),
+        "processor": machine.hardware()["processor"],  # runs of another one would not be comparable
     }
     _keep_settings(asked.work, settings)
     task = asked.work / "task"
@@ -353,7 +355,7 @@ def _record(
             "sha256": settings["text"],
             "license": None if asked.quick else DATA_LICENSE,
         },
-        "settings": {key: value for key, value in settings.items() if key != "text"},
+        "settings": {key: value for key, value in settings.items() if key not in ("text", "processor")},
         "contenders": contenders,
         "skipped": skipped,
         "hardware": {**machine.hardware(), "threads": asked.threads},

@@ -75,6 +75,10 @@ def test_one_contender_and_then_a_second_in_the_same_work_folder(tmp_path):
     assert "skipped: JoeyNMT: no --joeynmt-python" in done.stdout
     done = run("--quick", "--output", tmp_path, "--only", "torch", "--threads", 1, "--seed", 2)
     assert done.returncode == 2 and "has runs with another seed" in done.stderr and "Traceback" not in done.stderr
+    settings = json.loads((tmp_path / "work" / "settings.json").read_text(encoding="utf-8"))
+    (tmp_path / "work" / "settings.json").write_text(json.dumps({**settings, "processor": "another"}), encoding="utf-8")
+    done = run("--quick", "--output", tmp_path, "--only", "torch", "--threads", 1)
+    assert done.returncode == 2 and "has runs with another processor" in done.stderr
 
 
 @pytest.mark.slow
