@@ -20,6 +20,16 @@ from hf_vanilla_transformer import TranslationMetric, read_recipe, train
 
 RECIPE = "small"  # of the package; its comments explain each setting
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}  # the recipe's name → the files'
+LICENSES = {  # of the origins of our corpus; others have none in the record
+    "django-docs-ko": "BSD-3-Clause",
+    "gnome-user-docs-ko": "CC BY-SA 3.0",
+    "iwslt23-formality": "CDLA-Sharing-1.0",
+    "mozilla-www-ko": "MPL-2.0",
+    "python-docs-ko-union": "PSF-2.0",
+    "talpco": "CC BY 4.0",
+    "tatoeba-anki-ko": "CC BY 2.0 FR",
+    "tldr-ko": "CC BY 4.0",
+}
 FILES = ("train.en", "train.ko", "dev.en", "dev.ko", "dev.source", "test.en", "test.ko", "test.source")
 
 
@@ -54,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         print(f"\n{name}: {scores['bleu_signature']}\n{'origin':28} {'lines':>6} {'BLEU':>6} {'chrF':>6}")
         for origin, found in scores["by_group"].items():
+            if origin in LICENSES:
+                found["license"] = LICENSES[origin]
             print(f"{origin:28} {found['sentences']:6} {found['bleu']:6.2f} {found['chrf']:6.2f}")
         totals.append(f"{name} bleu={scores['bleu']:.2f} chrf={scores['chrf']:.2f}")
     # The run's record, now with the origins; a copy in examples/results/ becomes a row of README's table.

@@ -7,8 +7,8 @@ A training run writes results.json to its directory, an evaluation the file that
 examples/results/NAME.json. `make bench` writes bench-NAME-KIND.json there; KIND is the kind of processor, and each kind
 becomes a column. Runs that differ only in the seed become one row with their mean. A table is written between
 `<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the short tables of README.md, `results` and
-`bench` the complete ones of docs/results.md and docs/speed.md, `origins` that of docs/recipes.md, from the records of
-several settings in examples/results/origins, `multilingual` and `back-translation` those of docs/training.md, whose
+`bench` the complete ones of docs/results.md and docs/speed.md, `origins` that of docs/recipes.md, from the records in
+examples/results/origins and koen-small.json, `multilingual` and `back-translation` those of docs/training.md, whose
 records the examples of that name write.
 """
 
@@ -194,8 +194,9 @@ def results_section(folder: Path) -> str:
 
 
 def origins_section(folder: Path) -> str:
-    """Return the table of several runs on the same text by the origin of its lines, one column for each run."""
-    records = {path.stem: read(path) for path in sorted((folder / "origins").glob("*.json"))}
+    """Return the scores by the origin of the lines, a column for each run; the last one is the recipe `small`."""
+    paths = [*sorted((folder / "origins").glob("*.json")), folder / "koen-small.json"]
+    records = {path.stem: read(path) for path in paths if path.is_file()}
     if not records:
         return NO_RESULTS
     first = next(iter(records.values()))
@@ -204,10 +205,10 @@ def origins_section(folder: Path) -> str:
         everything = {"all": {**first["scores"][split], "sentences": first["data"][split]["pairs"]}}
         for origin, found in (first["scores"][split].get("by_group", {}) | everything).items():
             of_runs = [
-                record["scores"][split] if origin == "all" else record["scores"][split]["by_group"][origin]
+                record["scores"][split] if origin == "all" else record["scores"][split].get("by_group", {}).get(origin)
                 for record in records.values()
             ]
-            scores = [f"{score['bleu']:.2f} / {score['chrf']:.2f}" for score in of_runs]
+            scores = [f"{score['bleu']:.2f} / {score['chrf']:.2f}" if score else "" for score in of_runs]
             rows.append((split, origin, f"{found['sentences']:,}", *scores))
     settings = [record["recipe"]["settings"] for record in records.values()]
     keys = dict.fromkeys(key for chosen in settings for key in chosen)

@@ -132,7 +132,7 @@ def test_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_english_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, name, size in (("train", "train", 40), ("validation", "dev", 4), ("test", "test", 4)):
         write_pairs(tmp_path, split, name, size)
-        (tmp_path / f"{name}.source").write_text("talk\nmanual\n" * (size // 2))
+        (tmp_path / f"{name}.source").write_text("talpco\nmanual\n" * (size // 2))
     words = ["--vocab_size", "350", "--eval_steps", "1", "--save_steps", "1", "--num_beams", "1"]
     example("english_korean").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST, *words])
     line = last_line(capsys)
@@ -140,7 +140,8 @@ def test_english_korean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     for split in ("validation", "test"):
         groups = record["scores"][split]["by_group"]
-        assert {origin: found["sentences"] for origin, found in groups.items()} == {"manual": 2, "talk": 2}
+        assert {origin: found["sentences"] for origin, found in groups.items()} == {"manual": 2, "talpco": 2}
+        assert groups["talpco"]["license"] == "CC BY 4.0" and "license" not in groups["manual"]
     assert loads(tmp_path / "out")
 
 

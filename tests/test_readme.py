@@ -319,6 +319,30 @@ def test_origins_have_a_table(renderer: ModuleType, tmp_path: Path) -> None:
     assert "| `tiny`, test | talk | 1,200 | 20.00 | 30.00 |" in renderer.render(MARKED, tmp_path)
 
 
+def test_runs_with_several_settings_have_a_column_each(renderer: ModuleType, tmp_path: Path) -> None:
+    page = "<!-- origins:start --><!-- origins:end -->"
+    assert renderer.NO_RESULTS in renderer.render(page, tmp_path)
+    (tmp_path / "origins").mkdir()
+    for folder, name, rate, bleu in (
+        (tmp_path / "origins", "adam", "0.001", 10.0),
+        (tmp_path, "koen-small", "0.003", 11.0),
+    ):
+        groups = {"talk": {"bleu": bleu + 1, "chrf": 30.0, "exact": 0.0, "sentences": 1200}}
+        if name == "adam":
+            groups["manual"] = groups["talk"] | {"sentences": 7}
+        record = run_record(1, bleu, by_group=groups)
+        record["recipe"]["settings"]["learning_rate"] = rate
+        record["scores"]["validation"] = {**record["scores"]["test"], "loss": 2.5}
+        record["data"]["validation"] = record["data"]["test"]
+        write(folder, {name: record})
+    text = renderer.render(page, tmp_path)
+    assert "| text | origin | lines | `adam`: BLEU / chrF | `koen-small`: BLEU / chrF |" in text
+    assert "| test | talk | 1,200 | 11.00 / 30.00 | 12.00 / 30.00 |" in text
+    assert "| test | manual | 7 | 11.00 / 30.00 |  |" in text  # of one run only
+    assert "| test | all | 1,000 | 10.00 / 60.00 | 11.00 / 60.00 |" in text
+    assert "- `adam`: learning_rate 0.001; validation loss 2.500, 30 minutes; 2 cores of X, bf16; seed 1; a|b" in text
+
+
 def test_the_licence_of_the_data_is_in_the_tables(renderer: ModuleType, tmp_path: Path) -> None:
     groups = {"talk": {"bleu": 20.0, "chrf": 30.0, "exact": 0.0, "sentences": 1200, "license": "CC0"}}
     record = run_record(1, 10.0, by_group=groups)
