@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .data.embedded_corpus import embedded_corpus
     from .data.tokenization import train_tokenizer
     from .export.formats import export_checkpoint, load_engine
+    from .freed_memory import freed_memory_kept
     from .hub.publish import push_to_hub
     from .metrics import TranslationMetric
     from .minimum_bayes_risk.config import MBRConfig
@@ -44,7 +45,6 @@ if TYPE_CHECKING:  # what type checkers and editors read; _MODULES says the same
     from .presets import preset
     from .self_check.runner import check_installation
     from .training.arguments import VanillaTransformerTrainingArguments
-    from .training.freed_memory import freed_memory_kept
     from .training.recipe import read_recipe
     from .training.run import train
     from .training.trainer import VanillaTransformerTrainer
@@ -81,7 +81,7 @@ _MODULES = {  # public name -> module that defines it
     "convert_checkpoint": "conversion.convert",
     "embedded_corpus": "data.embedded_corpus",
     "export_checkpoint": "export.formats",
-    "freed_memory_kept": "training.freed_memory",
+    "freed_memory_kept": "freed_memory",
     "generate_with_paper_beam_search": "model.generate_vanilla_transformer",
     "load_engine": "export.formats",
     "paper_beam_search": "model.beam_search_vanilla_transformer",

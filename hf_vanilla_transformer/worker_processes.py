@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import torch
 
+from .freed_memory import keep_freed_memory
+
 _SECONDS_BETWEEN_CHECKS = 2.0  # whether the process that started the workers still runs
 
 
@@ -76,6 +78,7 @@ def _start(function: Callable[[Any], Any], parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches all processes: workers end without a message
         signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
+    keep_freed_memory()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -29,6 +29,7 @@ FLOORS = {
     "launch": 0,
     "plausibility": 0,
     "device": 0,
+    "freed_memory": 0,
     "worker_processes": 0,
     "hub_access": 0,
     "messages": 1,
@@ -57,7 +58,8 @@ FLOORS = {
 COMMAND_LINE = {"cli": {"version", "commands"}, "commands": {"version", "commands"}}
 # The files among them: together they count as one folder, the top of the package.
 TOP_FILES = {
-    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "worker_processes",
+    "version", "json_object", "atomic_files", "overwriting", "plausibility", "device", "freed_memory",
+    "worker_processes",
     "inference", "presets", "auto_registration", "metrics", "model_card", "cli",
     "__main__", "__init__", "languages", "hub_access", "messages",
     "file_locks", "launch",

@@ -116,6 +116,8 @@ def prefers_fp32_products(query: Tensor, key: Tensor) -> bool:
 def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
 ) -> Tensor:
+    if key.dtype == torch.bfloat16 and key.device.type == "cpu":
+        key = key.contiguous()  # torch would copy its transpose number by number, which takes as long as the product
     scores = query @ key.transpose(-2, -1) * scale
     if mask is not None:
         scores = scores + mask
@@ -129,8 +131,11 @@ def _softmax(scores: Tensor) -> Tensor:
     """Compute the softmax over the keys.
 
     For rows that don't fill a vector register, torch's CPU kernel computes number by number, forward and backward,
-    which takes longer than a full register does. They are filled up with −inf, whose weight is 0.
+    which takes longer than a full register does. They are filled up with −inf, whose weight is 0. In bf16 that kernel
+    also computes the rest of longer rows number by number; without gradients, fp32 is faster than that.
     """
+    if scores.dtype == torch.bfloat16 and scores.device.type == "cpu" and not scores.requires_grad:
+        return _softmax(scores.float()).to(torch.bfloat16)
     keys = scores.shape[-1]
     missing = 0 if scores.device.type != "cpu" else numbers_per_register() * 4 // scores.element_size() - keys
     if missing <= 0:

@@ -527,7 +527,7 @@ def _logsumexp(logits: Tensor) -> Tensor:
     precise = torch.promote_types(logits.dtype, torch.float32)
     if logits.device.type != "cpu":
         return logits.to(precise).logsumexp(dim=-1)
-    rows = max(1, 2**17 // logits.shape[-1])
+    rows = max(1, 2**18 // logits.shape[-1])
     parts = []
     for part in logits.flatten(0, 1).split(rows):
         part = part.to(precise)
@@ -557,6 +557,8 @@ def _best_of_all_beams(logits: Tensor, normalizer: Tensor, totals: Tensor, numbe
     log_probs, candidates = tail.flatten(1), (totals + tail).flatten(1)
     if chunks:
         whole = logits[..., : chunks * _CHUNK].unflatten(-1, (chunks, _CHUNK))
+        if device.type == "cpu":
+            whole = whole.to(totals.dtype)  # faster than the maximum of short rows in bf16
         maxima = totals + (whole.amax(dim=-1).to(totals.dtype) - normalizer)
         chosen = maxima.flatten(1).topk(number, sorted=False).indices  # (B, C)
         sentences = torch.arange(batch, device=device).unsqueeze(-1)

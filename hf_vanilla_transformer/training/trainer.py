@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ..freed_memory import freed_memory_kept
 from ..model.loss_vanilla_transformer import IGNORE_INDEX
 from .arguments import EQUATION_3, VanillaTransformerTrainingArguments
 from .batches import SamplerEpoch, TrainingBatches, forward_columns
@@ -38,7 +39,7 @@ from .compatibility import (
 )
 from .evaluation_loss import EvaluationLossPerToken
 from .failures import explained_run_errors, explained_step_errors
-from .freed_memory import GapsReturned, freed_memory_kept
+from .memory_gaps import GapsReturned
 from .meters import TrainingMeter
 from .muon import MUON, MuonAndAdam
 from .non_finite import gradient_norm, with_nan_gradients

@@ -94,6 +94,14 @@ def test_plain_attention_agrees_with_the_reference_forward_and_backward(dtype, k
         error, allowed = (ours.double() - reference).norm(), (same_dtype.double() - reference).norm()
         assert error <= 1.5 * allowed + 4 * torch.finfo(dtype).eps * reference.norm()
 
+    # In a search: no gradients, and keys and values are the first columns of longer tensors.
+    query, key, value = (values.to(dtype) for values in inputs)
+    key, value = (torch.cat([states, torch.randn_like(states)], dim=2)[:, :, :keys] for states in (key, value))
+    ours = kernels.plain_attention(query, key, value, mask.to(dtype), 0.0, 0.3)
+    assert ours.dtype == dtype
+    error, allowed = (ours.double() - exact[0]).norm(), (expected[0].double() - exact[0]).norm()
+    assert error <= 1.5 * allowed + 4 * torch.finfo(dtype).eps * exact[0].norm()
+
 
 def test_short_bf16_products_of_narrow_heads_are_computed_in_fp32_with_gradients(has_amx):
     query = heads(64, 32, torch.bfloat16, width=32)

@@ -1,13 +1,11 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Keep freed memory in the process while a model is trained on a CPU.
+"""Keep freed memory in the process while a model computes on a CPU.
 
-An update allocates and frees tensors of many megabytes, such as the gradient of the embedding. glibc returns a block of
-more than 32 MiB to the operating system as soon as it is freed, which then has to clear the pages of the next one.
-The Trainer keeps them; a loop of your own can do it by `freed_memory_kept`.
-
-Batches of many shapes leave gaps between the blocks that are in use. With every update there are more of them, so that
-they are returned at each evaluation and checkpoint.
+An update or a step of the search allocates and frees tensors of many megabytes, such as the gradient of the embedding.
+glibc returns large blocks to the operating system as soon as they are freed, which then has to clear the pages of the
+next one. The Trainer keeps them, and so do the worker processes of `translate`; a loop of your own can do it by
+`freed_memory_kept`.
 """
 
 import ctypes
@@ -15,10 +13,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 _KEPT_BYTES = 2**30  # a larger block is still returned, and so is a free end of the heap of twice that size
@@ -41,7 +37,7 @@ def freed_memory_kept(device: torch.device | str) -> Iterator[bool]:
                 ...
 
     Args:
-        device: of the training. On an accelerator, whose memory torch keeps anyway, nothing is changed.
+        device: of the computation. On an accelerator, whose memory torch keeps anyway, nothing is changed.
 
     Yields:
         Whether it is kept: on a CPU under glibc, unless an environment variable sets malloc (MALLOC_… or
@@ -58,18 +54,21 @@ def freed_memory_kept(device: torch.device | str) -> Iterator[bool]:
         malloc.malloc_trim(0)
 
 
-class GapsReturned(TrainerCallback):
-    """Returns memory between blocks in use to the operating system after an evaluation or a checkpoint.
+def keep_freed_memory() -> None:
+    """Keep freed memory until this process ends; as `freed_memory_kept`, but without giving it back."""
+    if (malloc := _malloc_to_set("cpu")) is not None:
+        _set_thresholds(malloc, _KEPT_BYTES)
 
-    Under glibc, on a CPU, unless an environment variable sets malloc.
+
+def return_gaps(device: torch.device | str) -> None:
+    """Return the memory between blocks in use to the operating system.
+
+    Args:
+        device: whose tensors leave the gaps. Nothing is done on an accelerator, without glibc, and where an environment
+            variable sets malloc.
     """
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Return the gaps."""
-        if (malloc := _malloc_to_set(args.device)) is not None:
-            malloc.malloc_trim(0)
-
-    on_save = on_evaluate
+    if (malloc := _malloc_to_set(device)) is not None:
+        malloc.malloc_trim(0)
 
 
 def _malloc_to_set(device: torch.device | str) -> ctypes.CDLL | None:
@@ -93,4 +92,4 @@ def _set_thresholds(malloc: ctypes.CDLL, size: int) -> bool:
     )
 
 
-__all__ = ["GapsReturned", "freed_memory_kept"]
+__all__ = ["freed_memory_kept", "keep_freed_memory", "return_gaps"]

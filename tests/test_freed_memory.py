@@ -1,24 +1,26 @@
 # Copyright 2026 The hf_vanilla_transformer authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Freed memory stays in the process during a training on the CPU, and is returned afterwards."""
+"""Freed memory stays in the process while it computes on the CPU, and is returned afterwards."""
 
 import ctypes
 import os
+import resource
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from hf_vanilla_transformer.training import freed_memory
-from hf_vanilla_transformer.training.freed_memory import freed_memory_kept
+from hf_vanilla_transformer import freed_memory
+from hf_vanilla_transformer.freed_memory import freed_memory_kept
+from hf_vanilla_transformer.worker_processes import WorkerProcesses
 
 CPU = torch.device("cpu")
 glibc = pytest.mark.skipif(freed_memory._glibc() is None, reason="the C library is not glibc")
 # Prints how many pages the operating system had to clear for 20 tensors of 64 MiB, with and without the context.
 FAULTS = """
 import resource, torch
-from hf_vanilla_transformer.training.freed_memory import freed_memory_kept
+from hf_vanilla_transformer.freed_memory import freed_memory_kept
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -54,12 +56,34 @@ def test_memory_is_kept_inside_and_returned_afterwards() -> None:
     assert int(returned) >= 2**26 and int(after) >= 32
 
 
+def faults_of_large_tensors(_: int) -> int:
+    counts = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.zeros(2**24)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return counts[1]
+
+
+@glibc
+def test_worker_processes_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in freed_memory._VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with WorkerProcesses(faults_of_large_tensors, 1) as workers:
+        assert list(workers.map([0]))[0] < 32
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # the user's own setting
+    with WorkerProcesses(faults_of_large_tensors, 1) as workers:
+        assert list(workers.map([0]))[0] >= 32
+
+
 @glibc
 def test_gaps_between_blocks_are_returned() -> None:
     program = """
 import resource, torch
 from types import SimpleNamespace
-from hf_vanilla_transformer.training.freed_memory import GapsReturned, freed_memory_kept
+from hf_vanilla_transformer.freed_memory import freed_memory_kept
+from hf_vanilla_transformer.training.memory_gaps import GapsReturned
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
