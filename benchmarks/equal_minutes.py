@@ -112,7 +112,7 @@ class Benchmark:
     def pace(self, contender: Any, settings: dict[str, Any]) -> float:
         """Return updates per second, from the screening run of these settings or from a short run."""
         same = {key: value for key, value in settings.items() if key not in ("schedule", "learning_rate")}
-        for path in sorted(self.runs.glob(f"{contender.name}-screen-*.json")):
+        for path in sorted(self.runs.glob(f"{contender.name}-screen*.json")):
             found = _read(path)
             if {key: found["settings"].get(key) for key in same} == same:
                 return float(found["updates"] / found["seconds"])
