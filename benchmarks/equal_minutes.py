@@ -17,6 +17,7 @@ the work folder. The last line is `equal_minutes: <n> contenders, <n> skipped`.
 import argparse
 import importlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PICTURE = ROOT / "examples" / "results", ROOT / "docs" / "equal_minutes.png"
 WORK = ROOT / "runs" / "equal-minutes"
 SHARE = 0.95  # of the time: the planned updates fill it, so that the schedule ends although speed varies a little
+LEAST_BLEU = 5.0  # below it, runs are ranked by their training loss
 MOST_RATES = 5  # learning rates to try: three, and more while the best is the highest or the lowest
 QUICK = {"minutes": 0.05, "screen_minutes": 0.02, "point_minutes": 0.02, "probe_seconds": 1.0}
 QUICK_SIZES = {"d_model": 16, "d_ff": 32, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
@@ -139,20 +141,21 @@ class Benchmark:
             tried += probes
             settings = max(probes, key=lambda probe: probe["updates_per_second"])["settings"]
 
-        def bleu(changed: dict[str, Any]) -> float:
+        def quality(changed: dict[str, Any]) -> tuple[float, float]:
             found = self.run(contender, "screen", {**settings, **changed}, 60 * self.asked.screen_minutes)
             entry = {
                 "settings": found["settings"],
                 "bleu": found["points"][-1]["bleu"],
+                "loss": found["points"][-1]["loss"],
                 "updates_per_second": found["updates_per_second"],
             }
             if entry not in tried:
                 tried.append(entry)
-            return float(entry["bleu"])
+            return _quality(found["points"][-1])
 
         for key, values in choices.items():
-            settings[key] = max(values, key=lambda value: bleu({key: value}))  # noqa: B023 - used at once
-        settings["learning_rate"] = best_rate(rates, lambda rate: bleu({"learning_rate": rate}))
+            settings[key] = max(values, key=lambda value: quality({key: value}))  # noqa: B023 - used at once
+        settings["learning_rate"] = best_rate(rates, lambda rate: quality({"learning_rate": rate}))
         return settings, tried
 
     @property
@@ -164,20 +167,26 @@ class Benchmark:
 _SHORT = ("sentences", "tokens", "layer_norm", "schedule", "precision", "attention", "learning_rate")  # in file names
 
 
-def best_rate(rates: list[float], bleu: Callable[[float], float]) -> float:
+def _quality(point: dict[str, Any]) -> tuple[float, float]:
+    """Return what ranks runs: BLEU, and the training loss where BLEU is so low that it says nothing."""
+    bleu = point["bleu"] if point["bleu"] >= LEAST_BLEU else 0.0
+    return bleu, -math.inf if point["loss"] is None else -point["loss"]
+
+
+def best_rate(rates: list[float], quality: Callable[[float], tuple[float, float]]) -> float:
     """Return the best learning rate of at least three; while the best is an end of the row, go on by factors of two.
 
     Args:
         rates: rising, to start with.
-        bleu: score of a rate.
+        quality: of a rate, the higher the better; see `_quality`.
     """
-    found = {rate: bleu(rate) for rate in rates}
+    found = {rate: quality(rate) for rate in rates}
     while True:
         best = max(found, key=lambda rate: found[rate])
-        if len(found) >= MOST_RATES or min(found) < best < max(found) or not any(found.values()):
+        if len(found) >= MOST_RATES or min(found) < best < max(found):
             return best
         following = best * 2 if best == max(found) else best / 2
-        found[following] = bleu(following)
+        found[following] = quality(following)
 
 
 def run_job(job_path: Path, path: Path, threads: int) -> None:

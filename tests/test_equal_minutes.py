@@ -146,7 +146,7 @@ def test_the_best_learning_rate_is_not_an_end_of_the_row(benchmarks):
     def bleu(best):
         def score(rate):
             tried.append(rate)
-            return 30 - abs(rate - best)
+            return 30 - abs(rate - best), 0.0
 
         return score
 
@@ -157,6 +157,14 @@ def test_the_best_learning_rate_is_not_an_end_of_the_row(benchmarks):
     assert best_rate([1, 2, 4], bleu(1000)) == 16 and len(tried) == MOST_RATES
     tried.clear()
     assert best_rate([1, 2, 4], bleu(1)) == 1 and tried == [1, 2, 4, 0.5]
+
+
+def test_runs_of_very_low_bleu_are_ranked_by_their_loss(benchmarks):
+    from equal_minutes import _quality
+
+    points = [(12.0, 4.0), (6.0, 3.5), (0.2, 4.5), (0.4, 4.6), (0.3, None)]  # best first
+    ranks = [_quality({"bleu": bleu, "loss": loss}) for bleu, loss in points]
+    assert ranks == sorted(ranks, reverse=True)
 
 
 def test_the_clock_counts_training_only(benchmarks, monkeypatch):
