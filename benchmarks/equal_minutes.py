@@ -112,12 +112,12 @@ class Benchmark:
             raise Unusable(f"the run {name} ended with status {status}; its log is {log}")
 
     def pace(self, contender: Any, settings: dict[str, Any]) -> float:
-        """Return updates per second, from the screening run of these settings or from a short run."""
+        """Return updates per second, from the screening runs with the same batches or from a short run."""
         same = {key: value for key, value in settings.items() if key not in ("schedule", "learning_rate")}
-        for path in sorted(self.runs.glob(f"{contender.name}-screen*.json")):
-            found = _read(path)
-            if {key: found["settings"].get(key) for key in same} == same:
-                return float(found["updates"] / found["seconds"])
+        screens = [_read(path) for path in self.runs.glob(f"{contender.name}-screen*.json")]
+        alike = [run for run in screens if {key: run["settings"].get(key) for key in same} == same]
+        if alike:
+            return float(sum(run["updates"] for run in alike) / sum(run["seconds"] for run in alike))
         return float(self.run(contender, "speed", settings, self.asked.probe_seconds)["updates_per_second"])
 
     def screen(self, contender: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -139,7 +139,7 @@ class Benchmark:
                 found = self.run(contender, "speed", {**settings, **kernel}, self.asked.probe_seconds)
                 probes.append({"settings": found["settings"], "updates_per_second": found["updates_per_second"]})
             tried += probes
-            settings = max(probes, key=lambda probe: probe["updates_per_second"])["settings"]
+            settings = dict(max(probes, key=lambda probe: probe["updates_per_second"])["settings"])
 
         def quality(changed: dict[str, Any]) -> tuple[float, float]:
             found = self.run(contender, "screen", {**settings, **changed}, 60 * self.asked.screen_minutes)
