@@ -143,15 +143,16 @@ class Benchmark:
 
         def quality(changed: dict[str, Any]) -> tuple[float, float]:
             found = self.run(contender, "screen", {**settings, **changed}, 60 * self.asked.screen_minutes)
+            end = found["points"][-1]
             entry = {
                 "settings": found["settings"],
-                "bleu": found["points"][-1]["bleu"],
-                "loss": found["points"][-1]["loss"],
+                "bleu": end["bleu"],
+                "loss": end["loss"],
                 "updates_per_second": found["updates_per_second"],
             }
             if entry not in tried:
                 tried.append(entry)
-            return _quality(found["points"][-1])
+            return _quality(end)
 
         for key, values in choices.items():
             settings[key] = max(values, key=lambda value: quality({key: value}))  # noqa: B023 - used at once
