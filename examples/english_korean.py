@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [name for name in FILES if not (options.corpus / name).is_file()]
     if missing:  # said now, and not when an hour of training is over
         parser.error(f"{options.corpus} has no {', '.join(missing)}; --help says what it must hold")
+    for name in list(SPLITS.values())[1:]:
+        origins, lines = (len(read_lines(options.corpus / f"{name}.{suffix}")) for suffix in ("source", "ko"))
+        if origins != lines:
+            parser.error(f"{name}.source has {origins:,} lines, but {name}.ko has {lines:,}; give each line its origin")
 
     words = ["--output_dir", options.output, "--source_lang", "en", "--target_lang", "ko"]
     for split, name in SPLITS.items():

@@ -153,6 +153,11 @@ def test_english_korean_misses_a_file_before_it_trains(tmp_path: Path, capsys: p
         example("english_korean").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST])
     assert f"{tmp_path} has no test.source;" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "test.source").write_text("talk\n" * 3)
+    with pytest.raises(SystemExit):
+        example("english_korean").main([str(tmp_path), "--output", str(tmp_path / "out"), *SMALLEST])
+    assert "test.source has 3 lines, but test.ko has 4; give each line its origin" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_korean_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
