@@ -20,9 +20,11 @@ from typing import Any
 import torch
 from ctranslate2_process import TranslatorProcess
 from decoding import CTRANSLATE2
-from machine import DTYPES
+from machine import DTYPES, matrix_rate
 from side_by_side import OURS, Goal, Options, Result, Row, Skipped, fastest, per_second, take_turns
+from torch.utils.flop_counter import FlopCounterMode
 from training_loop import DATA_LICENSE, DATA_VARIABLE
+from training_step import profile_of
 from transformers import AutoTokenizer
 
 from hf_vanilla_transformer import (
@@ -240,6 +242,66 @@ def int8_rows(
     return rows
 
 
+# --------------------------------------------------------------------------- where the time goes
+
+
+def translating_floor(run: Translate, precision: str, rate: float, workers: int) -> dict[str, Any]:
+    """Compute the least time of translating: its products, with padding, at the machine's rate.
+
+    Args:
+        run: translates in this process with floating-point weights; its products are counted.
+        precision: "fp32", "bf16" or "int8", of the contender that the limit is for.
+        rate: measured operations per second at that precision, of all threads.
+        workers: processes that share the threads.
+
+    Returns:
+        ``operations`` and ``seconds``. The weights stay in the cache, so that reading them sets no limit.
+    """
+    with FlopCounterMode(display=False) as counter:
+        run()
+    operations = counter.get_total_flops()
+    return {
+        "precision": precision,
+        "workers": workers,
+        "operations": operations,
+        "matrix_rate": round(rate),
+        "seconds_of_products": operations / rate,
+        "seconds": operations / rate,
+    }
+
+
+def profiles(
+    models: dict[str, Any],
+    tokenizer: Any,
+    lines: Sequence[str],
+    batches: dict[str, tuple[int, int]],
+    quick: bool,
+) -> dict[str, Any]:
+    """Profile what one worker does with all lines, and compute the least time of each precision.
+
+    Args:
+        models: ours, by precision.
+        tokenizer: of the models.
+        lines: to translate.
+        batches: batch size and workers of each precision.
+        quick: measure the matrix rate briefly.
+    """
+    found: dict[str, Any] = {"operators": {}, "floor": {}}
+    rates = {precision: matrix_rate(DTYPES.get(precision, torch.int8), quick=quick) for precision in models}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    try:
+        for precision, (size, workers) in batches.items():
+            name = f"{OURS}, {precision}, one of {workers} workers" if workers > 1 else f"{OURS}, {precision}"
+            run = our_translate(models[precision], tokenizer, lines, SEARCH, size, 1)
+            found["operators"][name] = profile_of(run)
+            counted = run if precision != "int8" else our_translate(models["fp32"], tokenizer, lines, SEARCH, size, 1)
+            found["floor"][f"{precision}, all lines"] = translating_floor(counted, precision, rates[precision], workers)
+    finally:
+        torch.set_num_threads(threads)
+    return found
+
+
 # --------------------------------------------------------------------------- the measurement
 
 
@@ -277,6 +339,8 @@ def measure(options: Options) -> Result:
             for number, other in enumerate(others):
                 exported = Path(temporary) / f"other-{number}" if peer_too else None
                 outputs_of_all.append(outputs_in_int8_and_fp32(other, source, exported))
+        batches = {precision: contenders[f"{OURS}, {precision}"].batches for precision in models}
+        profile = profiles(models, tokenizer, source, batches, options.quick)
 
     speeds = {name: per_second(len(source), runs) for name, runs in seconds.items()}
     metric = TranslationMetric(tokenize="none")
@@ -329,7 +393,8 @@ def measure(options: Options) -> Result:
         "translating",
         "Sentences translated per second by a trained model of preset tiny, text in and text out, and their quality.",
         table,
-        profile={
+        profile=profile
+        | {
             "contenders": {
                 name: {
                     "way": contender.way,

@@ -7,7 +7,8 @@ A training run writes results.json to its directory, an evaluation the file that
 examples/results/NAME.json. `make bench` writes bench-NAME-KIND.json there; KIND is the kind of processor, and each kind
 becomes a column. Runs that differ only in the seed become one row with their mean. A table is written between
 `<!-- NAME:start -->` and `<!-- NAME:end -->`: `summary` and `speed` are the short tables of README.md, `results` and
-`bench` the complete ones of docs/results.md and docs/speed.md, `origins` that of docs/recipes.md, from the records in
+`bench` the complete ones of docs/results.md and docs/speed.md, where `equal-minutes` shows the records of
+benchmarks/equal_minutes.py; `origins` is that of docs/recipes.md, from the records in
 examples/results/origins and koen-small.json, `multilingual` and `back-translation` those of docs/training.md, whose
 records the examples of that name write.
 """
@@ -23,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 NO_RESULTS = "No results yet."
 BENCH = "bench-"  # how the names of measurements start
+EQUAL_MINUTES = "equal-minutes-"  # likewise of the records of benchmarks/equal_minutes.py
 OURS = "hf_vanilla_transformer"  # how the names of what is ours start
 KINDS = {  # of processors, in the order of the columns
     "amx": "with AMX",
@@ -77,6 +79,7 @@ def render(text: str, folder: Path) -> str:
         "speed": speed_section,
         "results": results_section,
         "bench": bench_section,
+        "equal-minutes": equal_minutes_section,
         "origins": origins_section,
         "multilingual": multilingual_section,
         "back-translation": back_translation_section,
@@ -418,6 +421,51 @@ def bench_section(folder: Path) -> str:
     return "\n\n".join(parts) if parts else NO_RESULTS
 
 
+def equal_minutes_section(folder: Path) -> str:
+    """Return what each contender reached in the same minutes, one table for each kind of processor."""
+    parts = []
+    for path in sorted(folder.glob(f"{EQUAL_MINUTES}*.json")):
+        record = read(path)
+        if record.get("name") != "equal_minutes" or record["quick"]:
+            raise ValueError(f"{path.name} is not the record of a full run of benchmarks/equal_minutes.py; remove it")
+        rows = [
+            (
+                found["label"],
+                _settings(found["settings"]),
+                f"{found['points'][-1]['minutes']:.1f}",
+                f"{found['updates']:,}",
+                f"{found['points'][-1]['tokens']:,}",
+                *(f"{found['final'][split]['bleu']:.2f}" for split in ("validation", "test")),
+            )
+            for found in record["contenders"]
+        ]
+        header = (
+            "contender", "settings", "minutes", "updates", "target tokens", "BLEU, validation", "BLEU, test"
+        )  # fmt: skip
+        final, hardware = record["contenders"][0]["final"], record["hardware"]
+        where = _where({**record, "hardware": {**hardware, "cores": hardware["threads"]}})
+        parts.append(table(header, rows))
+        parts.append(
+            f"{record['data']['name']}; at most {record['minutes']:g} minutes of training each, "
+            f"{record['settings']['screen_minutes']:g} minutes for each run that compares settings, seed "
+            f"{record['settings']['seed']}; {where}. Beam size {final['num_beams']}; BLEU: "
+            f"`{final['test']['bleu_signature']}`. Data licence: {record['data']['license']}."
+        )
+    return "\n\n".join(parts) if parts else NO_RESULTS
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    """Format the settings that were chosen, as "bf16, attention math, tokens 1,024"."""
+    shown = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            continue  # tiny sizes
+        name = "peak" if key == "learning_rate" else key.replace("_", " ")
+        number = f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else value
+        shown.append(str(value) if key in ("precision", "schedule") else f"{name} {number}")
+    return ", ".join(shown) or "the recipe's"
+
+
 def _row_key(row: dict[str, Any]) -> tuple[str, str]:
     """Return what a row measures and what it compares with: the same in the records of every kind of processor."""
     return row["measure"], row.get("peer_name") or ""
@@ -457,11 +505,12 @@ def _profile(profile: dict[str, Any]) -> list[str]:
         dearest = sorted(shares.items(), key=lambda item: item[1], reverse=True)[:6]
         lines.append(f"- time of {name}: " + ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in dearest))
     for name, floor in profile.get("floor", {}).items():
-        products, traffic = floor["seconds_of_products"], floor["seconds_of_traffic"]
-        lines.append(
-            f"- limit of {name}: {floor['seconds']:.3g} s; products at the measured {floor['matrix_rate'] / 1e9:.0f} "
-            f"GFLOP/s {products:.3g} s, weights at {floor['bandwidth'] / 1e9:.0f} GB/s {traffic:.3g} s"
+        limits = (
+            f"products at the measured {floor['matrix_rate'] / 1e9:.0f} GFLOP/s {floor['seconds_of_products']:.3g} s"
         )
+        if "bandwidth" in floor:
+            limits += f", weights at {floor['bandwidth'] / 1e9:.0f} GB/s {floor['seconds_of_traffic']:.3g} s"
+        lines.append(f"- limit of {name}: {floor['seconds']:.3g} s; {limits}")
     for name, parts in profile.get("memory", {}).items():
         shown = ", ".join(f"{part.removesuffix('_MiB').replace('_', ' ')} {size:,.0f}" for part, size in parts.items())
         lines.append(f"- MiB of {name}: {shown}")

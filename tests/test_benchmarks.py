@@ -75,7 +75,10 @@ def test_every_measurement_runs_and_writes_its_results(tmp_path):
         assert floor["seconds"] == max(floor["seconds_of_products"], floor["seconds_of_traffic"])
         assert floor["bytes"] % {"fp32": 4, "bf16": 2, "int8": 1}[floor["precision"]] == 0
         assert 0 < floor["seconds_of_products"] != floor["seconds_of_traffic"] > 0
-    for profile in (step["profile"], decoding["profile"]):
+    translating = next(result for result in results if result["name"] == "translating")
+    for floor in translating["profile"]["floor"].values():
+        assert floor["seconds"] == pytest.approx(floor["operations"] / floor["matrix_rate"], rel=1e-3)
+    for profile in (step["profile"], decoding["profile"], translating["profile"]):
         assert profile["operators"] and all(operators for operators in profile["operators"].values())
     assert done.stdout.splitlines()[-1].startswith(f"bench: {len(expected)} measured, ")
 

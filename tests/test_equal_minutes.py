@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -116,6 +117,44 @@ def test_a_run_in_a_process_of_its_own_writes_its_record_when_it_is_complete(tmp
     record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     assert (record["updates"], record["ended_by"]) == (5, "updates") and len(record["points"]) == 1
     assert "5 updates" in done.stdout
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_sentence_of_the_torch_contender_does_not_change_after_its_end(num_beams, benchmarks):
+    """Others of its batch are still searched then."""
+    from contenders.torch_loop import beam_search
+
+    class Scripted:
+        """After as many tokens as the source's first id, the EOS token 2 is the likeliest, before that token 5."""
+
+        def encode(self, source):
+            return source
+
+        def decode(self, prefixes, memory, source):
+            ends = prefixes.shape[1] >= memory[:, 0]
+            return ends.long()[:, None].expand(-1, prefixes.shape[1])
+
+        def logits(self, ends):
+            # Log-probabilities are near 0 from the end on, so that a hypothesis that began there would be the best.
+            going_on, at_end = torch.tensor([-9.0, -9, 0, 2, 1, 3]), torch.tensor([-9.0, -9, 9, 0, 0, 1])
+            return torch.where(ends[:, None] == 1, at_end, going_on)
+
+        pad = 0
+
+    class Ids:
+        bos_token_id, eos_token_id = 1, 2
+
+        def __len__(self):
+            return 6
+
+    class Texts:
+        tokenizer = Ids()
+
+    source = torch.tensor([[2, 9], [7, 9], [4, 9]])
+    together = beam_search(Scripted(), Texts(), source, num_beams, 1.0)
+    alone = [beam_search(Scripted(), Texts(), source[row : row + 1], num_beams, 1.0)[0] for row in range(3)]
+    assert together == alone
+    assert [len(found) for found in together] == [1, 6, 3]
 
 
 @pytest.mark.parametrize(

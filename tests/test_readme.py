@@ -281,6 +281,32 @@ def test_scores_with_synthetic_pairs_are_beside_those_without(renderer: ModuleTy
     )
 
 
+def test_contenders_of_equal_minutes_are_listed_with_their_settings(renderer: ModuleType, tmp_path: Path) -> None:
+    page = "<!-- equal-minutes:start --><!-- equal-minutes:end -->"
+    assert renderer.NO_RESULTS in renderer.render(page, tmp_path)
+    end = {"num_beams": 5, "validation": {"bleu": 31.0}, "test": {"bleu": 30.256, "bleu_signature": "a|b"}}
+    contender = {
+        "label": "peer", "settings": {"tokens": 1024, "learning_rate": 0.002, "precision": "bf16"}, "updates": 8120,
+        "points": [{"minutes": 2.5, "tokens": 10}, {"minutes": 29.96, "tokens": 7000000}], "final": end,
+    }  # fmt: skip
+    record = {
+        "name": "equal_minutes", "quick": False, "minutes": 30.0, "data": {"name": "text", "license": "CC0"},
+        "settings": {"screen_minutes": 3.0, "seed": 1}, "contenders": [contender, {**contender, "settings": {}}],
+        "hardware": {"processor": "X", "cores": 4, "threads": 2}, "versions": {"torch": "2.13.0"},
+    }  # fmt: skip
+    write(tmp_path, {"equal-minutes-neither": record})
+    assert renderer.render(page, tmp_path).splitlines()[3:-1] == [
+        "| peer | tokens 1,024, peak 0.002, bf16 | 30.0 | 8,120 | 7,000,000 | 31.00 | 30.26 |",
+        "| peer | the recipe's | 30.0 | 8,120 | 7,000,000 | 31.00 | 30.26 |",
+        "",
+        "text; at most 30 minutes of training each, 3 minutes for each run that compares settings, seed 1; "
+        "2 cores of X; torch 2.13.0. Beam size 5; BLEU: `a|b`. Data licence: CC0.",
+    ]
+    write(tmp_path, {"equal-minutes-neither": {**record, "quick": True}})
+    with pytest.raises(ValueError, match="not the record of a full run"):
+        renderer.render(page, tmp_path)
+
+
 MARKED = (
     "head\n<!-- results:start -->\nold\n<!-- results:end -->\nmiddle\n<!-- bench:start --><!-- bench:end -->\ntail\n"
 )

@@ -145,7 +145,7 @@ def beam_search(
         best, places = candidates.topk(2 * num_beams, dim=1)  # enough if every beam ends
         beams, tokens = places // vocab, places % vocab
         divisor = ((5 + length) / 6) ** length_penalty
-        for row in range(rows):
+        for row in (row for row in range(rows) if len(finished[row]) < num_beams):
             for rank in range(num_beams):
                 if tokens[row, rank] == end and best[row, rank] > -math.inf:
                     prefix = prefixes[row * num_beams + beams[row, rank], 1:].tolist()
@@ -155,13 +155,8 @@ def beam_search(
         prefixes = torch.cat(
             (prefixes[(beams.gather(1, chosen) + offsets).flatten()], tokens.gather(1, chosen).view(-1, 1)), dim=1
         )
-        done = torch.tensor([len(found) >= num_beams for found in finished])
-        if done.all():
+        if all(len(found) >= num_beams for found in finished):
             break
-        scores[done] = -math.inf  # nothing more is kept of these
-        scores[done, 0] = 0.0
-        for row in done.nonzero().flatten().tolist():
-            finished[row] = sorted(finished[row], reverse=True)[:num_beams]
     return [max(found)[1] if found else prefixes[row * num_beams, 1:].tolist() for row, found in enumerate(finished)]
 
 

@@ -125,21 +125,26 @@ class OpenHypotheses(_TensorState):
     coverage: Tensor
 
     @classmethod
-    def start(
-        cls, sentences: Sentences, num_beams: int, special: SpecialTokens, dtype: torch.dtype
-    ) -> "OpenHypotheses":
-        """Build the hypotheses before the first step: W empty ones per sentence, of which the first counts."""
+    def start(cls, sentences: Sentences, width: int, special: SpecialTokens, dtype: torch.dtype) -> "OpenHypotheses":
+        """Build the hypotheses before the first step: empty ones, of which the first counts.
+
+        Args:
+            sentences: all of them.
+            width: hypotheses of each sentence; the first step can do with one.
+            special: the special tokens.
+            dtype: of log-probabilities.
+        """
         (batch, source_length), device = sentences.source_mask.shape, sentences.source_mask.device
         longest = max(sentences.limits)
-        # All beams are equal at first: counting all of them would find everything W times.
-        totals = torch.full((batch, num_beams), -math.inf, dtype=dtype, device=device)
+        # Beams are equal at first: counting all of them would find everything W times.
+        totals = torch.full((batch, width), -math.inf, dtype=dtype, device=device)
         totals[:, 0] = 0.0
         return cls(
             totals=totals,
-            last_tokens=torch.full((batch, num_beams), special.decoder_start_token_id, device=device),
-            tokens=torch.full((batch, num_beams, longest), special.pad_token_id, device=device),
-            log_probs=torch.zeros((batch, num_beams, longest), dtype=dtype, device=device),
-            coverage=torch.zeros((batch, num_beams, source_length), dtype=dtype, device=device),
+            last_tokens=torch.full((batch, width), special.decoder_start_token_id, device=device),
+            tokens=torch.full((batch, width, longest), special.pad_token_id, device=device),
+            log_probs=torch.zeros((batch, width, longest), dtype=dtype, device=device),
+            coverage=torch.zeros((batch, width, source_length), dtype=dtype, device=device),
         )
 
     def add_attention(self, attention: Tensor) -> "OpenHypotheses":

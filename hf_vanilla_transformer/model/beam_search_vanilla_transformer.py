@@ -182,7 +182,7 @@ def search_encoded(
         sentences = Sentences.of(config, limits, attention_mask, dtype)
         rules = TokenRules(config, special_tokens, given, device)
         tracked = None if phrases is None else Constraints.of(phrases, limits, config.num_beams, special_tokens, device)
-        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, tracked, device)
+        search = _BeamSearch(config, special_tokens, renormalize_logits, rules, tracked, vocabulary, device)
         return search.run(logits, sentences, dtype)
 
 
@@ -344,6 +344,7 @@ class _BeamSearch:
         renormalize_logits: bool,
         rules: TokenRules,
         constraints: Constraints | None,
+        vocabulary: int,
         device: torch.device,
     ) -> None:
         self.config = config
@@ -352,7 +353,11 @@ class _BeamSearch:
         self.rules = rules if rules else None
         self.constraints = constraints
         self.eos_ids = torch.tensor(special.eos_token_id, device=device)
+        self.vocabulary = vocabulary
+        self.candidates = (1 + len(special.eos_token_id)) * config.num_beams  # C, of each sentence
         self.suppressed_ids = torch.tensor(special.suppress_tokens, dtype=torch.long, device=device)
+        chunks = sorted({token // _CHUNK for token in special.suppress_tokens if token < vocabulary // _CHUNK * _CHUNK})
+        self.suppressed_chunks = torch.tensor(chunks, dtype=torch.long, device=device)
 
     def run(self, next_logits: NextTokenLogits, sentences: Sentences, dtype: torch.dtype) -> BeamSearchOutput:
         """Search until every sentence is finished.
@@ -362,7 +367,9 @@ class _BeamSearch:
             sentences: all of them.
             dtype: of log-probabilities and scores.
         """
-        open_hypotheses = OpenHypotheses.start(sentences, self.config.num_beams, self.special, dtype)
+        # All beams are equal at first. One is enough where it has as many continuations as all beams together need.
+        width = 1 if self.constraints is None and self.candidates <= self.vocabulary else self.config.num_beams
+        open_hypotheses = OpenHypotheses.start(sentences, width, self.special, dtype)
         finished = FinishedHypotheses.start(
             open_hypotheses, self.config.num_return_sequences, self.special.pad_token_id
         )
@@ -421,17 +428,22 @@ class _BeamSearch:
             prefixes = self.rules.prefix_logits(logits, sentences.places, length)
         if self.renormalize_logits:
             self._ban(logits, open_hypotheses, sentences, length)
-        normalizer = _logsumexp(logits).to(totals.dtype)  # (B, W)
+        normalizer, maxima = _normalizer_and_maxima(logits)
+        normalizer = normalizer.to(totals.dtype)  # (B, W)
         if not self.renormalize_logits:
             self._ban(logits, open_hypotheses, sentences, length)
         if prefixes is not None:
             prefixes.force(logits)
-        self._force_eos(logits, normalizer, [row for row, limit in enumerate(sentences.limits) if limit == length])
+        at_limit = [row for row, limit in enumerate(sentences.limits) if limit == length]
+        self._force_eos(logits, normalizer, at_limit)
         if self.constraints is not None:
             chosen, self.constraints = self.constraints.choose(logits, normalizer, totals, length)
             return chosen
-        number = (1 + len(self.special.eos_token_id)) * self.config.num_beams  # C
-        best = _best_of_all_beams(logits, normalizer, totals, min(number, logits[0].numel()))
+        if self.rules is not None or at_limit:
+            maxima = _chunk_maxima(logits)
+        else:  # what was banned is in a few chunks
+            maxima[..., self.suppressed_chunks] = _chunk_maxima(logits, self.suppressed_chunks)
+        best = _best_of_all_beams(logits, maxima, normalizer, totals, min(self.candidates, logits[0].numel()))
         is_eos = torch.isin(best.tokens, self.eos_ids)  # (B, C)
         first = best.first(self.config.num_beams)
         ended = is_eos[:, : first.totals.shape[1]] & (first.totals > -math.inf)  # (B, W)
@@ -518,32 +530,58 @@ def _unfinished_rows(done: list[bool]) -> list[int]:
     return kept
 
 
-def _logsumexp(logits: Tensor) -> Tensor:
-    """log Σ exp over the vocabulary in at least fp32: (B, W, V) → (B, W).
+def _normalizer_and_maxima(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute log Σ exp over the vocabulary (B, W), and `_chunk_maxima`, in one pass and in at least fp32.
 
-    The CPU computes a few rows at a time, so that intermediate results stay in its cache, and derives the sum from the
-    softmax, which is one kernel: the highest probability of a row is exp(highest logit − logsumexp).
+    The CPU takes a few rows of the logits (B, W, V) at a time, so that intermediate results stay in its cache, and
+    derives the sum from the softmax, which is one kernel: the highest probability of a row is
+    exp(highest logit − logsumexp).
     """
     precise = torch.promote_types(logits.dtype, torch.float32)
     if logits.device.type != "cpu":
-        return logits.to(precise).logsumexp(dim=-1)
-    rows = max(1, 2**18 // logits.shape[-1])
-    parts = []
-    for part in logits.flatten(0, 1).split(rows):
+        return logits.to(precise).logsumexp(dim=-1), _chunk_maxima(logits)
+    vocabulary = logits.shape[-1]
+    normalizers, maxima = [], []
+    for part in logits.flatten(0, 1).split(max(1, 2**18 // vocabulary)):
         part = part.to(precise)
+        of_chunks = _chunk_maxima(part)
+        highest = torch.cat([of_chunks, part[:, vocabulary // _CHUNK * _CHUNK :]], dim=-1).amax(dim=-1)
         # The highest probability is at least 1/V, so that its logarithm is finite.
-        parts.append(part.amax(dim=-1) - part.softmax(dim=-1).amax(dim=-1).log())
-    return torch.cat(parts).view(logits.shape[:2])
+        normalizers.append(highest - part.softmax(dim=-1).amax(dim=-1).log())
+        maxima.append(of_chunks)
+    return torch.cat(normalizers).view(logits.shape[:2]), torch.cat(maxima).unflatten(0, logits.shape[:2])
 
 
-def _best_of_all_beams(logits: Tensor, normalizer: Tensor, totals: Tensor, number: int) -> Continuations:
-    """Find the best continuations of a sentence's hypotheses by one token, in one pass over the logits.
+def _chunk_maxima(logits: Tensor, chunks: Tensor | None = None) -> Tensor:
+    """Find the highest logit of each whole chunk of the vocabulary, in at least fp32.
+
+    Args:
+        logits: (…, V).
+        chunks: of which chunks; None are all, V // 64.
+
+    Returns:
+        (…, number of chunks).
+    """
+    number, precise = logits.shape[-1] // _CHUNK, torch.promote_types(logits.dtype, torch.float32)
+    whole = logits[..., : number * _CHUNK].unflatten(-1, (number, _CHUNK))
+    if chunks is not None:
+        whole = whole[..., chunks, :]
+    if whole.device.type == "cpu":
+        whole = whole.to(precise)  # faster than the maximum of short rows in bf16
+    return whole.amax(dim=-1).to(precise)
+
+
+def _best_of_all_beams(
+    logits: Tensor, maxima: Tensor, normalizer: Tensor, totals: Tensor, number: int
+) -> Continuations:
+    """Find the best continuations of a sentence's hypotheses by one token.
 
     The best ``number`` = C of a sentence lie in the C chunks of the vocabulary with the highest maxima, of all beams
     together: only these chunks are sorted.
 
     Args:
         logits: (B, W, V).
+        maxima: (B, W, V // 64), the highest logit of each chunk.
         normalizer: (B, W), log Σ exp of the logits.
         totals: (B, W), log-probability of each hypothesis so far.
         number: C, at most W·V.
@@ -557,10 +595,8 @@ def _best_of_all_beams(logits: Tensor, normalizer: Tensor, totals: Tensor, numbe
     log_probs, candidates = tail.flatten(1), (totals + tail).flatten(1)
     if chunks:
         whole = logits[..., : chunks * _CHUNK].unflatten(-1, (chunks, _CHUNK))
-        if device.type == "cpu":
-            whole = whole.to(totals.dtype)  # faster than the maximum of short rows in bf16
-        maxima = totals + (whole.amax(dim=-1).to(totals.dtype) - normalizer)
-        chosen = maxima.flatten(1).topk(number, sorted=False).indices  # (B, C)
+        highest = totals + (maxima.to(totals.dtype) - normalizer)
+        chosen = highest.flatten(1).topk(number, sorted=False).indices  # (B, C)
         sentences = torch.arange(batch, device=device).unsqueeze(-1)
         of_beam, of_chunk = chosen // chunks, chosen % chunks
         inside = whole[sentences, of_beam, of_chunk].to(totals.dtype) - normalizer[sentences, of_beam]

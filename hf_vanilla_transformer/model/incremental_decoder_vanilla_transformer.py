@@ -124,7 +124,7 @@ class IncrementalDecoder:
         """Decode one position.
 
         Args:
-            tokens: (B, W), the latest token of every beam.
+            tokens: (B, W), the latest token of every beam; at the first step (B, 1) suffices, as all beams are equal.
             parents: (B, W), the beam of the previous step that each beam continues; None at the first step.
             with_attention: whether to return the attention over the source.
 
@@ -132,7 +132,7 @@ class IncrementalDecoder:
             The decoder's output (B, W, D), and the encoder-decoder attention of the last layer (B, W, S), averaged over
             heads, where it was requested.
         """
-        past_mask = self._update_past_mask(parents)
+        past_mask = self._update_past_mask(parents, tokens.shape[1])
         start = self.columns
         source_mask = None if self.source_mask is None else self.source_mask[: self.batch]
         states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale + self.position_encodings[self.steps]
@@ -154,7 +154,7 @@ class IncrementalDecoder:
                 _fastest_attention_with_weights if with_weights else _fastest_attention,
             )
         self.steps += 1
-        self.columns += self.num_beams
+        self.columns += tokens.shape[1]
         if self.decoder.final_norm is not None:
             states = self.decoder.final_norm(states)
         return states, None if weights is None else weights.mean(dim=1)
@@ -172,14 +172,17 @@ class IncrementalDecoder:
         for cache in self.caches:
             cache.move(target, origin, written=self.columns)
 
-    def _update_past_mask(self, parents: Tensor | None) -> Tensor | None:
-        """Copy each parent's mask to its continuation, and add the new position in the next W columns.
+    def _update_past_mask(self, parents: Tensor | None, width: int) -> Tensor | None:
+        """Copy each parent's mask to its continuation, and add the new position in the next columns.
+
+        Args:
+            parents: (B, W), as in `step`.
+            width: beams of this step, W or 1.
 
         Returns:
             The mask (B, 1, W, P + W) with the new position; None where the one beam attends to everything.
         """
-        width = self.num_beams
-        if parents is not None and width > 1:
+        if parents is not None and self.num_beams > 1:
             past = self.past_mask[: self.batch, :, : self.columns]
             past[:] = past.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.columns))
             if self.steps % _STEPS_BETWEEN_REMOVALS == 0 and not on_accelerator(past):
@@ -187,7 +190,8 @@ class IncrementalDecoder:
         if self.columns + width > self.room:
             self._grow()
         stop = self.columns + width
-        self.past_mask[: self.batch, :, self.columns : stop] = self.own_position
+        # A position that all beams have in common is visible to each of them.
+        self.past_mask[: self.batch, :, self.columns : stop] = self.own_position if width == self.num_beams else 0.0
         return self.past_mask[: self.batch, None, :, :stop] if width > 1 else None
 
     def _remove_unused_columns(self, past_mask: Tensor) -> None:

@@ -29,7 +29,12 @@ from hf_vanilla_transformer import (
     paper_beam_search,
     score_targets,
 )
-from hf_vanilla_transformer.model.beam_search_vanilla_transformer import BeamSearchOutput, _best_of_all_beams
+from hf_vanilla_transformer.model.beam_search_vanilla_transformer import (
+    BeamSearchOutput,
+    _best_of_all_beams,
+    _chunk_maxima,
+    _normalizer_and_maxima,
+)
 
 
 def assert_same(first: BeamSearchOutput, second: BeamSearchOutput) -> None:
@@ -333,7 +338,7 @@ def test_finished_sentences_leave_the_batch() -> None:
     paper_beam_search(model, *make_sources([2, 4, 3]), config=BeamSearchConfig(max_extra_tokens=1))
     # Limits of 3, 5 and 4 tokens: three sentences for three steps, then two, then one.
     assert [shape[0] for shape in shapes] == [3, 3, 3, 2, 1]
-    assert {shape[1] for shape in shapes} == {4}
+    assert [shape[1] for shape in shapes] == [1, 4, 4, 4, 4]  # all beams are equal at the first step
 
 
 def test_the_limit_is_each_sentence_s_own() -> None:
@@ -652,7 +657,7 @@ def test_the_best_of_all_beams_are_those_of_a_sort(vocabulary: int, width: int, 
     logits[1, 0, : vocabulary - 3] = -math.inf
     totals = torch.randn(3, width, dtype=torch.float64)
     totals[2, 1:] = -math.inf  # as at the first step
-    best = _best_of_all_beams(logits, logits.logsumexp(dim=-1), totals, number)
+    best = _best_of_all_beams(logits, _chunk_maxima(logits), logits.logsumexp(dim=-1), totals, number)
 
     log_probs = logits.log_softmax(dim=-1)
     expected = (totals.unsqueeze(-1) + log_probs).flatten(1).topk(number)
@@ -662,3 +667,41 @@ def test_the_best_of_all_beams_are_those_of_a_sort(vocabulary: int, width: int, 
     assert torch.equal(places[possible], expected.indices[possible])
     torch.testing.assert_close(best.log_probs[possible], log_probs.flatten(1).gather(1, places)[possible])
     assert places.sort(dim=-1).values.diff(dim=-1).min() > 0 or number == 1  # none twice
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("vocabulary", [50, 64, 64 * 40 + 7, 37000])
+def test_normalizer_and_highest_logits_of_chunks(vocabulary: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = (10 * torch.randn(5, 4, vocabulary)).to(dtype)
+    logits[0, 0, : vocabulary // 2] = -math.inf
+    logits[1, 1] += 90.0  # e^90 is more than fp32 holds
+    before = logits.clone()
+    normalizer, maxima = _normalizer_and_maxima(logits)
+    assert torch.equal(logits, before)
+    precise = logits.double()
+    torch.testing.assert_close(normalizer.double(), precise.logsumexp(dim=-1), rtol=0, atol=2e-5)
+    chunks = precise[..., : vocabulary // 64 * 64].unflatten(-1, (vocabulary // 64, 64))
+    assert torch.equal(maxima.double(), chunks.amax(dim=-1))
+    some = torch.arange(0, vocabulary // 64, 3)
+    assert torch.equal(_chunk_maxima(logits, some), maxima[..., some])
+
+
+@pytest.mark.parametrize(
+    ("options", "constraints", "first"),
+    [
+        ({}, None, 1),
+        ({"num_beams": 1}, None, 1),
+        ({"coverage_penalty": 0.2}, None, 1),
+        ({"num_beams": 6}, None, 6),  # 12 continuations are needed, and the vocabulary has 11 tokens
+        ({}, [[[5]], []], 4),  # constraints keep the progress of every beam
+    ],
+)
+def test_the_first_step_computes_one_hypothesis_of_each_sentence(options, constraints, first) -> None:
+    """All beams are equal there."""
+    model = make_model(vocab_size=11)
+    shapes = count_steps(model)
+    config = BeamSearchConfig(**{"num_beams": 4, **options})
+    paper_beam_search(model, *make_sources([6, 3], vocab_size=11), config=config, constraints=constraints)
+    assert shapes[0][:2] == (2, first)
+    assert {shape[1] for shape in shapes[1:]} == {config.num_beams}
