@@ -426,7 +426,7 @@ def equal_minutes_section(folder: Path) -> str:
     parts = []
     for path in sorted(folder.glob(f"{EQUAL_MINUTES}*.json")):
         record = read(path)
-        if record.get("name") != "equal_minutes" or record["quick"]:
+        if record.get("name") != "equal_minutes" or record.get("quick"):
             raise ValueError(f"{path.name} is not the record of a full run of benchmarks/equal_minutes.py; remove it")
         rows = [
             (
@@ -439,9 +439,7 @@ def equal_minutes_section(folder: Path) -> str:
             )
             for found in record["contenders"]
         ]
-        header = (
-            "contender", "settings", "minutes", "updates", "target tokens", "BLEU, validation", "BLEU, test"
-        )  # fmt: skip
+        header = ("contender", "settings", "minutes", "updates", "target tokens", "BLEU, validation", "BLEU, test")
         final, hardware = record["contenders"][0]["final"], record["hardware"]
         where = _where({**record, "hardware": {**hardware, "cores": hardware["threads"]}})
         parts.append(table(header, rows))

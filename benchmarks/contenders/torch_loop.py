@@ -138,6 +138,9 @@ def beam_search(
     finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(rows)]
     offsets = torch.arange(rows)[:, None] * num_beams
     for length in range(1, source.shape[1] + MAX_EXTRA_TOKENS + 1):
+        open_rows = [row for row in range(rows) if len(finished[row]) < num_beams]
+        if not open_rows:
+            break
         states = model.decode(prefixes, memory, source)[:, -1]
         following = model.logits(states).float().log_softmax(-1)
         following[:, model.pad] = -math.inf
@@ -145,7 +148,7 @@ def beam_search(
         best, places = candidates.topk(2 * num_beams, dim=1)  # enough if every beam ends
         beams, tokens = places // vocab, places % vocab
         divisor = ((5 + length) / 6) ** length_penalty
-        for row in (row for row in range(rows) if len(finished[row]) < num_beams):
+        for row in open_rows:
             for rank in range(num_beams):
                 if tokens[row, rank] == end and best[row, rank] > -math.inf:
                     prefix = prefixes[row * num_beams + beams[row, rank], 1:].tolist()
@@ -155,8 +158,6 @@ def beam_search(
         prefixes = torch.cat(
             (prefixes[(beams.gather(1, chosen) + offsets).flatten()], tokens.gather(1, chosen).view(-1, 1)), dim=1
         )
-        if all(len(found) >= num_beams for found in finished):
-            break
     return [max(found)[1] if found else prefixes[row * num_beams, 1:].tolist() for row, found in enumerate(finished)]
 
 
