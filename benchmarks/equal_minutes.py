@@ -9,9 +9,10 @@ settings that matter (precision and attention kernel, batch, schedule, then the 
 after the other in short runs on the validation text; ours is the recipe as it is.
 
 Every run writes a file into the work folder, and a run that is there isn't repeated: an interrupted benchmark
-continues, and `--only ours` adds a single contender, or repeats it once its files are deleted. At the end the record
-examples/results/equal-minutes-<kind>.json and the picture docs/equal_minutes.png are written, with all contenders of
-the work folder. The last line is `equal_minutes: <n> contenders, <n> skipped`.
+continues, and `--only ours` adds a single contender, or repeats it once its files are deleted. After each contender,
+the record examples/results/equal-minutes-<kind>.json and the picture docs/equal_minutes.png are written. They show all
+contenders of the work folder, and those that the record had before, which must have run with the same settings on the
+same processor. The last line is `equal_minutes: <n> contenders, <n> skipped`.
 """
 
 import argparse
@@ -192,6 +193,7 @@ def best_rate(rates: list[float], quality: Callable[[float], tuple[float, float]
 
 def run_job(job_path: Path, path: Path, threads: int) -> None:
     """Run a job in this process and write its record."""
+    import machine
     import torch
     from contenders.job import Job
     from contenders.task import Task
@@ -200,8 +202,9 @@ def run_job(job_path: Path, path: Path, threads: int) -> None:
     logging.disable_progress_bar()
     job = Job.read(job_path)
     torch.set_num_threads(threads)
-    contender = importlib.import_module(f"contenders.{CONTENDERS[job.contender]}").CONTENDER
+    contender = _module(job.contender).CONTENDER
     record = contender.run(job, Task.load(Path(job.task)))
+    record |= {"date": _today(), "versions": machine.versions(), "commit": machine.commit()}
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)  # a file is there only if the run is complete
@@ -299,37 +302,74 @@ def _benchmark(asked: argparse.Namespace) -> None:
     if not (task / "complete").is_file():
         prepare(task, text, ("en", "ko") if asked.quick else LANGUAGES, vocabulary)
         (task / "complete").touch()
-    benchmark, skipped = Benchmark(asked, architecture, task), []
+    skipped = []
+    if "joeynmt" in asked.names and (problem := _module("joeynmt").problem(asked.joeynmt_python)):
+        asked.names.remove("joeynmt")
+        skipped.append(problem)
+    folder = asked.output or RESULTS
+    path = folder / f"equal-minutes-{machine.hardware()['kind']}.json"
+    earlier = _earlier(path, settings, asked.names)
+    benchmark, contenders = Benchmark(asked, architecture, task), _all_contenders(asked.work, earlier)
     for name in asked.names:
-        module = importlib.import_module(f"contenders.{CONTENDERS[name]}")
-        if name == "joeynmt" and (problem := module.problem(asked.joeynmt_python)):
-            skipped.append(problem)
-            continue
         show(f"{name} …")
-        chosen, tried = benchmark.screen(module.CONTENDER)
-        final = benchmark.run(module.CONTENDER, "final", chosen, 60 * asked.minutes)
-        summary = {
-            "name": name,
-            "label": module.CONTENDER.label,
-            "fixed": module.CONTENDER.fixed,
-            "tried": tried,
-            **final,
-        }
-        if name == "joeynmt":
-            summary["versions"] = module.versions(asked.joeynmt_python)
-        (asked.work / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    contenders = [_read(path) for name in CONTENDERS if (path := asked.work / f"{name}.json").is_file()]
-    if contenders:
+        _run_contender(benchmark, name)
+        contenders = _all_contenders(asked.work, earlier)
         record = _record(asked, settings, contenders, skipped)
-        folder = asked.output or RESULTS
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"equal-minutes-{record['hardware']['kind']}.json"
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         picture.save(record, asked.output / PICTURE.name if asked.output else PICTURE)
+    if contenders:
         print(_table(contenders))
     for problem in skipped:
         print(f"skipped: {problem}")
     print(f"equal_minutes: {len(contenders)} contenders, {len(skipped)} skipped")
+
+
+def _module(name: str) -> Any:
+    """Import the module of a contender."""
+    return importlib.import_module(f"contenders.{CONTENDERS[name]}")
+
+
+def _run_contender(benchmark: Benchmark, name: str) -> None:
+    """Choose a contender's settings, train it for the full time, and write its summary into the work folder."""
+    module, asked = _module(name), benchmark.asked
+    chosen, tried = benchmark.screen(module.CONTENDER)
+    final = benchmark.run(module.CONTENDER, "final", chosen, 60 * asked.minutes)
+    summary = {
+        "name": name,
+        "label": module.CONTENDER.label,
+        "fixed": module.CONTENDER.fixed,
+        "tried": tried,
+        **final,
+    }
+    if name == "joeynmt":
+        summary["versions"] = module.versions(asked.joeynmt_python)
+    (asked.work / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def _all_contenders(work: Path, earlier: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the summaries of the work folder, and those of an earlier record for contenders that aren't there."""
+    found = {name: _read(path) for name in CONTENDERS if (path := work / f"{name}.json").is_file()}
+    return [{**earlier, **found}[name] for name in CONTENDERS if name in earlier or name in found]
+
+
+def _earlier(path: Path, settings: dict[str, Any], running: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the contenders of the record that is there, by name, without those that will run now.
+
+    Raises:
+        Unusable: If they had other settings, so that one record can't contain them and those that will run.
+    """
+    if not path.is_file():
+        return {}
+    record = _read(path)
+    kept = {found["name"]: found for found in record["contenders"] if found["name"] not in running}
+    before = {**record["settings"], "text": record["data"]["sha256"], "processor": record["hardware"]["processor"]}
+    if kept and (changed := sorted(key for key in settings if before.get(key) != settings[key])):
+        raise Unusable(
+            f"{path} has {', '.join(kept)} with another {', '.join(changed)}; run these as well, or give another "
+            "folder with --output"
+        )
+    return kept
 
 
 def _keep_settings(work: Path, settings: dict[str, Any]) -> None:
@@ -359,7 +399,7 @@ def _record(
         "name": "equal_minutes",
         "what": "BLEU against training time of four contenders of the same size, on the same text and cores.",
         "quick": asked.quick,
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": _today(),
         "minutes": asked.minutes,
         "data": {
             "name": "embedded corpus, English-Korean" if asked.quick else NAME,
@@ -373,6 +413,10 @@ def _record(
         "versions": machine.versions(),
         "commit": machine.commit(),
     }
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _table(contenders: list[dict[str, Any]]) -> str:
