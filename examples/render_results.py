@@ -33,7 +33,8 @@ KINDS = {  # of processors, in the order of the columns
 }
 PRODUCTS = {
     "aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv",
-    "aten::_int_mm", "onednn::qlinear_pointwise", "quantized::linear_dynamic",
+    "aten::_int_mm", "onednn::qlinear_pointwise", "quantized::linear_dynamic", "mkldnn::_linear_pointwise",
+    "quantized::linear_with_input_q_dq_qweight_dq_output_fp32",
 }  # fmt: skip
 RUN_KEYS = {"data", "hardware", "model", "scores"}  # of records of runs and evaluations
 PAGES = ("README.md", "docs/recipes.md", "docs/results.md", "docs/speed.md", "docs/training.md")

@@ -3,7 +3,7 @@
 """int8 inference on the CPU: every linear layer multiplies 8-bit integers.
 
 Weights have a scale per output feature, inputs a scale per position (row), so that a translation does not depend on
-the sentences it is batched with; only a single row is rounded differently, see `_OneRowProduct`. Products are
+the sentences it is batched with; only a single row is rounded differently, see `_FbgemmProduct`. Products are
 accumulated in int32 and are exact; only the rounding of weights and inputs to 8 bits differs from fp32.
 
 `quantize` converts a loaded model. `from_pretrained(…, quantization_config=Int8Config())` converts while it loads, and
@@ -14,6 +14,7 @@ loads what `save_pretrained` wrote of a converted model.
 
 import copy
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -80,25 +81,44 @@ class _FusedProduct:
         return output.mul_(scale)
 
 
-class _OneRowProduct:
-    """The product of one row by FBGEMM, which reads a packed weight twice as fast as `torch._int_mm` reads a plain one.
+class _FbgemmProduct:
+    """The product by FBGEMM, with a packed weight.
 
-    It quantizes the row itself, with a zero point. Several rows would share one scale, so it is used for one row only.
+    It quantizes a single row itself, with a zero point, and reads the weight twice as fast as `torch._int_mm` does.
+    Several rows would share one scale; each is divided by its own before, so that the common one is 1.
     """
 
     def __init__(self, weight: Tensor, weight_scale: Tensor) -> None:
         zero_points = torch.zeros_like(weight_scale, dtype=torch.long)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch intends to remove quantized tensors; `_product` remains then
+            warnings.simplefilter("ignore")  # torch intends to remove quantized tensors; the other products remain then
             quantized = torch._make_per_channel_quantized_tensor(weight, weight_scale.double(), zero_points, 0)
             self.packed = torch.ops.quantized.linear_prepack(quantized, None)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        output: Tensor = torch.ops.quantized.linear_dynamic(rows, self.packed, False)
-        return output
+        output: Tensor
+        if len(rows) == 1:
+            output = torch.ops.quantized.linear_dynamic(rows, self.packed, False)
+            return output
+        scale = _largest_of_rows(rows).div_(_LARGEST)
+        output = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows / scale, 1.0, 128, self.packed)
+        return output.mul_(scale)
 
 
 # --------------------------------------------------------------------------- which products are exact here
+
+
+@lru_cache
+def int_mm_is_fast() -> bool:
+    """Return whether the processor has VNNI. Without it, `torch._int_mm` takes many times as long as fp32."""
+    return bool(torch.cpu._is_vnni_supported())
+
+
+def _packed_products(rows: int, out_features: int) -> list[Any]:
+    """List the products with packed weights to use, the best first; `_product` is used where none is exact."""
+    fast = int_mm_is_fast()
+    kinds: list[Any] = [_FbgemmProduct] if rows == 1 or not fast else []
+    return [*kinds, _FusedProduct] if out_features >= _WIDE or not fast else kinds
 
 
 def _extremes(rows: int, in_features: int, largest_weight: int, lowest: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +137,7 @@ def _extremes(rows: int, in_features: int, largest_weight: int, lowest: int) -> 
 
 def _is_exact(kind: Any, largest_weight: int, in_features: int, rows: int) -> bool:
     """Return whether a product of the largest numbers is that of int32 arithmetic, but for the rounding to fp32."""
-    lowest = -_LARGEST - 1 if kind is _OneRowProduct else -_LARGEST  # with a zero point, or symmetric
+    lowest = -_LARGEST - 1 if kind is _FbgemmProduct and rows == 1 else -_LARGEST  # with a zero point, or symmetric
     inputs, weight = _extremes(rows, in_features, largest_weight, lowest)
     scale = torch.ones(len(weight))
     expected = (inputs.int() @ weight.int().t()).float()
@@ -126,6 +146,15 @@ def _is_exact(kind: Any, largest_weight: int, in_features: int, rows: int) -> bo
     else:
         product = kind(weight, scale)(inputs.float())
     return torch.allclose(product, expected, rtol=1e-6, atol=0.1)
+
+
+@lru_cache
+def _is_available(kind: Any, largest_weight: int, in_features: int) -> bool:
+    """Return whether this torch has a packed product, and it is exact."""
+    try:
+        return all(_is_exact(kind, largest_weight, in_features, rows) for rows in (1, 128))
+    except (AttributeError, RuntimeError, TypeError):  # removed, not built in, or another signature
+        return False
 
 
 @lru_cache
@@ -138,23 +167,19 @@ def largest_exact_weight(in_features: int) -> int:
     Raises:
         ValueError: If products are wrong with either.
     """
+    ranges = (_LARGEST, _LARGEST_WEIGHT_WITHOUT_VNNI)
+    if not int_mm_is_fast():
+        for kind in (_FbgemmProduct, _FusedProduct):
+            for largest in ranges:
+                if _is_available(kind, largest, in_features):
+                    return largest
     try:
-        for largest in (_LARGEST, _LARGEST_WEIGHT_WITHOUT_VNNI):
+        for largest in ranges:
             if all(_is_exact(None, largest, in_features, rows) for rows in (1, 128)):
                 return largest
     except RuntimeError as error:
         raise ValueError(f"torch cannot multiply int8 matrices here ({error}); use precision fp32 or bf16") from error
     raise ValueError("torch's int8 matrix products are wrong on this processor; use precision fp32 or bf16")
-
-
-@lru_cache
-def _is_available(kind: Any, largest_weight: int, in_features: int) -> bool:
-    """Return whether this torch has a packed product, and it is exact."""
-    rows = (1,) if kind is _OneRowProduct else (1, 128)
-    try:
-        return all(_is_exact(kind, largest_weight, in_features, number) for number in rows)
-    except (AttributeError, RuntimeError, TypeError):  # removed, not built in, or another signature
-        return False
 
 
 # --------------------------------------------------------------------------- the layer
@@ -209,15 +234,17 @@ class Int8Linear(nn.Module):
         if states.device.type != "cpu":
             raise ValueError(f"int8 models run on the CPU only, not on {states.device.type}; use precision bf16 there")
         rows = states.reshape(-1, self.in_features)
-        packed = self._packed_product(_OneRowProduct) if len(rows) == 1 else None
-        if packed is None and self.out_features >= _WIDE:
-            packed = self._packed_product(_FusedProduct)
-        output = _product(rows, self.weight, self.weight_scale) if packed is None else packed(rows)
+        for kind in _packed_products(len(rows), self.out_features):
+            if (product := self._packed_product(kind)) is not None:
+                output = product(rows)
+                break
+        else:
+            output = _product(rows, self.weight, self.weight_scale)
         if self.bias is not None:
             output += self.bias
         return output.view(*states.shape[:-1], self.out_features)
 
-    def _packed_product(self, kind: Any) -> Any:
+    def _packed_product(self, kind: Any) -> Callable[[Tensor], Tensor] | None:
         """Return the product of that kind with this layer's weight, or None where it is not exact."""
         identity = self.weight.data_ptr(), self.weight._version
         if self._packed.get("identity") != identity:
@@ -225,7 +252,8 @@ class Int8Linear(nn.Module):
         if kind not in self._packed:
             available = _is_available(kind, int(self.weight.abs().max()), self.in_features)
             self._packed[kind] = kind(self.weight, self.weight_scale) if available else None
-        return self._packed[kind]
+        product: Callable[[Tensor], Tensor] | None = self._packed[kind]
+        return product
 
     def __getstate__(self) -> dict[str, Any]:
         """Exclude packed weights from copies and pickle files; they are packed again when they are needed."""

@@ -24,7 +24,14 @@ from hf_vanilla_transformer import (
 from hf_vanilla_transformer.model import int8_vanilla_transformer as int8
 from hf_vanilla_transformer.model.int8_vanilla_transformer import Int8Linear, largest_exact_weight
 
-KINDS = [int8._FusedProduct, int8._OneRowProduct]
+
+@pytest.fixture(params=[True, False], ids=["fast-int-mm", "slow-int-mm"])
+def int_mm(request, monkeypatch):
+    """Both choices of products, whatever the processor prefers."""
+    monkeypatch.setattr(int8, "int_mm_is_fast", lambda: request.param)
+    largest_exact_weight.cache_clear()
+    yield request.param
+    largest_exact_weight.cache_clear()
 
 
 def dequantized(inputs: torch.Tensor) -> torch.Tensor:
@@ -36,8 +43,12 @@ def product_of(kind, weight, scale):
     return (lambda rows: int8._product(rows, weight, scale)) if kind is None else kind(weight, scale)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 128])
-@pytest.mark.parametrize("kind", [None, int8._FusedProduct])
+# FBGEMM quantizes a single row with a zero point, which the next test is about.
+@pytest.mark.parametrize(
+    "kind, rows",
+    [(kind, rows) for kind in (None, int8._FusedProduct) for rows in (1, 3, 128)]
+    + [(int8._FbgemmProduct, rows) for rows in (2, 3, 128)],
+)
 def test_products_are_those_of_the_dequantized_numbers(kind, rows):
     torch.manual_seed(0)
     largest = largest_exact_weight(96)
@@ -52,24 +63,27 @@ def test_products_are_those_of_the_dequantized_numbers(kind, rows):
 def test_the_product_of_one_row_is_that_of_the_row_with_a_zero_point():
     torch.manual_seed(0)
     largest = largest_exact_weight(96)
-    if not int8._is_available(int8._OneRowProduct, largest, 96):
+    if not int8._is_available(int8._FbgemmProduct, largest, 96):
         pytest.skip("this torch has no such product")
     weight = torch.randint(-largest, largest + 1, (40, 96), dtype=torch.int8)
     scale, row = torch.rand(40) + 0.1, torch.randn(1, 96)
     step = (row.max() - row.min()) / 255
-    found = int8._OneRowProduct(weight, scale)(row)
+    found = int8._FbgemmProduct(weight, scale)(row)
     exact = row @ (weight.float() * scale.unsqueeze(-1)).t()
     # Each of 96 inputs is at most half a step from its 8-bit number.
     bound = step / 2 * (weight.float().abs() * scale.unsqueeze(-1)).sum(dim=-1)
     assert ((found - exact).abs() <= bound + 1e-3).all()
 
 
+@pytest.mark.parametrize("fast", [True, False], ids=["fast-int-mm", "slow-int-mm"])
 @pytest.mark.parametrize("isa", [None, "AVX512_CORE", "AVX2"])
-def test_saturating_inputs_are_exact_on_processors_without_vnni(isa):
+def test_saturating_inputs_are_exact_on_processors_without_vnni(isa, fast):
     """Without VNNI, 512 · 127 · 127 would be 65,280; then the weights have 7 bits."""
     code = """
+import sys
 import torch
 from hf_vanilla_transformer.model import int8_vanilla_transformer as int8
+int8.int_mm_is_fast = lambda: sys.argv[1] == "True"
 largest = int8.largest_exact_weight(2048)
 linear = torch.nn.Linear(2048, 4100, bias=False)
 linear.weight.data = torch.ones(4100, 2048)
@@ -89,25 +103,56 @@ for rows in (1, 2, 128):
 print(largest)
 """
     environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(fast)], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) in (64, 127)
-    if isa is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if fast and isa is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         assert int(done.stdout) == 64
+
+
+def test_weights_have_seven_bits_where_the_fast_products_saturate(monkeypatch):
+    """FBGEMM's instructions do not depend on `ONEDNN_MAX_CPU_ISA`: its range is that of the processor."""
+    monkeypatch.setattr(int8, "int_mm_is_fast", lambda: False)
+    largest_exact_weight.cache_clear()
+    if not int8._is_available(int8._FbgemmProduct, 64, 256):
+        pytest.skip("this torch has no such product")
+    found = largest_exact_weight(256)
+    largest_exact_weight.cache_clear()
+    assert found == (127 if torch.cpu._is_vnni_supported() else 64)
+
+
+def test_which_products_are_used(int_mm):
+    one, several, wide = (int8._packed_products(*sizes) for sizes in ((1, 512), (2, 512), (2, 37000)))
+    assert one[0] is int8._FbgemmProduct
+    assert several == ([] if int_mm else [int8._FbgemmProduct, int8._FusedProduct])
+    assert wide == ([int8._FusedProduct] if int_mm else several)
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="FBGEMM is for x86 processors with AVX2")
+def test_without_vnni_a_layer_uses_fbgemm(monkeypatch):
+    """`torch._int_mm` takes many times as long there."""
+    monkeypatch.setattr(int8, "int_mm_is_fast", lambda: False)
+    layer = Int8Linear.of(nn.Linear(512, 512), 64)
+    layer(torch.randn(4, 512))
+    assert isinstance(layer._packed[int8._FbgemmProduct], int8._FbgemmProduct)
 
 
 def test_products_that_are_wrong_with_both_ranges_are_refused(monkeypatch):
     monkeypatch.setattr(int8, "_is_exact", lambda *arguments: False)
     largest_exact_weight.cache_clear()
+    int8._is_available.cache_clear()
     with pytest.raises(ValueError, match="int8 matrix products are wrong on this processor; use precision"):
         quantize(small())
     largest_exact_weight.cache_clear()
+    int8._is_available.cache_clear()
 
 
 @pytest.mark.parametrize("features", [(96, 40), (32, 4100)])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("available", [True, False], ids=["packed", "plain"])
-def test_a_layer_is_close_to_the_linear_layer_it_was_made_from(features, bias, available, monkeypatch):
+def test_a_layer_is_close_to_the_linear_layer_it_was_made_from(features, bias, available, int_mm, monkeypatch):
     torch.manual_seed(0)
     if not available:
         monkeypatch.setattr(int8, "_is_available", lambda *arguments: False)
@@ -121,22 +166,23 @@ def test_a_layer_is_close_to_the_linear_layer_it_was_made_from(features, bias, a
         assert (found - expected).norm() < 0.03 * expected.norm()
 
 
-def test_a_row_does_not_depend_on_the_rows_it_is_multiplied_with():
+def test_a_row_does_not_depend_on_the_rows_it_is_multiplied_with(int_mm):
     torch.manual_seed(0)
     layer = Int8Linear.of(nn.Linear(48, 24), 64)
     rows = torch.randn(5, 48) * torch.tensor([1.0, 100.0, 0.01, 1.0, 1.0]).unsqueeze(-1)
     assert torch.equal(layer(rows)[:2], layer(rows[:2]))
 
 
-def test_a_row_of_zeros_gives_the_bias():
+def test_a_row_of_zeros_gives_the_bias(int_mm):
     layer = Int8Linear.of(nn.Linear(16, 8), 64)
-    for rows in (1, 2):
+    for rows in (0, 1, 2):
         torch.testing.assert_close(layer(torch.zeros(rows, 16)), layer.bias.expand(rows, -1))
 
 
-def test_copies_and_pickles_of_a_used_layer_work():
+@pytest.mark.parametrize("rows", [1, 2])
+def test_copies_and_pickles_of_a_used_layer_work(rows, int_mm):
     layer = Int8Linear.of(nn.Linear(32, 4100), 64)
-    states = torch.randn(1, 32)
+    states = torch.randn(rows, 32)
     expected = layer(states)
     assert torch.equal(copy.deepcopy(layer)(states), expected)
     assert torch.equal(pickle.loads(pickle.dumps(layer))(states), expected)
@@ -178,7 +224,7 @@ def test_a_quantized_model_is_close_to_the_model_and_leaves_it_unchanged(fields)
     assert (found - expected).norm() < 0.05 * expected.norm()
 
 
-def test_quantized_models_search_generate_and_are_saved(tmp_path):
+def test_quantized_models_search_generate_and_are_saved(int_mm, tmp_path):
     model = small()
     quantized = quantize(model)
     assert quantized.get_output_embeddings().weight.dtype == torch.int8
@@ -206,9 +252,8 @@ def test_a_checkpoint_can_be_quantized_while_it_is_loaded(dtype, tmp_path):
 
 
 def test_weights_quantized_elsewhere_are_quantized_again_where_their_products_are_not_exact(tmp_path, monkeypatch):
-    if largest_exact_weight(256) != 127:
-        pytest.skip("the products of 8-bit weights are not exact on this processor")
     model = small()
+    monkeypatch.setattr(int8, "largest_exact_weight", lambda in_features: 127)
     quantize(model).save_pretrained(tmp_path)
     monkeypatch.setattr(int8, "largest_exact_weight", lambda in_features: 64)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
