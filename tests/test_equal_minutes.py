@@ -19,6 +19,7 @@ RECORD_KEYS = {
 CONTENDER_KEYS = {
     "name", "label", "fixed", "tried", "contender", "purpose", "settings", "seed", "limit_seconds", "planned_updates",
     "updates", "seconds", "updates_per_second", "ended_by", "points", "evaluation_seconds", "parameters", "final",
+    "date", "versions", "commit",
 }  # fmt: skip
 
 
@@ -68,11 +69,14 @@ def test_one_contender_and_then_a_second_in_the_same_work_folder(tmp_path):
     assert found["settings"] in [entry["settings"] for entry in found["tried"]]
     assert (tmp_path / "equal_minutes.png").read_bytes().startswith(b"\x89PNG")
 
-    # What is there isn't run again; a contender that can't run is named.
+    # What is there isn't run again, a contender of the record is kept, and one that can't run is named.
+    elsewhere = {**found, "name": "marian", "label": "from another work folder"}
+    (path,) = tmp_path.glob("equal-minutes-*.json")
+    path.write_text(json.dumps({**record, "contenders": [elsewhere]}), encoding="utf-8")
     done = run("--quick", "--output", tmp_path, "--only", "torch,joeynmt", "--threads", 1)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "updates planned" not in done.stderr
-    assert read_record(tmp_path)["contenders"] == record["contenders"]
+    assert read_record(tmp_path)["contenders"] == [elsewhere, found]
     assert "skipped: JoeyNMT: no --joeynmt-python" in done.stdout
     done = run("--quick", "--output", tmp_path, "--only", "torch", "--threads", 1, "--seed", 2)
     assert done.returncode == 2 and "has runs with another seed" in done.stderr and "Traceback" not in done.stderr
@@ -117,6 +121,29 @@ def test_a_run_in_a_process_of_its_own_writes_its_record_when_it_is_complete(tmp
     record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     assert (record["updates"], record["ended_by"]) == (5, "updates") and len(record["points"]) == 1
     assert "5 updates" in done.stdout
+
+
+def test_contenders_of_the_record_are_kept_if_their_settings_are_the_same(tmp_path, benchmarks):
+    from equal_minutes import Unusable, _all_contenders, _earlier
+
+    settings = {"minutes": 30.0, "seed": 1, "text": "abc", "processor": "X"}
+    path = tmp_path / "equal-minutes-neither.json"
+    assert _earlier(path, settings, ["ours"]) == {}
+    contenders = [{"name": "ours", "seed": 1}, {"name": "joeynmt", "seed": 1}]
+    record = {
+        "settings": {"minutes": 30.0, "seed": 1}, "data": {"sha256": "abc"}, "hardware": {"processor": "X"},
+        "contenders": contenders,
+    }  # fmt: skip
+    path.write_text(json.dumps(record), encoding="utf-8")
+    kept = _earlier(path, settings, ["ours", "torch"])
+    assert kept == {"joeynmt": contenders[1]}
+    (tmp_path / "ours.json").write_text('{"name": "ours", "seed": 7}', encoding="utf-8")
+    assert _all_contenders(tmp_path, kept) == [{"name": "ours", "seed": 7}, contenders[1]]  # in the picture's order
+
+    for changed in ("seed", "text", "processor"):
+        with pytest.raises(Unusable, match=f"has ours, joeynmt with another {changed}; run these as well, or give"):
+            _earlier(path, {**settings, changed: 2}, ["torch"])
+    assert _earlier(path, {**settings, "seed": 2}, ["ours", "joeynmt"]) == {}  # all are replaced
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
