@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 from ctranslate2_process import TranslatorProcess
-from decoding import CTRANSLATE2
+from decoding import CTRANSLATE2, count_operations
 from machine import DTYPES, matrix_rate
 from side_by_side import OURS, Goal, Options, Result, Row, Skipped, fastest, per_second, take_turns
-from torch.utils.flop_counter import FlopCounterMode
 from training_loop import DATA_LICENSE, DATA_VARIABLE
 from training_step import profile_of
 from transformers import AutoTokenizer
@@ -257,9 +256,7 @@ def translating_floor(run: Translate, precision: str, rate: float, workers: int)
     Returns:
         ``operations`` and ``seconds``. The weights stay in the cache, so that reading them sets no limit.
     """
-    with FlopCounterMode(display=False) as counter:
-        run()
-    operations = counter.get_total_flops()
+    operations = count_operations(run)
     return {
         "precision": precision,
         "workers": workers,

@@ -10,7 +10,7 @@ accumulated in int32 and are exact; only the rounding of weights and inputs to 8
 loads what `save_pretrained` wrote of a converted model.
 """
 
-# Shapes: R rows (positions) · I input features · O output features
+# Shapes: R rows (positions) · I input features · O output features. Products also take (…, I) and return (…, O).
 
 import copy
 import warnings
@@ -46,21 +46,23 @@ _WIDE = 4096
 # --------------------------------------------------------------------------- products
 
 
-def _quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize fp32 (R, I) to int8 (R, I); also return the scale of each row (R, 1)."""
+def _quantize_rows(states: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize fp32 (…, I) to int8 (R, I); also return the scale of each row (R, 1)."""
+    rows = states.reshape(-1, states.shape[-1])
     scale = _largest_of_rows(rows).div_(_LARGEST)
     return (rows / scale).round_().to(torch.int8), scale
 
 
 def _largest_of_rows(rows: Tensor) -> Tensor:
-    """Return the largest absolute value of each row (R, 1), at least a small positive number, to divide by."""
+    """Return the largest absolute value of each row (…, 1), at least a small positive number, to divide by."""
     return rows.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
 
 
-def _product(rows: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
-    """Multiply fp32 (R, I) by the quantized weight (O, I) transposed: fp32 (R, O)."""
-    inputs, scale = _quantize_rows(rows)
-    return torch._int_mm(inputs, weight.t()).to(torch.float32).mul_(weight_scale).mul_(scale)
+def _product(states: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """Multiply fp32 (…, I) by the quantized weight (O, I) transposed: fp32 (…, O)."""
+    inputs, scale = _quantize_rows(states)
+    output = torch._int_mm(inputs, weight.t()).to(torch.float32).mul_(weight_scale).mul_(scale)
+    return output.view(*states.shape[:-1], len(weight))
 
 
 class _FusedProduct:
@@ -71,14 +73,14 @@ class _FusedProduct:
         self.zero_points = torch.zeros_like(weight_scale, dtype=torch.int32)
         self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        inputs, scale = _quantize_rows(rows)
+    def __call__(self, states: Tensor) -> Tensor:
+        inputs, scale = _quantize_rows(states)
         shifted = inputs.view(torch.uint8) ^ 128  # x + 128 in 8 bits: the kernel takes unsigned inputs and a zero point
         output: Tensor = torch.ops.onednn.qlinear_pointwise(
             shifted, 1.0, 128, self.packed, self.weight_scale, self.zero_points,
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        return output.mul_(scale)
+        return output.mul_(scale).view(*states.shape[:-1], len(self.weight_scale))
 
 
 class _FbgemmProduct:
@@ -95,13 +97,14 @@ class _FbgemmProduct:
             quantized = torch._make_per_channel_quantized_tensor(weight, weight_scale.double(), zero_points, 0)
             self.packed = torch.ops.quantized.linear_prepack(quantized, None)
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def __call__(self, states: Tensor) -> Tensor:
         output: Tensor
-        if len(rows) == 1:
-            output = torch.ops.quantized.linear_dynamic(rows, self.packed, False)
+        if states.numel() == states.shape[-1]:
+            output = torch.ops.quantized.linear_dynamic(states, self.packed, False)
             return output
-        scale = _largest_of_rows(rows).div_(_LARGEST)
-        output = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows / scale, 1.0, 128, self.packed)
+        scale = _largest_of_rows(states).div_(_LARGEST)
+        scaled = states / scale
+        output = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(scaled, 1.0, 128, self.packed)
         return output.mul_(scale)
 
 
@@ -233,16 +236,15 @@ class Int8Linear(nn.Module):
         """
         if states.device.type != "cpu":
             raise ValueError(f"int8 models run on the CPU only, not on {states.device.type}; use precision bf16 there")
-        rows = states.reshape(-1, self.in_features)
-        for kind in _packed_products(len(rows), self.out_features):
+        for kind in _packed_products(states.numel() // self.in_features, self.out_features):
             if (product := self._packed_product(kind)) is not None:
-                output = product(rows)
+                output = product(states)
                 break
         else:
-            output = _product(rows, self.weight, self.weight_scale)
+            output = _product(states, self.weight, self.weight_scale)
         if self.bias is not None:
             output += self.bias
-        return output.view(*states.shape[:-1], self.out_features)
+        return output
 
     def _packed_product(self, kind: Any) -> Callable[[Tensor], Tensor] | None:
         """Return the product of that kind with this layer's weight, or None where it is not exact."""
