@@ -443,6 +443,7 @@ def equal_minutes_section(folder: Path) -> str:
         header = ("contender", "settings", "minutes", "updates", "target tokens", "BLEU, validation", "BLEU, test")
         final, hardware = record["contenders"][0]["final"], record["hardware"]
         where = _where({**record, "hardware": {**hardware, "cores": hardware["threads"]}})
+        where = f"processor {KINDS[hardware['kind']]}: {where}"
         parts.append(table(header, rows))
         parts.append(
             f"{record['data']['name']}; at most {record['minutes']:g} minutes of training each, "

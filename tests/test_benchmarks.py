@@ -182,6 +182,23 @@ def test_operations_of_a_step_are_three_forward_passes_of_products(benchmarks):
     assert floor["bytes_of_parameters_moved"] == 32 * config.count_parameters()
 
 
+def test_products_of_a_search_are_all_counted(benchmarks):
+    """torch's counter ignores two operators that a search on the CPU uses."""
+    import torch
+    from decoding import count_operations
+
+    states, weight = torch.randn(3, 5, 16), torch.randn(40, 16)
+    linear = torch.nn.functional.linear
+    assert count_operations(lambda: linear(states, weight)) == 2 * 15 * 16 * 40
+    if torch.backends.mkldnn.is_available():
+        with torch.no_grad():
+            onednn = torch.ops.mkldnn._linear_pointwise
+            assert count_operations(lambda: onednn(states, weight, None, "none", [], "")) == 2 * 15 * 16 * 40
+    query, key = torch.randn(2, 4, 6, 8), torch.randn(2, 4, 10, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert count_operations(lambda: attention(query, key, key)) == 2 * 2 * (2 * 4 * 6 * 10 * 8)
+
+
 def test_processors_are_of_three_kinds(benchmarks):
     from machine import KINDS, kind_of
 

@@ -292,7 +292,7 @@ def test_contenders_of_equal_minutes_are_listed_with_their_settings(renderer: Mo
     record = {
         "name": "equal_minutes", "quick": False, "minutes": 30.0, "data": {"name": "text", "license": "CC0"},
         "settings": {"screen_minutes": 3.0, "seed": 1}, "contenders": [contender, {**contender, "settings": {}}],
-        "hardware": {"processor": "X", "cores": 4, "threads": 2}, "versions": {"torch": "2.13.0"},
+        "hardware": {"processor": "X", "cores": 4, "threads": 2, "kind": "neither"}, "versions": {"torch": "2.13.0"},
     }  # fmt: skip
     write(tmp_path, {"equal-minutes-neither": record})
     assert renderer.render(page, tmp_path).splitlines()[3:-1] == [
@@ -300,7 +300,7 @@ def test_contenders_of_equal_minutes_are_listed_with_their_settings(renderer: Mo
         "| peer | the recipe's | 30.0 | 8,120 | 7,000,000 | 31.00 | 30.26 |",
         "",
         "text; at most 30 minutes of training each, 3 minutes for each run that compares settings, seed 1; "
-        "2 cores of X; torch 2.13.0. Beam size 5; BLEU: `a|b`. Data licence: CC0.",
+        "processor without bf16 units: 2 cores of X; torch 2.13.0. Beam size 5; BLEU: `a|b`. Data licence: CC0.",
     ]
     write(tmp_path, {"equal-minutes-neither": {**record, "quick": True}})
     with pytest.raises(ValueError, match="not the record of a full run"):
