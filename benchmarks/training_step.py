@@ -307,6 +307,7 @@ def measure(options: Options) -> Result:
             steps[Setting(MARIAN, precision, attention)] = marian_step(config, batch, precision, attention)
             steps[Setting(TORCH, precision, attention)] = torch_step(config, batch, precision, attention)
     warm_up = 1 if options.quick else 2
+    rates = {precision: matrix_rate(DTYPES[precision], quick=options.quick) for precision in precisions}
     seconds = take_turns(steps, rounds, warm_up)
 
     def fastest(name: str, *among: str) -> Setting:
@@ -361,7 +362,11 @@ def measure(options: Options) -> Result:
             for peer in (MARIAN, TORCH)
         ]
     operations = step_operations(config, rows, length)
-    rates = {precision: matrix_rate(DTYPES[precision], quick=options.quick) for precision in precisions}
+    # Measured before the steps and after them: the machine may have been slower at one of the two times.
+    rates = {
+        precision: max(rates[precision], matrix_rate(DTYPES[precision], quick=options.quick))
+        for precision in precisions
+    }
     bandwidth = memory_bandwidth(quick=options.quick)
     table.append(
         Row(
