@@ -361,9 +361,12 @@ def _earlier(path: Path, settings: dict[str, Any], running: list[str]) -> dict[s
     """
     if not path.is_file():
         return {}
-    record = _read(path)
-    kept = {found["name"]: found for found in record["contenders"] if found["name"] not in running}
-    before = {**record["settings"], "text": record["data"]["sha256"], "processor": record["hardware"]["processor"]}
+    try:
+        record = _read(path)
+        kept = {found["name"]: found for found in record["contenders"] if found["name"] not in running}
+        before = {**record["settings"], "text": record["data"]["sha256"], "processor": record["hardware"]["processor"]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise Unusable(f"{path} is not a record of this benchmark ({error!r}); move it away or delete it") from None
     if kept and (changed := sorted(key for key in settings if before.get(key) != settings[key])):
         raise Unusable(
             f"{path} has {', '.join(kept)} with another {', '.join(changed)}; run these as well, or give another "

@@ -144,6 +144,10 @@ def test_contenders_of_the_record_are_kept_if_their_settings_are_the_same(tmp_pa
         with pytest.raises(Unusable, match=f"has ours, joeynmt with another {changed}; run these as well, or give"):
             _earlier(path, {**settings, changed: 2}, ["torch"])
     assert _earlier(path, {**settings, "seed": 2}, ["ours", "joeynmt"]) == {}  # all are replaced
+    for broken in ("{", "[]", '{"contenders": []}'):
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(Unusable, match="is not a record of this benchmark"):
+            _earlier(path, settings, ["ours"])
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -112,6 +112,12 @@ print(largest)
         assert int(done.stdout) == 64
 
 
+fbgemm = pytest.mark.skipif(
+    not torch.cpu._is_avx2_supported(), reason="FBGEMM is for x86 processors with AVX2; others saturate differently"
+)
+
+
+@fbgemm
 def test_weights_have_seven_bits_where_the_fast_products_saturate(monkeypatch):
     """FBGEMM's instructions do not depend on `ONEDNN_MAX_CPU_ISA`: its range is that of the processor."""
     monkeypatch.setattr(int8, "int_mm_is_fast", lambda: False)
@@ -130,7 +136,7 @@ def test_which_products_are_used(int_mm):
     assert wide == ([int8._FusedProduct] if int_mm else several)
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="FBGEMM is for x86 processors with AVX2")
+@fbgemm
 def test_without_vnni_a_layer_uses_fbgemm(monkeypatch):
     """`torch._int_mm` takes many times as long there."""
     monkeypatch.setattr(int8, "int_mm_is_fast", lambda: False)
